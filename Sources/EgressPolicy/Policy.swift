@@ -1,0 +1,77 @@
+public import NetPrimitives
+
+/// One `networkPolicy`: an ordered list of rules, the first match of which decides, and what happens when none matches.
+public struct Policy: Hashable, Sendable {
+    /// Whether denials are carried out or only recorded.
+    public enum Mode: String, Hashable, Sendable, CaseIterable {
+        /// Denials are carried out.
+        case enforce
+        /// Everything but guard ranges passes; would-be denials are recorded.
+        case report
+    }
+
+    /// What happens to whatever no rule matches.
+    public var defaultAction: RuleAction
+    /// Whether denials are carried out.
+    public var mode: Mode
+    /// The rules in order of precedence.
+    public var rules: [Rule]
+
+    /// A policy from its parts; with none, everything is denied.
+    public init(defaultAction: RuleAction = .deny, mode: Mode = .enforce, rules: [Rule] = []) {
+        self.defaultAction = defaultAction
+        self.mode = mode
+        self.rules = rules
+    }
+}
+
+/// What a rule, or the absence of one, does.
+public enum RuleAction: String, Hashable, Sendable, CaseIterable {
+    /// The flow is permitted.
+    case allow
+    /// The flow is refused.
+    case deny
+}
+
+/// One line of a policy's `egress` list.
+public struct Rule: Hashable, Sendable {
+    /// What the rule does when it matches.
+    public var action: RuleAction
+    /// The names or addresses it speaks of.
+    public var target: Target
+    /// The ports it covers; empty means every port.
+    public var ports: [PortRange]
+    /// The transport protocol it covers; `nil` means any.
+    public var transport: TransportProtocol?
+    /// From when on the rule no longer exists; `nil` means never.
+    public var expiresAt: WallTime?
+    /// Free text for people.
+    public var comment: String?
+
+    /// A rule from its parts.
+    public init(
+        _ action: RuleAction, _ target: Target, ports: [PortRange] = [], transport: TransportProtocol? = nil,
+        expiresAt: WallTime? = nil, comment: String? = nil
+    ) {
+        self.action = action
+        self.target = target
+        self.ports = ports
+        self.transport = transport
+        self.expiresAt = expiresAt
+        self.comment = comment
+    }
+}
+
+/// Operator rules that stand before every policy: `deny` first, then `allow`.
+public struct AlwaysRules: Hashable, Sendable {
+    /// Rules that no policy can open.
+    public var deny: [Rule]
+    /// Rules that no policy can close.
+    public var allow: [Rule]
+
+    /// Rules from their parts.
+    public init(deny: [Rule] = [], allow: [Rule] = []) {
+        self.deny = deny
+        self.allow = allow
+    }
+}

@@ -1,0 +1,126 @@
+public import NetPrimitives
+
+/// What is judged: a connection or datagram flow, by everything known of it.
+public struct Flow: Hashable, Sendable {
+    /// The name it carries (SNI, Host, CONNECT authority); `nil` when it carries none.
+    public var name: DomainName?
+    /// The address it goes to; `nil` while it is not resolved.
+    public var address: IPAddress?
+    /// The port it goes to.
+    public var port: UInt16
+    /// Its transport protocol.
+    public var transport: TransportProtocol
+
+    /// A flow from its parts.
+    public init(name: DomainName?, address: IPAddress?, port: UInt16, transport: TransportProtocol) {
+        self.name = name
+        self.address = address
+        self.port = port
+        self.transport = transport
+    }
+}
+
+/// A decision and why it was taken.
+public struct Verdict: Hashable, Sendable {
+    /// What kind of statement decided; it says what else must be checked. See `policy-semantics`: a flow that a name
+    /// rule allows must go to an address pinned for that name; one that an address rule or the default allows goes
+    /// where it was going.
+    public enum Basis: Hashable, Sendable {
+        /// A rule whose target is a name or wildcard.
+        case name
+        /// A rule whose target is an address or CIDR.
+        case address
+        /// `defaultAction`, or nothing that the policy says (guard ranges, malformed input).
+        case none
+    }
+
+    /// Whether the flow may pass.
+    public var action: RuleAction
+    /// Why.
+    public var reason: Reason
+    /// The rule that decided, if one did.
+    public var rule: RuleReference?
+    /// What kind of statement decided.
+    public var basis: Basis
+    /// True when the policy's mode is `report` and `enforce` would have denied: `action` is `.allow`, and `reason`,
+    /// `rule` say what would have denied.
+    public var isReportOnly: Bool
+
+    /// A verdict from its parts.
+    public init(
+        _ action: RuleAction, _ reason: Reason, rule: RuleReference? = nil, basis: Basis = .none,
+        isReportOnly: Bool = false
+    ) {
+        self.action = action
+        self.reason = reason
+        self.rule = rule
+        self.basis = basis
+        self.isReportOnly = isReportOnly
+    }
+}
+
+/// Why a verdict was reached; the raw values are those of the audit record.
+public enum Reason: String, Hashable, Sendable, CaseIterable {
+    /// A rule matched.
+    case rule
+    /// No rule matched.
+    case `default`
+    /// The address lies in a guard range.
+    case guardRange = "guard-range"
+    /// The address was not pinned for the name.
+    case nameAddressMismatch = "name-address-mismatch"
+    /// A TLS connection without a server name.
+    case noSNI = "no-sni"
+    /// Encrypted ClientHello with an outer name that is not allowed.
+    case ech
+    /// A name that is not one.
+    case malformedName = "malformed-name"
+    /// A ClientHello or DNS message that breaks its format.
+    case malformedHello = "malformed-hello"
+    /// An HTTP request that breaks its format or can be read in two ways.
+    case malformedHTTP = "malformed-http"
+    /// Neither TLS nor HTTP on port 80 or 443.
+    case opaqueOnWebPort = "opaque-on-web-port"
+    /// Nothing that could be judged arrived in time.
+    case deadline
+    /// Too many distinct names below a wildcard.
+    case dnsBudget = "dns-budget"
+    /// The rule that would have allowed it has expired.
+    case expiredRule = "expired-rule"
+    /// The sandbox is paused.
+    case paused
+    /// The name has no address.
+    case unresolvable
+    /// The upstream resolver or server could not be reached.
+    case upstreamFailed = "upstream-failed"
+}
+
+/// Which rule decided.
+public struct RuleReference: Hashable, Sendable {
+    /// The list the rule stands in.
+    public enum Source: Hashable, Sendable {
+        /// The policy's `egress`.
+        case policy
+        /// The operator's `deny.always`.
+        case denyAlways
+        /// The operator's `allow.always`.
+        case allowAlways
+    }
+
+    /// The list the rule stands in.
+    public var source: Source
+    /// Its position in that list, from 0.
+    public var index: Int
+    /// What it does.
+    public var action: RuleAction
+    /// What it speaks of.
+    public var target: Target
+
+    /// A reference from its parts.
+    public init(source: Source, index: Int, action: RuleAction, target: Target) {
+        self.source = source
+        self.index = index
+        self.action = action
+        self.target = target
+    }
+}
