@@ -1,0 +1,190 @@
+public import NetPrimitives
+
+/// The addresses admitted for names, and how long each admission holds.
+///
+///     resolved ──▶ fresh: max(TTL, 5 min) ──▶ grace: 1 h, renewed by connections ──▶ gone
+///                  any connection              TCP that carries the name,
+///                  the name's rule covers      dialled to a newly resolved address
+///
+/// Programs keep addresses for longer than TTLs say; the grace lets them in without trusting the old address.
+/// The table holds what the kernel's `pinned4`/`pinned6` sets hold, with the names: it is changed only after the
+/// kernel acknowledged, and an address stays in the kernel for as long as any of its names is in grace here.
+public struct PinTable {
+    /// How far an admission has aged.
+    public enum Freshness: Hashable, Sendable {
+        /// Recently resolved: the address itself may be dialled.
+        case fresh
+        /// Resolved some time ago: the name must be resolved again before dialling.
+        case grace
+    }
+
+    /// Lifetimes and bounds.
+    public struct Limits: Hashable, Sendable {
+        /// The least time a pin is fresh, in seconds.
+        public var minimumFreshSeconds: UInt32 = 300
+        /// The most time a pin is fresh, in seconds, whatever the TTL says.
+        public var maximumFreshSeconds: UInt32 = 86_400
+        /// The grace after that, in seconds.
+        public var graceSeconds: UInt32 = 3_600
+        /// The most addresses pinned at once.
+        public var maximumAddresses = 16_384
+        /// The most names pinned at one address (shared hosting, CDNs); the one resolved longest ago makes room.
+        public var maximumNamesPerAddress = 256
+
+        /// The defaults.
+        public init() {}
+    }
+
+    /// Why an address cannot be pinned.
+    public enum AdmissionError: Error, Hashable, Sendable {
+        /// The sandbox has as many pinned addresses as it may have.
+        case tooManyAddresses
+    }
+
+    struct Admission: Hashable {
+        var name: DomainName
+        var freshUntil: MonotonicTime
+        var graceUntil: MonotonicTime
+    }
+
+    /// Lifetimes and bounds.
+    public let limits: Limits
+    private var admissions: [IPAddress: [Admission]] = [:]
+    private var addressesPerName: [DomainName: Int] = [:]
+
+    /// An empty table.
+    public init(limits: Limits = Limits()) {
+        self.limits = limits
+    }
+
+    /// How many addresses are pinned, expired ones that ``removeExpired(at:)`` has not yet seen included.
+    public var addressCount: Int { admissions.count }
+}
+
+// MARK: - Changing
+
+extension PinTable {
+    /// How long the kernel must hold an address that was resolved with `ttl`, in seconds.
+    public func kernelTimeout(ttl: UInt32) -> UInt32 {
+        freshSeconds(ttl: ttl) + limits.graceSeconds
+    }
+
+    /// Whether ``admit(_:for:ttl:at:)`` would have room for all of `addresses`. Asked before the kernel is told.
+    public func hasRoom(for addresses: [IPAddress]) -> Bool {
+        addresses.count { admissions[$0] == nil } + admissions.count <= limits.maximumAddresses
+    }
+
+    /// Admits `address` for `name`, or renews it. Call it when the kernel has acknowledged the pin.
+    public mutating func admit(
+        _ address: IPAddress, for name: DomainName, ttl: UInt32, at now: MonotonicTime
+    ) throws(AdmissionError) {
+        let freshUntil = now.advanced(bySeconds: UInt64(freshSeconds(ttl: ttl)))
+        let admission = Admission(
+            name: name, freshUntil: freshUntil, graceUntil: freshUntil.advanced(bySeconds: UInt64(limits.graceSeconds)))
+        guard var entries = admissions[address] else {
+            guard admissions.count < limits.maximumAddresses else { throw .tooManyAddresses }
+            admissions[address] = [admission]
+            addressesPerName[name, default: 0] += 1
+            return
+        }
+        if let index = entries.firstIndex(where: { $0.name == name }) {
+            entries[index].freshUntil = max(entries[index].freshUntil, freshUntil)
+            entries[index].graceUntil = max(entries[index].graceUntil, admission.graceUntil)
+        } else {
+            if entries.count >= limits.maximumNamesPerAddress,
+                let oldest = entries.indices.min(by: { entries[$0].freshUntil < entries[$1].freshUntil })
+            {
+                forget(entries.remove(at: oldest).name)
+            }
+            entries.append(admission)
+            addressesPerName[name, default: 0] += 1
+        }
+        admissions[address] = entries
+    }
+
+    /// A connection used the pin: its grace starts anew when less than half of it is left. Returns the timeout in
+    /// seconds that the kernel's element must be given then, `nil` when nothing changed.
+    public mutating func renew(_ address: IPAddress, for name: DomainName, at now: MonotonicTime) -> UInt32? {
+        guard var entries = admissions[address], let index = entries.firstIndex(where: { $0.name == name }),
+            entries[index].graceUntil > now,
+            entries[index].graceUntil.seconds(since: now) < UInt64(limits.graceSeconds) / 2
+        else { return nil }
+        entries[index].graceUntil = now.advanced(bySeconds: UInt64(limits.graceSeconds))
+        admissions[address] = entries
+        return limits.graceSeconds
+    }
+
+    /// Forgets what has expired. Returns the addresses that no name holds any more; the kernel drops them by itself.
+    @discardableResult
+    public mutating func removeExpired(at now: MonotonicTime) -> [IPAddress] {
+        removeAll { _, _, graceUntil in graceUntil <= now }
+    }
+
+    /// Forgets the admissions that `isRevoked` names, after a policy change. Returns the addresses that no name holds
+    /// any more: those the kernel must drop.
+    public mutating func revoke(where isRevoked: (DomainName, IPAddress) -> Bool) -> [IPAddress] {
+        removeAll { name, address, _ in isRevoked(name, address) }
+    }
+
+    private mutating func removeAll(where isGone: (DomainName, IPAddress, MonotonicTime) -> Bool) -> [IPAddress] {
+        var emptied: [IPAddress] = []
+        for (address, entries) in admissions {
+            let gone = entries.filter { isGone($0.name, address, $0.graceUntil) }
+            guard !gone.isEmpty else { continue }
+            gone.forEach { forget($0.name) }
+            if gone.count == entries.count {
+                admissions[address] = nil
+                emptied.append(address)
+            } else {
+                admissions[address] = entries.filter { !isGone($0.name, address, $0.graceUntil) }
+            }
+        }
+        return emptied
+    }
+
+    private mutating func forget(_ name: DomainName) {
+        guard let count = addressesPerName[name] else { return }
+        addressesPerName[name] = count > 1 ? count - 1 : nil
+    }
+
+    private func freshSeconds(ttl: UInt32) -> UInt32 {
+        min(max(ttl, limits.minimumFreshSeconds), limits.maximumFreshSeconds)
+    }
+}
+
+// MARK: - Asking
+
+extension PinTable {
+    /// Whether and how freshly `address` is pinned for `name`.
+    public func freshness(of address: IPAddress, for name: DomainName, at now: MonotonicTime) -> Freshness? {
+        guard let entry = admissions[address]?.first(where: { $0.name == name }) else { return nil }
+        return entry.freshness(at: now)
+    }
+
+    /// Whether `address` is pinned for any name, fresh or in grace.
+    public func isPinned(_ address: IPAddress, at now: MonotonicTime) -> Bool {
+        admissions[address]?.contains { $0.freshness(at: now) != nil } ?? false
+    }
+
+    /// The names that `address` is freshly pinned for, the one resolved last first.
+    public func freshNames(at address: IPAddress, _ now: MonotonicTime) -> [DomainName] {
+        (admissions[address] ?? []).filter { $0.freshness(at: now) == .fresh }
+            .sorted { $1.freshUntil < $0.freshUntil }.map(\.name)
+    }
+
+    /// The name that `address` was last resolved for, expired or not; for records.
+    public func lastName(at address: IPAddress) -> DomainName? {
+        admissions[address]?.max { $0.freshUntil < $1.freshUntil }?.name
+    }
+
+    /// Whether any address is pinned for `name`, so that asking for it again carries nothing new outside. Expired pins
+    /// count until ``removeExpired(at:)`` has seen them.
+    public func holds(_ name: DomainName) -> Bool { addressesPerName[name] != nil }
+}
+
+extension PinTable.Admission {
+    func freshness(at now: MonotonicTime) -> PinTable.Freshness? {
+        if now < freshUntil { return .fresh }
+        return now < graceUntil ? .grace : nil
+    }
+}

@@ -1,0 +1,157 @@
+public import EgressPolicy
+public import NetPrimitives
+
+/// The judgement of a TCP connection by what it shows, taken against one policy and the pins of one moment.
+/// Every way in ends here: transparent connections, CONNECT tunnels and cleartext requests.
+public struct TunnelJudge {
+    /// What is to be done with a connection.
+    public enum Route: Hashable, Sendable {
+        /// It ends here.
+        case refuse
+        /// It goes to the address it was going to.
+        case dial(Endpoint)
+        /// Its pin is in grace: the name is resolved again and one of the new addresses dialled.
+        case resolve(DomainName, port: UInt16)
+    }
+
+    /// A decision, why, and what follows from it.
+    public struct Judgement: Hashable, Sendable {
+        /// The decision with its reason and rule.
+        public var verdict: Verdict
+        /// What follows from it.
+        public var route: Route
+        /// The name it was taken by; what re-judging the live connection goes by.
+        public var name: DomainName?
+
+        /// A judgement from its parts.
+        public init(_ verdict: Verdict, _ route: Route, name: DomainName?) {
+            self.verdict = verdict
+            self.route = route
+            self.name = name
+        }
+    }
+
+    private let policy: CompiledPolicy
+    private let pins: PinTable
+    private let now: MonotonicTime
+    private let wallTime: WallTime
+
+    /// A judge for one moment.
+    public init(policy: CompiledPolicy, pins: PinTable, now: MonotonicTime, wallTime: WallTime) {
+        self.policy = policy
+        self.pins = pins
+        self.now = now
+        self.wallTime = wallTime
+    }
+}
+
+extension TunnelJudge {
+    /// A connection that carries `name` (SNI, Host) and was going to `destination`.
+    ///
+    /// Where a name rule allows it, the destination must be pinned for that very name: otherwise any allowed name would
+    /// open any server that shares the address, or one that the sandbox chose itself. Where an address rule or the
+    /// default allows it, it goes where it was going.
+    public func judge(name: DomainName, destination: Endpoint) -> Judgement {
+        let verdict = decide(name, destination.address, destination.port)
+        guard verdict.action == .allow else { return Judgement(verdict, .refuse, name: name) }
+        guard verdict.basis == .name, !verdict.isReportOnly else {
+            return Judgement(verdict, .dial(destination), name: name)
+        }
+        switch pins.freshness(of: destination.address, for: name, at: now) {
+        case .fresh:
+            return Judgement(verdict, .dial(destination), name: name)
+        case .grace:
+            return Judgement(verdict, .resolve(name, port: destination.port), name: name)
+        case nil:
+            // The name opens nothing here, but the address may be open to everybody.
+            let byAddress = decide(nil, destination.address, destination.port)
+            if byAddress.action == .allow && !byAddress.isReportOnly {
+                return Judgement(byAddress, .dial(destination), name: name)
+            }
+            return mismatch(verdict, name, destination)
+        }
+    }
+
+    /// A TLS connection without a server name: only an address rule or the default can allow it, since any server on
+    /// the address may be meant.
+    public func judgeNameless(destination: Endpoint, reason: Reason) -> Judgement {
+        var verdict = decide(nil, destination.address, destination.port)
+        guard verdict.action == .allow else {
+            if verdict.reason == .default { verdict.reason = reason }
+            return Judgement(verdict, .refuse, name: nil)
+        }
+        if verdict.isReportOnly && verdict.reason == .default { verdict.reason = reason }
+        return Judgement(verdict, .dial(destination), name: nil)
+    }
+
+    /// A connection whose protocol carries no name that we can read: an address rule, the default, or a name that the
+    /// address is freshly pinned for and whose rule covers the port.
+    public func judgeOpaque(destination: Endpoint) -> Judgement {
+        let anonymous = decide(nil, destination.address, destination.port)
+        if anonymous.action == .allow && !anonymous.isReportOnly {
+            return Judgement(anonymous, .dial(destination), name: nil)
+        }
+        for name in pins.freshNames(at: destination.address, now) {
+            let verdict = decide(name, destination.address, destination.port)
+            if verdict.action == .allow && !verdict.isReportOnly {
+                return Judgement(verdict, .dial(destination), name: name)
+            }
+        }
+        return Judgement(anonymous, anonymous.action == .allow ? .dial(destination) : .refuse, name: nil)
+    }
+
+    /// A name that the proxy was asked for, before it is resolved: `nil` when it may be resolved, else the refusal.
+    public func judgeAuthority(name: DomainName) -> Judgement? {
+        switch policy.decideQuery(name, at: wallTime) {
+        case .allow: nil
+        case .deny(let verdict), .noData(let verdict): Judgement(verdict, .refuse, name: name)
+        }
+    }
+
+    /// A name that the proxy was asked for and has resolved to `addresses`: the endpoints that may be dialled, in order,
+    /// with the judgement of the first; or the refusal.
+    public func judgeResolved(name: DomainName, port: UInt16, addresses: [IPAddress]) -> (Judgement, [Endpoint]) {
+        var refusal: Verdict?
+        var chosen: (Verdict, [Endpoint])?
+        for address in addresses {
+            let verdict = decide(name, address, port)
+            if verdict.action == .allow {
+                chosen = (chosen?.0 ?? verdict, (chosen?.1 ?? []) + [Endpoint(address, port)])
+            } else {
+                refusal = refusal ?? verdict
+            }
+        }
+        if let (verdict, endpoints) = chosen {
+            return (Judgement(verdict, .dial(endpoints[0]), name: name), endpoints)
+        }
+        return (Judgement(refusal ?? Verdict(.deny, .unresolvable), .refuse, name: name), [])
+    }
+
+    /// Whether a connection to `destination` could be allowed if it showed the right name: what the kernel's sets say
+    /// of transparent connections, for those that name an address to the proxy. `nil` when it could.
+    public func judgeReachability(of destination: Endpoint) -> Judgement? {
+        if pins.isPinned(destination.address, at: now) { return nil }
+        let verdict = decide(nil, destination.address, destination.port)
+        return verdict.action == .allow ? nil : Judgement(verdict, .refuse, name: nil)
+    }
+
+    /// A live connection, after the policy changed: what it was allowed by may be gone.
+    public func judgeAgain(name: DomainName?, destination: Endpoint) -> Verdict {
+        decide(name, destination.address, destination.port)
+    }
+
+    private func decide(_ name: DomainName?, _ address: IPAddress, _ port: UInt16) -> Verdict {
+        policy.decide(Flow(name: name, address: address, port: port, transport: .tcp), at: wallTime)
+    }
+
+    private func mismatch(_ verdict: Verdict, _ name: DomainName, _ destination: Endpoint) -> Judgement {
+        let reported = Verdict(.deny, .nameAddressMismatch, rule: verdict.rule, basis: .name)
+        guard policy.policy.mode == .report, policy.mayUse(destination.address) else {
+            return Judgement(reported, .refuse, name: name)
+        }
+        var passed = reported
+        passed.action = .allow
+        passed.isReportOnly = true
+        return Judgement(passed, .dial(destination), name: name)
+    }
+}
