@@ -135,9 +135,13 @@ extension TunnelJudge {
         return verdict.action == .allow ? nil : Judgement(verdict, .refuse, name: nil)
     }
 
-    /// A live connection, after the policy changed: what it was allowed by may be gone.
-    public func judgeAgain(name: DomainName?, destination: Endpoint) -> Verdict {
-        decide(name, destination.address, destination.port)
+    /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is that of the
+    /// verdict it was let in with: a name rule that came since does not stand in for the address rule that went, since
+    /// the name was never bound to the address.
+    public func judgeAgain(name: DomainName?, destination: Endpoint, basis: Verdict.Basis) -> Verdict {
+        let verdict = decide(name, destination.address, destination.port)
+        guard verdict.action == .allow, verdict.basis == .name, basis != .name else { return verdict }
+        return decide(nil, destination.address, destination.port)
     }
 
     private func decide(_ name: DomainName?, _ address: IPAddress, _ port: UInt16) -> Verdict {

@@ -1,0 +1,82 @@
+import EgressCore
+import EgressPolicy
+import NetPrimitives
+import Nftables
+import Reactor
+
+/// Keeps a sandbox's pin table and the kernel's sets in step: an address is in the table only after the kernel
+/// acknowledged it, and leaves the kernel before it leaves the table. Confined to the sandbox's event loop.
+final class Pinner {
+    /// Why addresses could not be pinned. The answer that holds them must not be released.
+    enum PinError: Error {
+        /// The sandbox has as many pinned addresses as it may have.
+        case tooManyAddresses
+        /// The kernel refused; the text says which element and why.
+        case kernel(String)
+    }
+
+    /// What is pinned now.
+    private(set) var table: PinTable
+    private let kernel: SandboxTable
+    private let loop: EventLoop
+
+    init(kernel: SandboxTable, loop: EventLoop, limits: PinTable.Limits = .init()) {
+        self.table = PinTable(limits: limits)
+        self.kernel = kernel
+        self.loop = loop
+    }
+
+    /// Pins `addresses` for `name`; returns when the kernel has acknowledged all of them.
+    func pin(_ addresses: [IPAddress], for name: DomainName, ttl: UInt32) throws(PinError) {
+        guard !addresses.isEmpty else { return }
+        if !table.hasRoom(for: addresses) { table.removeExpired(at: loop.now) }
+        guard table.hasRoom(for: addresses) else { throw .tooManyAddresses }
+        let timeout = table.kernelTimeout(ttl: ttl)
+        try install(addresses.map { ($0, timeout, name) })
+        for address in addresses {
+            do {
+                try table.admit(address, for: name, ttl: ttl, at: loop.now)
+            } catch {
+                throw .tooManyAddresses
+            }
+        }
+    }
+
+    /// A connection used the pin; its grace starts anew. A kernel error is not one for the connection: the pin then
+    /// only ends earlier.
+    func renew(_ address: IPAddress, for name: DomainName) {
+        guard let timeout = table.renew(address, for: name, at: loop.now) else { return }
+        try? install([(address, timeout, name)])
+    }
+
+    /// Removes the pins that `policy` no longer has a use for, in the kernel first.
+    func revoke(notAllowedBy policy: CompiledPolicy, at wallTime: WallTime) throws(PinError) {
+        var remaining = table
+        let gone = remaining.revoke { name, address in
+            guard policy.mayUse(address) else { return true }
+            if case .allow = policy.decideQuery(name, at: wallTime) { return false }
+            return true
+        }
+        if !gone.isEmpty {
+            do {
+                try kernel.unpin(gone)
+            } catch {
+                throw .kernel("\(error)")
+            }
+        }
+        table = remaining
+    }
+
+    /// Forgets what has expired; the kernel has done so by itself.
+    func removeExpired() {
+        table.removeExpired(at: loop.now)
+    }
+
+    private func install(_ pins: [(IPAddress, timeoutSeconds: UInt32, name: DomainName)]) throws(PinError) {
+        do {
+            try kernel.pin(pins)
+        } catch {
+            throw .kernel("\(error)")
+        }
+    }
+}
