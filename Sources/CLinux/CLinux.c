@@ -1,6 +1,113 @@
+#define _GNU_SOURCE
 #include "CLinux.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <linux/icmp.h>
+#include <linux/icmpv6.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6/ip6_tables.h>
+
+const int clinux_so_original_dst = SO_ORIGINAL_DST;
+const int clinux_ip6t_so_original_dst = IP6T_SO_ORIGINAL_DST;
 
 int clinux_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t datum) {
     struct epoll_event event = {.events = events, .data.u64 = datum};
     return epoll_ctl(epoll, operation, descriptor, &event);
+}
+
+int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length) {
+    return accept4(descriptor, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+int clinux_pipe(int descriptors[2]) {
+    return pipe2(descriptors, O_NONBLOCK | O_CLOEXEC);
+}
+
+int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {
+    return posix_spawn_file_actions_addchdir_np(actions, path);
+}
+
+int clinux_set_pipe_size(int descriptor, int size) {
+    return fcntl(descriptor, F_SETPIPE_SZ, size);
+}
+
+ssize_t clinux_splice(int source, int sink, size_t length) {
+    return splice(source, NULL, sink, NULL, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+}
+
+int clinux_unsent_bytes(int descriptor) {
+    int count = 0;
+    return ioctl(descriptor, SIOCOUTQ, &count) == 0 ? count : -1;
+}
+
+// Aligned as CMSG_DATA and CMSG_FIRSTHDR want it.
+union descriptor_message {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(int) * CLINUX_DESCRIPTORS_MAX)];
+};
+
+ssize_t clinux_send_descriptors(int socket, const void *bytes, size_t length, const int *descriptors, size_t count) {
+    if (count > CLINUX_DESCRIPTORS_MAX) {
+        errno = EINVAL;
+        return -1;
+    }
+    union descriptor_message control = {0};
+    struct iovec piece = {(void *)bytes, length};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    if (count > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        *header = (struct cmsghdr){CMSG_LEN(sizeof(int) * count), SOL_SOCKET, SCM_RIGHTS};
+        memcpy(CMSG_DATA(header), descriptors, sizeof(int) * count);
+    }
+    ssize_t sent;
+    do sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent;
+}
+
+ssize_t clinux_receive_descriptors(int socket, void *bytes, size_t length, int *descriptors, size_t *count) {
+    union descriptor_message control;
+    struct iovec piece = {bytes, length};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t received;
+    do received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    while (received < 0 && errno == EINTR);
+    *count = 0;
+    if (received < 0) return -1;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+        *count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(descriptors, CMSG_DATA(header), sizeof(int) * *count);
+    }
+    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+        while (*count > 0) close(descriptors[--*count]);
+        errno = EMSGSIZE;
+        return -1;
+    }
+    return received;
+}
+
+int clinux_block_icmp(int descriptor) {
+    int family = 0;
+    socklen_t length = sizeof family;
+    if (getsockopt(descriptor, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return -1;
+    if (family == AF_INET) {
+        struct icmp_filter filter = {.data = ~(__u32)0};
+        return setsockopt(descriptor, SOL_RAW, ICMP_FILTER, &filter, sizeof filter);
+    }
+    struct icmp6_filter filter;
+    memset(&filter, 0xff, sizeof filter);
+    return setsockopt(descriptor, IPPROTO_ICMPV6, ICMPV6_FILTER, &filter, sizeof filter);
 }

@@ -43,7 +43,7 @@ public struct AuditEvent: Hashable, Sendable {
         case tlsSNI = "tls-sni"
         /// A cleartext HTTP request's host.
         case httpHost = "http-host"
-        /// A CONNECT authority.
+        /// The authority of a CONNECT or of a SOCKS request.
         case connect
         /// The address alone: the kernel's rules, or a connection that carries no name.
         case ip

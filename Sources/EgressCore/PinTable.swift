@@ -64,9 +64,16 @@ public struct PinTable {
 // MARK: - Changing
 
 extension PinTable {
-    /// How long the kernel must hold an address that was resolved with `ttl`, in seconds.
-    public func kernelTimeout(ttl: UInt32) -> UInt32 {
-        freshSeconds(ttl: ttl) + limits.graceSeconds
+    /// How long the kernel must hold `address`, which was resolved with `ttl`, from `now` on, in seconds: for this
+    /// admission, and for every other name that has a longer one.
+    public func kernelTimeout(for address: IPAddress, ttl: UInt32, at now: MonotonicTime) -> UInt32 {
+        max(freshSeconds(ttl: ttl) + limits.graceSeconds, remainingSeconds(admissions[address] ?? [], now))
+    }
+
+    private func remainingSeconds(_ entries: [Admission], _ now: MonotonicTime) -> UInt32 {
+        guard let last = entries.map(\.graceUntil).max(), last > now else { return 0 }
+        // Rounded up: the kernel must not be the first to forget.
+        return UInt32(clamping: (last.nanoseconds - now.nanoseconds - 1) / 1_000_000_000 + 1)
     }
 
     /// Whether ``admit(_:for:ttl:at:)`` would have room for all of `addresses`. Asked before the kernel is told.
@@ -74,13 +81,28 @@ extension PinTable {
         addresses.count { admissions[$0] == nil } + admissions.count <= limits.maximumAddresses
     }
 
+    /// Whether pinning all of `addresses` for `name` again would gain less than a second: then neither the kernel nor
+    /// the table need be told. A program that asks in a loop gets its answers from the cache at no more cost than that.
+    public func isCurrent(_ addresses: [IPAddress], for name: DomainName, ttl: UInt32, at now: MonotonicTime) -> Bool {
+        let freshUntil = now.advanced(bySeconds: UInt64(freshSeconds(ttl: ttl)) - 1)
+        return addresses.allSatisfy { address in
+            admissions[address]?.contains { $0.name == name && $0.freshUntil >= freshUntil } ?? false
+        }
+    }
+
     /// Admits `address` for `name`, or renews it. Call it when the kernel has acknowledged the pin.
     public mutating func admit(
-        _ address: IPAddress, for name: DomainName, ttl: UInt32, at now: MonotonicTime
+        _ address: IPAddress,
+        for name: DomainName,
+        ttl: UInt32,
+        at now: MonotonicTime
     ) throws(AdmissionError) {
         let freshUntil = now.advanced(bySeconds: UInt64(freshSeconds(ttl: ttl)))
         let admission = Admission(
-            name: name, freshUntil: freshUntil, graceUntil: freshUntil.advanced(bySeconds: UInt64(limits.graceSeconds)))
+            name: name,
+            freshUntil: freshUntil,
+            graceUntil: freshUntil.advanced(bySeconds: UInt64(limits.graceSeconds))
+        )
         guard var entries = admissions[address] else {
             guard admissions.count < limits.maximumAddresses else { throw .tooManyAddresses }
             admissions[address] = [admission]
@@ -111,7 +133,7 @@ extension PinTable {
         else { return nil }
         entries[index].graceUntil = now.advanced(bySeconds: UInt64(limits.graceSeconds))
         admissions[address] = entries
-        return limits.graceSeconds
+        return max(limits.graceSeconds, remainingSeconds(entries, now))
     }
 
     /// Forgets what has expired. Returns the addresses that no name holds any more; the kernel drops them by itself.

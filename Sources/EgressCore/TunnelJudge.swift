@@ -68,7 +68,8 @@ extension TunnelJudge {
             if byAddress.action == .allow && !byAddress.isReportOnly {
                 return Judgement(byAddress, .dial(destination), name: name)
             }
-            return mismatch(verdict, name, destination)
+            let mismatch = Verdict(.deny, .nameAddressMismatch, rule: verdict.rule, basis: .name)
+            return Judgement(mismatch, .refuse, name: name)
         }
     }
 
@@ -84,15 +85,24 @@ extension TunnelJudge {
         return Judgement(verdict, .dial(destination), name: nil)
     }
 
-    /// A connection whose protocol carries no name that we can read: an address rule, the default, or a name that the
-    /// address is freshly pinned for and whose rule covers the port.
-    public func judgeOpaque(destination: Endpoint) -> Judgement {
-        let anonymous = decide(nil, destination.address, destination.port)
+    /// The first bytes in a tunnel that was opened for `authority`: they must not name another host, since the
+    /// destination was resolved and judged for that one.
+    public func judgeTunnelled(name: DomainName, authority: DomainName, destination: Endpoint) -> Judgement {
+        guard name == authority else {
+            return Judgement(Verdict(.deny, .nameAddressMismatch), .refuse, name: name)
+        }
+        return judgeResolved(name: name, port: destination.port, addresses: [destination.address]).0
+    }
+
+    /// A connection whose protocol carries no name that we can read, or datagrams: an address rule, the default, or a
+    /// name that the address is freshly pinned for and whose rule covers the port.
+    public func judgeOpaque(destination: Endpoint, over transport: TransportProtocol = .tcp) -> Judgement {
+        let anonymous = decide(nil, destination.address, destination.port, transport)
         if anonymous.action == .allow && !anonymous.isReportOnly {
             return Judgement(anonymous, .dial(destination), name: nil)
         }
         for name in pins.freshNames(at: destination.address, now) {
-            let verdict = decide(name, destination.address, destination.port)
+            let verdict = decide(name, destination.address, destination.port, transport)
             if verdict.action == .allow && !verdict.isReportOnly {
                 return Judgement(verdict, .dial(destination), name: name)
             }
@@ -138,24 +148,23 @@ extension TunnelJudge {
     /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is that of the
     /// verdict it was let in with: a name rule that came since does not stand in for the address rule that went, since
     /// the name was never bound to the address.
-    public func judgeAgain(name: DomainName?, destination: Endpoint, basis: Verdict.Basis) -> Verdict {
-        let verdict = decide(name, destination.address, destination.port)
+    public func judgeAgain(
+        name: DomainName?,
+        destination: Endpoint,
+        over transport: TransportProtocol = .tcp,
+        basis: Verdict.Basis
+    ) -> Verdict {
+        let verdict = decide(name, destination.address, destination.port, transport)
         guard verdict.action == .allow, verdict.basis == .name, basis != .name else { return verdict }
-        return decide(nil, destination.address, destination.port)
+        return decide(nil, destination.address, destination.port, transport)
     }
 
-    private func decide(_ name: DomainName?, _ address: IPAddress, _ port: UInt16) -> Verdict {
-        policy.decide(Flow(name: name, address: address, port: port, transport: .tcp), at: wallTime)
-    }
-
-    private func mismatch(_ verdict: Verdict, _ name: DomainName, _ destination: Endpoint) -> Judgement {
-        let reported = Verdict(.deny, .nameAddressMismatch, rule: verdict.rule, basis: .name)
-        guard policy.policy.mode == .report, policy.mayUse(destination.address) else {
-            return Judgement(reported, .refuse, name: name)
-        }
-        var passed = reported
-        passed.action = .allow
-        passed.isReportOnly = true
-        return Judgement(passed, .dial(destination), name: name)
+    private func decide(
+        _ name: DomainName?,
+        _ address: IPAddress,
+        _ port: UInt16,
+        _ transport: TransportProtocol = .tcp
+    ) -> Verdict {
+        policy.decide(Flow(name: name, address: address, port: port, transport: transport), at: wallTime)
     }
 }

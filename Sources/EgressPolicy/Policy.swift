@@ -43,6 +43,9 @@ public struct Rule: Hashable, Sendable {
     public var ports: [PortRange]
     /// The transport protocol it covers; `nil` means any.
     public var transport: TransportProtocol?
+    /// Whether the rule says `any` in words instead of leaving the protocol out. Only then, or where it says `udp`, does
+    /// an allowing rule about names open UDP: on the ports it lists, without a name being seen there.
+    public var statesAnyTransport: Bool
     /// From when on the rule no longer exists; `nil` means never.
     public var expiresAt: WallTime?
     /// Free text for people.
@@ -50,13 +53,19 @@ public struct Rule: Hashable, Sendable {
 
     /// A rule from its parts.
     public init(
-        _ action: RuleAction, _ target: Target, ports: [PortRange] = [], transport: TransportProtocol? = nil,
-        expiresAt: WallTime? = nil, comment: String? = nil
+        _ action: RuleAction,
+        _ target: Target,
+        ports: [PortRange] = [],
+        transport: TransportProtocol? = nil,
+        statesAnyTransport: Bool = false,
+        expiresAt: WallTime? = nil,
+        comment: String? = nil
     ) {
         self.action = action
         self.target = target
         self.ports = ports
         self.transport = transport
+        self.statesAnyTransport = statesAnyTransport
         self.expiresAt = expiresAt
         self.comment = comment
     }

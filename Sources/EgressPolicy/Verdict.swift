@@ -48,7 +48,10 @@ public struct Verdict: Hashable, Sendable {
 
     /// A verdict from its parts.
     public init(
-        _ action: RuleAction, _ reason: Reason, rule: RuleReference? = nil, basis: Basis = .none,
+        _ action: RuleAction,
+        _ reason: Reason,
+        rule: RuleReference? = nil,
+        basis: Basis = .none,
         isReportOnly: Bool = false
     ) {
         self.action = action
@@ -79,6 +82,10 @@ public enum Reason: String, Hashable, Sendable, CaseIterable {
     case malformedHello = "malformed-hello"
     /// An HTTP request that breaks its format or can be read in two ways.
     case malformedHTTP = "malformed-http"
+    /// A SOCKS message that breaks its format.
+    case malformedSOCKS = "malformed-socks"
+    /// SOCKS version 4, a command other than CONNECT, or authentication.
+    case unsupportedSOCKS = "unsupported-socks"
     /// Neither TLS nor HTTP on port 80 or 443.
     case opaqueOnWebPort = "opaque-on-web-port"
     /// Nothing that could be judged arrived in time.

@@ -115,7 +115,8 @@ extension IPAddress: CustomStringConvertible, LosslessStringConvertible {
         func text(_ slice: ArraySlice<UInt16>) -> String {
             slice.map { String($0, radix: 16) }.joined(separator: ":")
         }
-        return best.isEmpty ? text(groups[...]) : text(groups[..<best.lowerBound]) + "::" + text(groups[best.upperBound...])
+        return best.isEmpty
+            ? text(groups[...]) : text(groups[..<best.lowerBound]) + "::" + text(groups[best.upperBound...])
     }
 
     /// Parses text; see ``init(ascii:)``.

@@ -31,7 +31,10 @@ public struct MonotonicTime: Hashable, Comparable, Sendable {
 
     /// The time `seconds` later; saturates.
     public func advanced(bySeconds seconds: UInt64) -> MonotonicTime {
-        advanced(byNanoseconds: seconds.multipliedReportingOverflow(by: 1_000_000_000).overflow ? .max : seconds * 1_000_000_000)
+        advanced(
+            byNanoseconds: seconds.multipliedReportingOverflow(by: 1_000_000_000).overflow
+                ? .max : seconds * 1_000_000_000
+        )
     }
 
     /// The time `nanoseconds` later; saturates.

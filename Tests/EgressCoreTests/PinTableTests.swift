@@ -15,14 +15,43 @@ import Testing
         #expect(pins.freshness(of: address, for: name, at: start.advanced(bySeconds: 300)) == .grace)
         #expect(pins.freshness(of: address, for: name, at: start.advanced(bySeconds: 3_899)) == .grace)
         #expect(pins.freshness(of: address, for: name, at: start.advanced(bySeconds: 3_900)) == nil)
-        #expect(pins.kernelTimeout(ttl: 0) == 3_900)
+        #expect(pins.kernelTimeout(for: other, ttl: 0, at: start) == 3_900)
     }
 
     @Test func followsTheTTLUpToADay() throws {
         var pins = PinTable()
         try pins.admit(address, for: name, ttl: 7_200, at: start)
         #expect(pins.freshness(of: address, for: name, at: start.advanced(bySeconds: 7_199)) == .fresh)
-        #expect(pins.kernelTimeout(ttl: .max) == 86_400 + 3_600)
+        #expect(pins.kernelTimeout(for: other, ttl: .max, at: start) == 86_400 + 3_600)
+    }
+
+    @Test func neverShortensWhatTheKernelHolds() throws {
+        var pins = PinTable()
+        try pins.admit(address, for: name, ttl: 7_200, at: start)
+        let later = start.advanced(bySeconds: 7_000)
+        // Another name at the address, or the same from the cache with little time left.
+        #expect(pins.kernelTimeout(for: address, ttl: 0, at: later) == 3_900)
+        #expect(pins.kernelTimeout(for: address, ttl: 0, at: start.advanced(bySeconds: 100)) == 10_700)
+        try pins.admit(address, for: try DomainName("other.example"), ttl: 86_400, at: later)
+        let late = start.advanced(bySeconds: 7_200 + 3_000)
+        #expect(pins.renew(address, for: name, at: late) == 86_800)
+    }
+
+    @Test func isCurrentForASecond() throws {
+        var pins = PinTable()
+        try pins.admit(address, for: name, ttl: 60, at: start)
+        func isCurrent(_ addresses: [IPAddress], _ name: DomainName, ttl: UInt32 = 60, after seconds: UInt64) -> Bool {
+            pins.isCurrent(addresses, for: name, ttl: ttl, at: start.advanced(bySeconds: seconds))
+        }
+        #expect(isCurrent([address], name, after: 0))
+        #expect(isCurrent([], name, after: 0))
+        #expect(isCurrent([address], name, after: 1))
+        #expect(!isCurrent([address], name, after: 2))
+        #expect(!isCurrent([address], name, ttl: 400, after: 0))
+        #expect(!isCurrent([address, other], name, after: 0))
+        #expect(!isCurrent([address], try DomainName("other.example"), after: 0))
+        _ = pins.revoke { _, _ in true }
+        #expect(!isCurrent([address], name, after: 0))
     }
 
     @Test func holdsAnAddressForItsOwnNameOnly() throws {

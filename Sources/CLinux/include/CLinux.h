@@ -1,18 +1,60 @@
 // Linux system calls and constants that Swift's importer cannot reach:
-// function-like macros, variadic functions and headers that Glibc's module map leaves out.
+// function-like macros, variadic functions, GNU extensions and headers that Glibc's module map leaves out.
 // Nothing here decides anything.
 #ifndef CLINUX_H
 #define CLINUX_H
 
 #include <stdint.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+
+#include "CLinuxProbes.h"
+#include "CLinuxRoute.h"
 
 // epoll_ctl with the 64-bit user datum; struct epoll_event is packed and its union is awkward in Swift.
 int clinux_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t datum);
 
 // The user datum of a returned event.
 static inline uint64_t clinux_event_datum(const struct epoll_event *event) { return event->data.u64; }
+
+// accept4(2) with SOCK_NONBLOCK and SOCK_CLOEXEC.
+int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length);
+
+// pipe2(2) with O_NONBLOCK and O_CLOEXEC.
+int clinux_pipe(int descriptors[2]);
+
+// posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
+int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
+
+// fcntl(2), F_SETPIPE_SZ: the new capacity in bytes, or -1.
+int clinux_set_pipe_size(int descriptor, int size);
+
+// splice(2) without offsets, with SPLICE_F_MOVE and SPLICE_F_NONBLOCK.
+ssize_t clinux_splice(int source, int sink, size_t length);
+
+// ioctl(2), SIOCOUTQ: how many bytes of a stream the peer has not acknowledged, or -1.
+int clinux_unsent_bytes(int descriptor);
+
+// Has a raw ICMP or ICMPv6 socket receive nothing (ICMP_FILTER, ICMPV6_FILTER).
+int clinux_block_icmp(int descriptor);
+
+// The options that give a redirected connection's first destination; <linux/netfilter_ipv4.h> (level SOL_IP) and
+// <linux/netfilter_ipv6/ip6_tables.h> (level SOL_IPV6).
+extern const int clinux_so_original_dst;
+extern const int clinux_ip6t_so_original_dst;
+
+// The most descriptors that go in one message.
+#define CLINUX_DESCRIPTORS_MAX 32
+
+// Sends one message with `count` descriptors (SCM_RIGHTS, at most CLINUX_DESCRIPTORS_MAX). The length sent, or -1.
+ssize_t clinux_send_descriptors(int socket, const void *bytes, size_t length, const int *descriptors, size_t count);
+
+// Receives one message; `descriptors` has room for CLINUX_DESCRIPTORS_MAX and gets `*count`, close-on-exec. The
+// length, 0 at the end, or -1: with EMSGSIZE when something did not fit; no descriptor is left open then.
+ssize_t clinux_receive_descriptors(int socket, void *bytes, size_t length, int *descriptors, size_t *count);
 
 #endif

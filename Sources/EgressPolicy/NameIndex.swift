@@ -1,0 +1,143 @@
+import NetPrimitives
+
+/// The rules about names, found by a name.
+///
+/// A name has at most 127 labels, so at most 127 names stand at or above it; each is one hash look-up. Patterns
+/// (`api-*.example.com`) stand under their parent by prefix, then by suffix: a label has at most 64 prefixes, and only
+/// below one that occurs its suffixes are looked up. None of this grows with the number of rules.
+struct NameIndex: Sendable {
+    /// How a rule speaks of a name.
+    enum Kind {
+        case exact
+        case wildcard
+    }
+
+    /// Bytes hashed and compared as a whole, without a copy of what they are cut from.
+    private struct Key: Hashable, Sendable {
+        let bytes: ArraySlice<UInt8>
+
+        func hash(into hasher: inout Hasher) {
+            bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+        }
+    }
+
+    private struct Node: Sendable {
+        var exact = RuleBucket()
+        var below = RuleBucket()
+        var patterns: [Key: [Key: RuleBucket]] = [:]
+        /// The latest expiry of an allow rule about names below this one; `.min` when there is none.
+        var allowsBelowUntil = Int64.min
+    }
+
+    private var nodes: [Key: Node] = [:]
+
+    /// Enters a rule; positions must rise. A target of addresses is none of this index's business.
+    mutating func insert(_ target: Target, _ position: Int32, _ rule: CompiledRule) {
+        switch target {
+        case .name(let name):
+            nodes[Key(bytes: name.bytes[...]), default: Node()].exact.append(position)
+            noteAllowance(above: name, rule)
+        case .subdomains(let parent):
+            nodes[Key(bytes: parent.bytes[...]), default: Node()].below.append(position)
+            noteAllowance(at: parent, rule)
+        case .label(let prefix, let suffix, let parent):
+            let (prefix, suffix) = (Key(bytes: prefix[...]), Key(bytes: suffix[...]))
+            nodes[Key(bytes: parent.bytes[...]), default: Node()]
+                .patterns[prefix, default: [:]][suffix, default: RuleBucket()].append(position)
+            noteAllowance(at: parent, rule)
+        case .addresses:
+            break
+        }
+    }
+
+    private mutating func noteAllowance(above name: DomainName, _ rule: CompiledRule) {
+        if let parent = name.parent { noteAllowance(at: parent, rule) }
+    }
+
+    private mutating func noteAllowance(at name: DomainName, _ rule: CompiledRule) {
+        guard rule.action == .allow else { return }
+        var start: Int? = 0
+        while let from = start {
+            let key = Key(bytes: name.bytes[from...])
+            // Whatever stands above a name that was noted has been noted too.
+            if let known = nodes[key]?.allowsBelowUntil, known >= rule.expiry { return }
+            nodes[key, default: Node()].allowsBelowUntil = rule.expiry
+            start = Self.nextLabel(name.bytes, from)
+        }
+    }
+
+    /// To be called once, when all rules are in.
+    mutating func freeze(_ rules: [CompiledRule]) {
+        for name in nodes.keys {
+            nodes[name]!.exact.freeze(rules)
+            nodes[name]!.below.freeze(rules)
+            for prefix in nodes[name]!.patterns.keys {
+                for suffix in nodes[name]!.patterns[prefix]!.keys {
+                    nodes[name]!.patterns[prefix]![suffix]!.freeze(rules)
+                }
+            }
+        }
+    }
+
+    /// Whether an allow rule that has not expired speaks of a name below `name`.
+    func allowsSomethingBelow(_ name: DomainName, at time: Int64) -> Bool {
+        guard let node = nodes[Key(bytes: name.bytes[...])] else { return false }
+        return node.allowsBelowUntil > time
+    }
+
+    /// Calls `body` with the rules of every target that matches `name`.
+    @inline(__always)
+    func forEach(matching name: DomainName, work: inout Int, _ body: (RuleBucket, Kind) -> Void) {
+        let bytes = name.bytes
+        work += 1
+        if let node = nodes[Key(bytes: bytes[...])], !node.exact.positions.isEmpty { body(node.exact, .exact) }
+        guard var start = Self.nextLabel(bytes, 0) else { return }
+        let label = bytes[..<(start - 1)]
+        var isParent = true
+        while true {
+            work += 1
+            if let node = nodes[Key(bytes: bytes[start...])] {
+                if !node.below.positions.isEmpty { body(node.below, .wildcard) }
+                if isParent && !node.patterns.isEmpty {
+                    Self.forEachPattern(in: node.patterns, matching: label, work: &work) { body($0, .wildcard) }
+                }
+            }
+            isParent = false
+            guard let next = Self.nextLabel(bytes, start) else { return }
+            start = next
+        }
+    }
+
+    /// Calls `body` with the rules of every wildcard that matches all names right below `name`.
+    func forEach(matchingAllBelow name: DomainName, _ body: (RuleBucket) -> Void) {
+        var start: Int? = 0
+        while let from = start {
+            if let node = nodes[Key(bytes: name.bytes[from...])], !node.below.positions.isEmpty { body(node.below) }
+            start = Self.nextLabel(name.bytes, from)
+        }
+    }
+
+    @inline(__always)
+    private static func forEachPattern(
+        in patterns: [Key: [Key: RuleBucket]],
+        matching label: ArraySlice<UInt8>,
+        work: inout Int,
+        _ body: (RuleBucket) -> Void
+    ) {
+        for end in label.startIndex...label.endIndex {
+            work += 1
+            guard let suffixes = patterns[Key(bytes: label[..<end])] else { continue }
+            for start in end...label.endIndex {
+                work += 1
+                if let bucket = suffixes[Key(bytes: label[start...])] { body(bucket) }
+            }
+        }
+    }
+
+    /// Where the label after the one at `start` begins.
+    @inline(__always)
+    private static func nextLabel(_ bytes: [UInt8], _ start: Int) -> Int? {
+        guard let dot = bytes[start...].firstIndex(of: UInt8(ascii: ".")) else { return nil }
+        return dot + 1
+    }
+}

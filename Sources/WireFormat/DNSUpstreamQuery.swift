@@ -1,0 +1,56 @@
+public import NetPrimitives
+
+/// A query that we send to an upstream server. An answer is believed only when it gives back the identifier and the
+/// name in exactly this mixture of cases, which a forger would have to guess (draft-vixie-dnsext-dns0x20).
+public struct DNSUpstreamQuery: Hashable, Sendable {
+    /// The identifier.
+    public let id: UInt16
+    /// The question, its name in random case.
+    public let question: DNSQuestion
+    /// Whether signatures are asked for.
+    public let isDNSSECOK: Bool
+
+    /// A query for `name`; the identifier and the case of every letter are drawn from `generator`.
+    public init(
+        _ name: DomainName,
+        _ type: DNSRecordType,
+        isDNSSECOK: Bool,
+        using generator: inout some RandomNumberGenerator
+    ) {
+        id = UInt16(truncatingIfNeeded: generator.next())
+        var bytes = DNSWireName(name).bytes
+        var bits: UInt64 = 0
+        for index in bytes.indices {
+            if index % 64 == 0 { bits = generator.next() }
+            if (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(bytes[index]), bits & 1 == 1 { bytes[index] &= 0xdf }
+            bits >>= 1
+        }
+        question = DNSQuestion(DNSWireName(wire: bytes), type)
+        self.isDNSSECOK = isDNSSECOK
+    }
+
+    /// The message: RD and AD set, EDNS with room for 1,232 bytes and no option.
+    public func encode() -> [UInt8] {
+        var writer = DNSWriter()
+        writer.append(id)
+        writer.append(0x0120)
+        writer.append(1)
+        writer.append(0)
+        writer.append(0)
+        writer.append(1)
+        writer.appendQuestion(question.name, question.type)
+        writer.append(byte: 0)
+        writer.append(DNSRecordType.opt.rawValue)
+        writer.append(UInt16(DNSResponse.maximumUDPSize))
+        writer.append(byte: 0)
+        writer.append(byte: 0)
+        writer.append(isDNSSECOK ? 0x8000 : 0)
+        writer.append(0)
+        return writer.bytes
+    }
+
+    /// Whether `message` answers this query and not another.
+    public func isAnswered(by message: DNSMessage) -> Bool {
+        message.isResponse && message.opcode == 0 && message.id == id && message.questions == [question]
+    }
+}
