@@ -1,0 +1,79 @@
+import Glibc
+
+/// This machine, as the user who asks sees it.
+public struct LocalSystem: ToolSystem {
+    /// The working directory, if what lies there counts.
+    public let projectDirectory: String?
+
+    private static let maximumFileBytes = 4 << 20
+
+    /// With `countsProject`, what lies in the working directory counts, too.
+    public init(countsProject: Bool) {
+        projectDirectory = countsProject ? Self.workingDirectory() : nil
+    }
+
+    private static func workingDirectory() -> String? {
+        guard let path = getcwd(nil, 0) else { return nil }
+        defer { free(path) }
+        return String(cString: path)
+    }
+
+    /// The value of one of this process's environment variables.
+    public func variable(_ name: String) -> String? {
+        guard let value = getenv(name), value.pointee != 0 else { return nil }
+        return String(cString: value)
+    }
+
+    /// The text of a regular file or the like, up to a bound.
+    public func contents(of path: String) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while bytes.count <= Self.maximumFileBytes {
+            let count = read(descriptor, &chunk, chunk.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { return nil }
+            guard count > 0 else { break }
+            bytes += chunk.prefix(count)
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// The names in a directory, sorted.
+    public func names(in directory: String) -> [String] {
+        guard let handle = opendir(directory) else { return [] }
+        defer { closedir(handle) }
+        var names: [String] = []
+        while let entry = readdir(handle) {
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+
+    /// The path of a program in a directory of PATH that is absolute, links resolved.
+    public func path(ofProgram name: String) -> String? {
+        guard let found = searched(name), let resolved = realpath(found, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    /// The program as PATH has it. Relative directories do not count: they are the project's.
+    private func searched(_ name: String) -> String? {
+        (variable("PATH") ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":").lazy
+            .filter { $0.hasPrefix("/") }
+            .map { "\($0)/\(name)" }
+            .first { access($0, X_OK) == 0 }
+    }
+
+    /// What a program on PATH says within its patience; see ``ToolSystem/output(of:inProject:)``.
+    public func output(of arguments: [String], inProject: Bool) throws(DetectionError) -> String {
+        guard let program = searched(arguments[0]) else { throw .missing(arguments[0]) }
+        let directory = (inProject ? projectDirectory : nil) ?? "/"
+        return try Question(program: program, arguments: arguments, directory: directory).ask()
+    }
+}

@@ -1,0 +1,68 @@
+public import EgressPolicy
+import NetPrimitives
+
+extension PolicyDocument {
+    /// The policy as a YAML document under `networkPolicy`, which reads back as the same policy.
+    public static func yaml(of policy: Policy) -> String {
+        var lines = ["networkPolicy:", "  defaultAction: \(policy.defaultAction.rawValue)"]
+        if policy.mode != .enforce { lines.append("  mode: \(policy.mode.rawValue)") }
+        lines.append(policy.rules.isEmpty ? "  egress: []" : "  egress:")
+        lines += policy.rules.map { "    " + yaml(of: $0) }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// A rule as one line of an `egress` list: `- {action: allow, target: "api.example.com", ports: [443]}`.
+    public static func yaml(of rule: Rule) -> String {
+        "- {" + fields(of: rule).map { "\($0): \($1)" }.joined(separator: ", ") + "}"
+    }
+
+    /// The policy as a JSON object on one line, keys in a fixed order.
+    public static func json(of policy: Policy) -> String {
+        let mode = policy.mode == .enforce ? "" : "\"mode\":\"\(policy.mode.rawValue)\","
+        let rules = policy.rules.map(json(of:)).joined(separator: ",")
+        return "{\"defaultAction\":\"\(policy.defaultAction.rawValue)\",\(mode)\"egress\":[\(rules)]}"
+    }
+
+    /// A rule as a JSON object.
+    public static func json(of rule: Rule) -> String {
+        let fields = fields(of: rule).map { key, value in
+            "\"\(key)\":" + (value.hasPrefix("[") || value.hasPrefix("\"") ? value : quote(value))
+        }
+        return "{" + fields.joined(separator: ",") + "}"
+    }
+
+    /// A rule's fields; strings that need quotes have them, and ports are a list in both syntaxes.
+    private static func fields(of rule: Rule) -> [(String, String)] {
+        var fields = [("action", rule.action.rawValue), ("target", quote("\(rule.target)"))]
+        if !rule.ports.isEmpty {
+            let ports = rule.ports.map { $0.lower == $0.upper ? "\($0)" : quote("\($0)") }
+            fields.append(("ports", "[" + ports.joined(separator: ", ") + "]"))
+        }
+        if let transport = rule.transport {
+            fields.append(("protocol", "\(transport)"))
+        } else if rule.statesAnyTransport {
+            fields.append(("protocol", "any"))
+        }
+        if let expiry = rule.expiresAt { fields.append(("expiresAt", quote(InternetTime.text(of: expiry)))) }
+        if let comment = rule.comment { fields.append(("comment", quote(comment))) }
+        return fields
+    }
+
+    /// A string in double quotes, with escapes that JSON and YAML read alike.
+    private static func quote(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"", "\\": quoted += "\\\(scalar)"
+            case "\n": quoted += "\\n"
+            case "\t": quoted += "\\t"
+            // What YAML reads as line breaks or not at all.
+            case "\u{0}"..<" ", "\u{7f}"..."\u{9f}", "\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}", "\u{ffff}":
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}

@@ -1,0 +1,213 @@
+import Yams
+
+/// YAML through Yams, less what a policy has no use for and people get hurt by: anchors and aliases, tags, keys that
+/// are no strings.
+enum YAMLTree {
+    /// Parses bytes that are valid UTF-8; `nil` for an empty document.
+    static func parse(_ bytes: [UInt8]) throws(SyntaxError) -> DocumentNode? {
+        try refuseAliases(bytes)
+        var text = String(decoding: bytes, as: UTF8.self)
+        // Yams keeps a pointer to the text's storage, which a text this short does not have. (Positions behind its end are cut
+        // back below.)
+        if bytes.count < 16 { text += String(repeating: "\n", count: 16) }
+        do {
+            // Without rules nothing is resolved: what a scalar means depends on the field, not on its looks.
+            let parser = try Parser(yaml: text, resolver: .basic, encoding: .utf8)
+            // The parser owns the anchors that nodes refer to.
+            return try withExtendedLifetime(parser) {
+                try parser.singleRoot().map { try convert($0, depth: 0) }
+            }
+        } catch let error as SyntaxError {
+            throw error
+        } catch let error as YamlError {
+            var described = describe(error, text)
+            let lines = bytes.count { $0 == UInt8(ascii: "\n") } + 1
+            if described.position.line > lines { described.position = .init(line: lines, column: 1) }
+            throw described
+        } catch {
+            throw SyntaxError(position: .init(), message: "\(error)")
+        }
+    }
+
+    private static func position(_ mark: Mark?) -> DocumentNode.Position {
+        DocumentNode.Position(line: mark?.line ?? 1, column: mark?.column ?? 1)
+    }
+
+    private static func convert(_ node: Node, depth: Int) throws -> DocumentNode {
+        let position = position(node.mark)
+        guard depth < DocumentLimits.depth else {
+            throw SyntaxError(position: position, message: "nested deeper than \(DocumentLimits.depth) levels")
+        }
+        if node.anchor != nil { throw SyntaxError(position: position, message: aliasMessage) }
+        switch node {
+        case .scalar(let scalar):
+            return DocumentNode(value: try convert(scalar, position), position: position)
+        case .sequence(let sequence):
+            try refuseTag(sequence.tag, position)
+            let elements = try sequence.map { try convert($0, depth: depth + 1) }
+            return DocumentNode(value: .sequence(elements), position: position)
+        case .mapping(let mapping):
+            try refuseTag(mapping.tag, position)
+            let members = try mapping.map { key, value in
+                guard case .scalar(let scalar) = key, key.anchor == nil else {
+                    throw SyntaxError(position: self.position(key.mark), message: "expected a key that is a name")
+                }
+                return DocumentNode.Member(
+                    key: scalar.string,
+                    position: self.position(scalar.mark),
+                    value: try convert(value, depth: depth + 1)
+                )
+            }
+            return DocumentNode(value: .mapping(members), position: position)
+        case .alias:
+            throw SyntaxError(position: position, message: aliasMessage)
+        }
+    }
+
+    private static func convert(_ scalar: Node.Scalar, _ position: DocumentNode.Position) throws -> DocumentNode.Value {
+        let tag = scalar.tag.description
+        let isText = tag == "tag:yaml.org,2002:str"
+        guard isText || tag.isEmpty else {
+            throw SyntaxError(position: position, message: "tags are not accepted")
+        }
+        guard scalar.style == .plain && !isText else { return .string(scalar.string) }
+        return ["", "~", "null", "Null", "NULL"].contains(scalar.string) ? .null : .plain(scalar.string)
+    }
+
+    private static func refuseTag(_ tag: Tag, _ position: DocumentNode.Position) throws {
+        guard tag.description.isEmpty else { throw SyntaxError(position: position, message: "tags are not accepted") }
+    }
+}
+
+// MARK: - Aliases
+
+extension YAMLTree {
+    private static let aliasMessage = "anchors and aliases are not accepted: write the value out"
+
+    /// Refuses text that has an alias of an anchor before Yams expands it: nested, they grow without bound.
+    private static func refuseAliases(_ bytes: [UInt8]) throws(SyntaxError) {
+        var anchors: Set<ArraySlice<UInt8>> = []
+        var position = DocumentNode.Position()
+        var previous = UInt8(ascii: "\n")
+        for index in bytes.indices {
+            let byte = bytes[index]
+            if (byte == UInt8(ascii: "&") || byte == UInt8(ascii: "*")) && " \t\r\n[{,:-?".utf8.contains(previous) {
+                let name = bytes[(index + 1)...].prefix(while: isAnchorByte)
+                if byte == UInt8(ascii: "&") {
+                    anchors.insert(name)
+                } else if !name.isEmpty && anchors.contains(name) {
+                    throw SyntaxError(position: position, message: aliasMessage)
+                }
+            }
+            previous = byte
+            if byte == UInt8(ascii: "\n") {
+                position = DocumentNode.Position(line: position.line + 1, column: 1)
+            } else if byte & 0xc0 != 0x80 {
+                position.column += 1
+            }
+        }
+    }
+
+    private static func isAnchorByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"):
+            true
+        default: false
+        }
+    }
+}
+
+// MARK: - What Yams says
+
+extension YAMLTree {
+    private static let quoteMessage = "a value that starts with * must be quoted, as in \"*.example.com\""
+
+    private static func describe(_ error: YamlError, _ text: String) -> SyntaxError {
+        switch error {
+        case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _),
+            .composer(let context, let problem, let mark, _):
+            if context?.text.contains("an alias") == true || problem.contains("undefined alias") {
+                return SyntaxError(position: position(context?.mark ?? mark), message: quoteMessage)
+            }
+            if problem == "but found another document" {
+                return SyntaxError(position: position(mark), message: "expected one document, found another")
+            }
+            let prefix = context.map { $0.text + ": " } ?? ""
+            return SyntaxError(position: position(mark), message: "not YAML: " + prefix + problem)
+        case .reader(let problem, let offset, _, _):
+            return SyntaxError(position: place(ofByte: offset ?? 0, in: text), message: "not YAML: " + problem)
+        case .duplicatedKeysInMapping(let keys, let context):
+            let first = position(context.mark)
+            let key = keys.first ?? ""
+            return SyntaxError(
+                position: again(key, after: first, in: text) ?? first,
+                message: "duplicate key",
+                path: path(of: key, at: first, in: text) ?? key
+            )
+        default:
+            return SyntaxError(position: .init(), message: "not YAML")
+        }
+    }
+
+    /// Where `key`, which Yams found at `first`, stands for the second time: in block style, on a later line at the same
+    /// column. `nil` in flow style, where the first place is as good.
+    private static func again(
+        _ key: String,
+        after first: DocumentNode.Position,
+        in text: String
+    ) -> DocumentNode.Position? {
+        let spellings = [key, "\"\(key)\"", "'\(key)'"]
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        for (index, line) in lines.enumerated().dropFirst(first.line) {
+            let indentation = line.prefix { $0 == " " }.count
+            if indentation + 1 < first.column, indentation < line.count { return nil }
+            let content = line.dropFirst(first.column - 1)
+            let isKey = spellings.contains { spelling in
+                content.hasPrefix(spelling)
+                    && content.dropFirst(spelling.count).drop { $0 == " " }.first == ":"
+            }
+            if indentation + 1 == first.column, isKey { return .init(line: index + 1, column: first.column) }
+        }
+        return nil
+    }
+
+    private static func place(ofByte offset: Int, in text: String) -> DocumentNode.Position {
+        var position = DocumentNode.Position()
+        for scalar in String(decoding: text.utf8.prefix(offset), as: UTF8.self).unicodeScalars {
+            position =
+                scalar == "\n"
+                ? .init(line: position.line + 1, column: 1) : .init(line: position.line, column: position.column + 1)
+        }
+        return position
+    }
+
+    /// The path of the key at `position`: found in the document cut off behind it, which Yams can read. Only in block
+    /// style.
+    private static func path(of key: String, at position: DocumentNode.Position, in text: String) -> String? {
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        guard position.line <= lines.count else { return nil }
+        let start = String(lines[position.line - 1].unicodeScalars.prefix(position.column - 1))
+        let cut = lines[..<(position.line - 1)].joined(separator: "\n") + "\n" + start + key + ": null\n"
+        guard let root = try? parse(Array(cut.utf8)) else { return nil }
+        func search(_ node: DocumentNode, _ path: String) -> String? {
+            switch node.value {
+            case .sequence(let elements):
+                for (index, element) in elements.enumerated() {
+                    if let found = search(element, "\(path)[\(index)]") { return found }
+                }
+            case .mapping(let members):
+                for member in members {
+                    let memberPath = path.isEmpty ? member.key : "\(path).\(member.key)"
+                    if member.position == position || member.position.line == position.line && member.key == key {
+                        return memberPath
+                    }
+                    if let found = search(member.value, memberPath) { return found }
+                }
+            default: break
+            }
+            return nil
+        }
+        return search(root, "")
+    }
+}

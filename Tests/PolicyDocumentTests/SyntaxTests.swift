@@ -1,0 +1,151 @@
+import EgressPolicy
+import PolicyDocument
+import Testing
+
+@Suite struct SyntaxTests {
+    @Test(arguments: [
+        ("{", "p:1:2: expected a key in double quotes"),
+        (#"{"mode": "report",}"#, "p:1:19: a comma before } is not JSON"),
+        (#"{"egress": [null,]}"#, "p:1:18: a comma before ] is not JSON"),
+        (#"{"egress": [,]}"#, "p:1:13: expected a JSON value"),
+        (#"{"egress": NaN}"#, "p:1:12: expected a JSON value"),
+        (#"{"egress": [-Infinity]}"#, "p:1:14: expected a digit"),
+        (#"{"egress": [01]}"#, "p:1:14: a number does not start with 0"),
+        (#"{"egress": [1.]}"#, "p:1:15: expected a digit"),
+        (#"{"egress": [.5]}"#, "p:1:13: expected a JSON value"),
+        (#"{'mode': 1}"#, "p:1:2: expected a key in double quotes"),
+        (#"{"mode" "report"}"#, "p:1:9: expected : after the key"),
+        (#"{"mode": "report" "x": 1}"#, "p:1:19: expected , or }"),
+        (#"{"mode": "report"} x"#, "p:1:20: expected the end of the document"),
+        ("// no\n{}", "p:1:1: expected a JSON value"),
+        ("{\n  \"mode\": \"rep\n", "p:2:15: a string without a closing quote"),
+        ("{\"mode\": \"a\u{1}b\"}", "p:1:12: a control character in a string"),
+        (#"{"mode": "\x"}"#, "p:1:11: not an escape of JSON"),
+        (#"{"mode": "\u12g4"}"#, "p:1:11: not an escape of JSON"),
+        (#"{"mode": "\ud83d x"}"#, "p:1:11: half of a surrogate pair"),
+        (#"{"mode": "\udc00"}"#, "p:1:11: half of a surrogate pair"),
+        (#"{"ünï": nul}"#, "p:1:9: expected a JSON value"),
+    ])
+    func jsonIsStrict(text: String, problem: String) {
+        #expect(Reading.problems(text, .json) == [problem])
+    }
+
+    @Test func jsonEscapesAreRead() throws {
+        let text =
+            #"{"egress": [{"action": "\u0061llow", "target": "\u0041.example", "comment": "\ud83d\ude00\/\n\b\\\""}]}"#
+        let rule = try Reading.load(text, .json).policy.rules[0]
+        #expect(rule.target.description == "a.example")
+        #expect(rule.comment == "😀/\n\u{8}\\\"")
+    }
+
+    @Test(arguments: [
+        (
+            "egress:\n  - action: allow\n    target: *.github.com\n",
+            "p:3:13: a value that starts with * must be quoted, as in \"*.example.com\""
+        ),
+        (
+            "egress:\n  - action: allow\n    target: *github\n",
+            "p:3:13: a value that starts with * must be quoted, as in \"*.example.com\""
+        ),
+        (
+            "egress:\n  - action: allow\n    target: *\n",
+            "p:3:13: a value that starts with * must be quoted, as in \"*.example.com\""
+        ),
+        (
+            "egress:\n  - &rule {action: allow, target: a}\n  - *rule\n",
+            "p:3:5: anchors and aliases are not accepted: write the value out"
+        ),
+        (
+            "egress:\n  - &rule {action: allow, target: a}\n",
+            "p:2:5: anchors and aliases are not accepted: write the value out"
+        ),
+        ("mode: !!int report\n", "p:1:7: tags are not accepted"),
+        ("mode: !custom report\n", "p:1:7: tags are not accepted"),
+        ("egress: !!set {}\n", "p:1:9: tags are not accepted"),
+        ("? [a]\n: b\n", "p:1:3: expected a key that is a name"),
+        ("mode: report\n---\nmode: report\n", "p:2:1: expected one document, found another"),
+        ("mode: report\nmode: enforce\n", "p:2:1: mode: duplicate key"),
+        (
+            "networkPolicy:\n  egress:\n    - {action: deny, target: b}\n    - action: allow\n      target: a\n      action: deny\n",
+            "p:6:7: networkPolicy.egress[1].action: duplicate key"
+        ),
+        (
+            "mode: 'report\n",
+            "p:2:1: not YAML: while scanning a quoted scalar: found unexpected end of stream"
+        ),
+        (
+            "mode: \"\\xZZ\"\n",
+            "p:1:10: not YAML: while parsing a quoted scalar: did not find expected hexdecimal number"
+        ),
+        ("egress: [\n", "p:2:1: not YAML: while parsing a flow node: did not find expected node content"),
+        (
+            "\tmode: report\n",
+            "p:1:1: not YAML: while scanning for the next token: found character that cannot start any token"
+        ),
+        ("mode: a\u{1}\n", "p:1:8: not YAML: control characters are not allowed"),
+    ])
+    func yamlIsPlain(text: String, problem: String) {
+        #expect(Reading.problems(text, .yaml) == [problem])
+    }
+
+    @Test func nestedAliasesAreRefusedAtOnce() {
+        var text = "a0: &a0 [x, x]\n"
+        for level in 1..<40 { text += "a\(level): &a\(level) [*a\(level - 1), *a\(level - 1)]\n" }
+        text += "? *a39\n: x\nmode: report\n"
+        #expect(Reading.problems(text, .yaml) == ["p:2:10: anchors and aliases are not accepted: write the value out"])
+    }
+
+    @Test(arguments: [
+        "# see *.github.com & *others*\nmode: report\n", "mode: report # &x\n", "mode: \"report\" # a *b &b\n",
+    ])
+    func commentsMayHoldAnything(text: String) throws {
+        #expect(try Reading.load(text, .yaml).policy.mode == .report)
+    }
+
+    @Test func theFormatIsToldByNameThenByContent() throws {
+        #expect(try Reading.load("{mode: report}", file: "p.yaml").policy.mode == .report)
+        #expect(try Reading.load("{\"mode\": \"report\"}").policy.mode == .report)
+        #expect(throws: DocumentError.self) { try Reading.load("{mode: report}") }
+        #expect(throws: DocumentError.self) { try Reading.load("mode: report", file: "p.json") }
+    }
+
+    @Test func windowsLineEndsAreFine() throws {
+        let text = "networkPolicy:\r\n  mode: report\r\n  egress:\r\n    - action: allow\r\n      target: a.example\r\n"
+        #expect(try Reading.load(text).policy.rules.count == 1)
+    }
+}
+
+/// Documents with bytes changed at random: read or refused, never a trap.
+@Suite struct MutationTests {
+    static let document = """
+        {"networkPolicy": {"defaultAction": "deny", "mode": "report", "egress": [
+          {"action": "allow", "target": "*.github.com", "ports": [443, "8000-8100"], "protocol": "tcp",
+           "expiresAt": "2026-12-01T00:00:00Z", "comment": "\\u00fc \\ud83d\\ude00"},
+          {"action": "deny", "target": "192.0.2.0/24", "ttl": "10m"}]}}
+        """
+
+    @Test(arguments: [PolicyDocument.Format.json, .yaml]) func nothingTraps(format: PolicyDocument.Format) {
+        var state: UInt64 = 7
+        func random(_ bound: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int((state >> 33) % UInt64(bound))
+        }
+        let characters = Array("{}[]\",:\\*&!|>-?#%@` \n\t\u{0}019eE.~aZ\u{7f}".utf8) + [0x80, 0xc3, 0xff]
+        var accepted = 0
+        for _ in 0..<4_000 {
+            var bytes = Array(Self.document.utf8)
+            for _ in 0...random(3) {
+                let index = random(bytes.count)
+                switch random(3) {
+                case 0: bytes[index] = characters[random(characters.count)]
+                case 1: bytes.remove(at: index)
+                default: bytes.insert(characters[random(characters.count)], at: index)
+                }
+            }
+            if random(8) == 0 { bytes.removeLast(random(bytes.count)) }
+            let document = try? PolicyDocument.load(bytes: bytes, format: format, file: "p", now: Reading.now)
+            if document != nil { accepted += 1 }
+        }
+        #expect((1..<4_000).contains(accepted))
+    }
+}
