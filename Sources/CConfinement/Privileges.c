@@ -1,0 +1,133 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "CConfinement.h"
+
+int confinement_hide_process(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
+
+// MARK: Capabilities
+
+int confinement_drop_capabilities(uint64_t keep) {
+    for (int capability = 0; capability < 64; capability++) {
+        if ((keep >> capability) & 1) continue;
+        int held = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
+        if (held < 0) break;  // beyond the kernel's last capability
+        if (held == 1 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return -1;
+    }
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct held[2] = {{0}};
+    if (syscall(SYS_capget, &header, held) != 0) return -1;
+    for (int half = 0; half < 2; half++) {
+        uint32_t mask = (uint32_t)(keep >> (32 * half));
+        held[half].permitted &= mask;
+        held[half].effective = held[half].permitted;
+        held[half].inheritable = 0;
+    }
+    return (int)syscall(SYS_capset, &header, held);
+}
+
+// MARK: The system call filter
+//
+// Everything is allowed but what follows. It closes what neither the namespaces nor the missing capabilities close:
+// socket families that know no network namespace (AF_VSOCK) or that no sandbox needs, io_uring (which opens sockets
+// without the socket system call), typing into the terminal, and kernel features with a history of holes.
+// Making user namespaces stays possible: a new one has no power over ours.
+
+#if defined(__x86_64__)
+#define NATIVE_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define NATIVE_ARCH AUDIT_ARCH_AARCH64
+#else
+#error "the system call filter is written for x86_64 and aarch64"
+#endif
+
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+// The low half of an argument: the kernel itself reads these arguments as 32-bit numbers.
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define LOAD_ARGUMENT(n) LOAD(args[n])
+#endif
+#define ANSWER(action) BPF_STMT(BPF_RET | BPF_K, (action))
+#define ALLOW ANSWER(SECCOMP_RET_ALLOW)
+#define REFUSE(error) ANSWER(SECCOMP_RET_ERRNO | (error))
+// If the loaded number is `value`, the next instruction is taken, else it is skipped.
+#define WHEN(value) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, 1)
+// If the loaded number is not `value`, the next `count` instructions are skipped.
+#define UNLESS_SKIP(value, count) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (count))
+#define REFUSE_CALL(number, error) WHEN(number), REFUSE(error)
+
+static const struct sock_filter filter[] = {
+    // A foreign table of system calls (32-bit programs on a 64-bit kernel) has other numbers for the same calls.
+    LOAD(arch),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
+    ANSWER(SECCOMP_RET_KILL_PROCESS),
+    LOAD(nr),
+#if defined(__x86_64__)
+    // x32: bit 30 of the number.
+    BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
+    REFUSE(ENOSYS),
+#endif
+    REFUSE_CALL(SYS_io_uring_setup, ENOSYS),
+    REFUSE_CALL(SYS_io_uring_enter, ENOSYS),
+    REFUSE_CALL(SYS_io_uring_register, ENOSYS),
+    REFUSE_CALL(SYS_add_key, EPERM),
+    REFUSE_CALL(SYS_request_key, EPERM),
+    REFUSE_CALL(SYS_keyctl, EPERM),
+    REFUSE_CALL(SYS_bpf, EPERM),
+    REFUSE_CALL(SYS_perf_event_open, EPERM),
+    REFUSE_CALL(SYS_userfaultfd, EPERM),
+    REFUSE_CALL(SYS_open_by_handle_at, EPERM),
+    REFUSE_CALL(SYS_kexec_load, EPERM),
+    REFUSE_CALL(SYS_kexec_file_load, EPERM),
+    REFUSE_CALL(SYS_init_module, EPERM),
+    REFUSE_CALL(SYS_finit_module, EPERM),
+    REFUSE_CALL(SYS_delete_module, EPERM),
+    REFUSE_CALL(SYS_acct, EPERM),
+    REFUSE_CALL(SYS_swapon, EPERM),
+    REFUSE_CALL(SYS_swapoff, EPERM),
+    REFUSE_CALL(SYS_reboot, EPERM),
+    REFUSE_CALL(SYS_quotactl, EPERM),
+    REFUSE_CALL(SYS_quotactl_fd, EPERM),
+#if defined(__x86_64__)
+    REFUSE_CALL(SYS_iopl, EPERM),
+    REFUSE_CALL(SYS_ioperm, EPERM),
+#endif
+    // ioctl: what types into a terminal as if the user had.
+    UNLESS_SKIP(SYS_ioctl, 6),
+    LOAD_ARGUMENT(1),
+    WHEN(TIOCSTI),
+    REFUSE(EPERM),
+    WHEN(0x541C /* TIOCLINUX: selection and paste on a virtual console */),
+    REFUSE(EPERM),
+    ALLOW,
+    // socket and socketpair: the four families that a sandbox is for.
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socketpair, 1, 0),
+    ALLOW,
+    LOAD_ARGUMENT(0),
+    WHEN(AF_UNIX),
+    ALLOW,
+    WHEN(AF_INET),
+    ALLOW,
+    WHEN(AF_INET6),
+    ALLOW,
+    WHEN(AF_NETLINK),
+    ALLOW,
+    REFUSE(EAFNOSUPPORT),
+};
+
+int confinement_install_filter(void) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], (struct sock_filter *)filter};
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}

@@ -1,0 +1,16 @@
+/// Where a command's name may lead, as execvp(3) searches.
+enum CommandSearch {
+    /// The path that is searched when the environment has no PATH.
+    static let defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    /// The files to try in order. A name with a slash is the file itself; an empty entry of PATH is the working
+    /// directory.
+    static func candidates(for name: String, environment: [String]) -> [String] {
+        if name.isEmpty { return [] }
+        if name.utf8.contains(UInt8(ascii: "/")) { return [name] }
+        let path = environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? defaultPath
+        return path.split(separator: ":", omittingEmptySubsequences: false).map {
+            $0.isEmpty ? name : "\($0)/\(name)"
+        }
+    }
+}

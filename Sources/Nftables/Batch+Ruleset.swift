@@ -1,0 +1,99 @@
+import CNftnl
+import Glibc
+import NetPrimitives
+
+// Tables, sets, chains and rules as messages of a batch.
+extension Batch {
+    /// Creates a table, with `isOwned` one with an owner that outlives its socket; an error when it exists.
+    mutating func createTable(_ name: String, isOwned: Bool) {
+        let table = nftnl_table_alloc()
+        defer { nftnl_table_free(table) }
+        nftnl_table_set_str(table, UInt16(NFTNL_TABLE_NAME.rawValue), name)
+        nftnl_table_set_u32(table, UInt16(NFTNL_TABLE_FLAGS.rawValue), isOwned ? KernelConstants.ownedAndPersistent : 0)
+        append(.createTable(name), type: UInt16(NFT_MSG_NEWTABLE.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+            nftnl_table_nlmsg_build_payload($0, table)
+        }
+    }
+
+    /// Deletes a table and everything in it.
+    mutating func deleteTable(_ name: String) {
+        let table = nftnl_table_alloc()
+        defer { nftnl_table_free(table) }
+        nftnl_table_set_str(table, UInt16(NFTNL_TABLE_NAME.rawValue), name)
+        append(.deleteTable(name), type: UInt16(NFT_MSG_DELTABLE.rawValue)) {
+            nftnl_table_nlmsg_build_payload($0, table)
+        }
+    }
+
+    /// Creates a set; an error when it exists.
+    mutating func create(_ set: LookupSet, table: String) {
+        let object = nftnl_set_alloc()
+        defer { nftnl_set_free(object) }
+        nftnl_set_set_str(object, UInt16(NFTNL_SET_TABLE.rawValue), table)
+        nftnl_set_set_str(object, UInt16(NFTNL_SET_NAME.rawValue), set.name)
+        let flags = set.isInterval ? NFT_SET_INTERVAL : NFT_SET_TIMEOUT
+        nftnl_set_set_u32(object, UInt16(NFTNL_SET_FLAGS.rawValue), UInt32(flags.rawValue))
+        let keyType =
+            switch set.key {
+            case .address(.v4): KernelConstants.keyTypeIPv4
+            case .address(.v6): KernelConstants.keyTypeIPv6
+            case .port: KernelConstants.keyTypePort
+            }
+        nftnl_set_set_u32(object, UInt16(NFTNL_SET_KEY_TYPE.rawValue), keyType)
+        nftnl_set_set_u32(object, UInt16(NFTNL_SET_KEY_LEN.rawValue), UInt32(set.key.length))
+        // Different within the batch; the kernel does not keep it.
+        nftnl_set_set_u32(object, UInt16(NFTNL_SET_ID.rawValue), UInt32(changes.count + 1))
+        append(.createSet(set.name), type: UInt16(NFT_MSG_NEWSET.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+            nftnl_set_nlmsg_build_payload($0, object)
+        }
+    }
+
+    /// Creates a chain; an error when it exists.
+    mutating func create(_ chain: Chain, table: String) {
+        let object = nftnl_chain_alloc()
+        defer { nftnl_chain_free(object) }
+        nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_TABLE.rawValue), table)
+        nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_NAME.rawValue), chain.name)
+        if let attachment = chain.attachment {
+            nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_TYPE.rawValue), attachment.kind.rawValue)
+            nftnl_chain_set_u32(object, UInt16(NFTNL_CHAIN_HOOKNUM.rawValue), attachment.hook.rawValue)
+            nftnl_chain_set_s32(object, UInt16(NFTNL_CHAIN_PRIO.rawValue), attachment.priority)
+            let policy = UInt32(bitPattern: attachment.policy.code)
+            nftnl_chain_set_u32(object, UInt16(NFTNL_CHAIN_POLICY.rawValue), policy)
+        }
+        append(.createChain(chain.name), type: UInt16(NFT_MSG_NEWCHAIN.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+            nftnl_chain_nlmsg_build_payload($0, object)
+        }
+    }
+
+    /// Removes every rule of a chain and keeps the chain.
+    mutating func flush(_ chain: Chain, table: String) {
+        let object = makeRule(table: table, chain: chain)
+        defer { nftnl_rule_free(object) }
+        append(.flushChain(chain.name), type: UInt16(NFT_MSG_DELRULE.rawValue)) {
+            nftnl_rule_nlmsg_build_payload($0, object)
+        }
+    }
+
+    /// Adds a rule at the end of a chain.
+    mutating func add(_ rule: Rule, to chain: Chain, table: String) {
+        let object = makeRule(table: table, chain: chain)
+        defer { nftnl_rule_free(object) }
+        for expression in rule.expressions { nftnl_rule_add_expr(object, expression.make()) }
+        append(
+            .addRule(rule.line, chain: chain.name),
+            type: UInt16(NFT_MSG_NEWRULE.rawValue),
+            flags: NLM_F_CREATE | NLM_F_APPEND
+        ) {
+            nftnl_rule_nlmsg_build_payload($0, object)
+        }
+    }
+
+    private func makeRule(table: String, chain: Chain) -> OpaquePointer? {
+        let object = nftnl_rule_alloc()
+        nftnl_rule_set_u32(object, UInt16(NFTNL_RULE_FAMILY.rawValue), UInt32(NFPROTO_INET))
+        nftnl_rule_set_str(object, UInt16(NFTNL_RULE_TABLE.rawValue), table)
+        nftnl_rule_set_str(object, UInt16(NFTNL_RULE_CHAIN.rawValue), chain.name)
+        return object
+    }
+}

@@ -1,0 +1,136 @@
+import CNftnl
+import Glibc
+import NetPrimitives
+
+/// Conditions and statements as nft(8) has them, each made of the expressions that nft makes of it.
+extension [Expression] {
+    /// `meta nfproto ipv4`, which nft adds before it looks at an IPv4 header.
+    static func family(_ family: IPAddress.Family) -> Self {
+        [.meta(NFT_META_NFPROTO), .compare(NFT_CMP_EQ, [UInt8(family == .v4 ? NFPROTO_IPV4 : NFPROTO_IPV6)])]
+    }
+
+    /// `meta l4proto tcp`.
+    static func protocolNumber(_ number: UInt8) -> Self {
+        [.meta(NFT_META_L4PROTO), .compare(NFT_CMP_EQ, [number])]
+    }
+
+    /// `tcp dport 53`.
+    static func destinationPort(_ transport: TransportProtocol, _ port: UInt16) -> Self {
+        protocolNumber(transport.rawValue) + [
+            .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2),
+            .compare(NFT_CMP_EQ, port.bigEndianBytes),
+        ]
+    }
+
+    /// `udp dport @pinned_ports`.
+    static func destinationPort(_ transport: TransportProtocol, in set: LookupSet) -> Self {
+        protocolNumber(transport.rawValue) + [
+            .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2), .lookup(set: set.name),
+        ]
+    }
+
+    /// `ip daddr 127.0.0.0/8`: as nft does, compares whole bytes without a mask where the prefix has only such.
+    static func destination(_ prefix: IPPrefix) -> Self {
+        let bytes = prefix.address.networkBytes
+        let isWholeBytes = prefix.length % 8 == 0
+        let length = isWholeBytes ? prefix.length / 8 : bytes.count
+        var result = family(prefix.address.family)
+        result.append(destinationAddress(prefix.address.family, length: length))
+        if !isWholeBytes {
+            result.append(
+                .bitwise(
+                    mask: bytes.indices.map { index in
+                        let bits = Swift.min(Swift.max(prefix.length - 8 * index, 0), 8)
+                        return UInt8(truncatingIfNeeded: 0xff00 >> bits)
+                    }
+                )
+            )
+        }
+        result.append(.compare(NFT_CMP_EQ, Array<UInt8>(bytes.prefix(length))))
+        return result
+    }
+
+    /// `ip daddr @pinned4`.
+    static func destination(_ family: IPAddress.Family, in set: LookupSet) -> Self {
+        Self.family(family) + [destinationAddress(family, length: set.key.length), .lookup(set: set.name)]
+    }
+
+    /// `oif lo` and `oif != lo`. By index, which no renaming changes.
+    static func outputDevice(isLoopback: Bool) -> Self {
+        device(NFT_META_OIF, isLoopback: isLoopback)
+    }
+
+    /// `iif lo`.
+    static let inputDeviceIsLoopback = device(NFT_META_IIF, isLoopback: true)
+
+    /// `meta skuid != 4294967295`: the packet comes from a program's socket. No user has this number, and a packet of
+    /// the kernel's own has none, which ends the rule.
+    static let fromProgram: Self = [.meta(NFT_META_SKUID), .compare(NFT_CMP_NEQ, UInt32.max.hostBytes)]
+
+    /// `ct status dnat`.
+    static let redirected: Self = [
+        .conntrack(NFT_CT_STATUS), .bitwise(mask: UInt32(IPS_DST_NAT.rawValue).hostBytes),
+        .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
+    ]
+
+    /// `ct state established,related`: NF_CT_STATE_BIT of IP_CT_ESTABLISHED and of IP_CT_RELATED.
+    static let answer: Self = [
+        .conntrack(NFT_CT_STATE), .bitwise(mask: UInt32(0b110).hostBytes), .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
+    ]
+
+    /// `fib saddr type local`.
+    static let fromLocalAddress: Self = [.sourceAddressType, .compare(NFT_CMP_EQ, UInt32(RTN_LOCAL).hostBytes)]
+
+    /// `icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 ip6 length <= 32`: a whole neighbour solicitation or
+    /// advertisement with one link-layer address option (RFC 4861 4.3, 4.4), never forwarded.
+    static func neighbourDiscovery(type: UInt8) -> Self {
+        family(.v6) + icmpV6(.compare(NFT_CMP_EQ, [type])) + [
+            .payload(NFT_PAYLOAD_NETWORK_HEADER, offset: 7, length: 1), .compare(NFT_CMP_EQ, [255]),
+            .payload(NFT_PAYLOAD_NETWORK_HEADER, offset: 4, length: 2),
+            .compare(NFT_CMP_LTE, UInt16(32).bigEndianBytes),
+        ]
+    }
+
+    /// `icmpv6 type 131-133`.
+    static func icmpV6(types: ClosedRange<UInt8>) -> Self {
+        family(.v6)
+            + icmpV6(.compare(NFT_CMP_GTE, [types.lowerBound]), .compare(NFT_CMP_LTE, [types.upperBound]))
+    }
+
+    /// `icmpv6 type 143`.
+    static func icmpV6(type: UInt8) -> Self {
+        family(.v6) + icmpV6(.compare(NFT_CMP_EQ, [type]))
+    }
+
+    /// `redirect to :1053`.
+    static func redirect(to port: UInt16) -> Self { [.immediate(port.bigEndianBytes), .redirect] }
+
+    static let accept: Self = [.verdict(.accept)]
+    static let drop: Self = [.verdict(.drop)]
+    static let `return`: Self = [.verdict(.return)]
+    static func goto(_ chain: Chain) -> Self { [.verdict(.goto(chain.name))] }
+
+    private static func icmpV6(_ comparisons: Expression...) -> Self {
+        protocolNumber(UInt8(IPPROTO_ICMPV6)) + [.payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 0, length: 1)]
+            + comparisons
+    }
+
+    private static func destinationAddress(_ family: IPAddress.Family, length: Int) -> Expression {
+        // RFC 791 3.1 and RFC 8200 3.
+        .payload(NFT_PAYLOAD_NETWORK_HEADER, offset: family == .v4 ? 16 : 24, length: UInt32(length))
+    }
+
+    private static func device(_ key: nft_meta_keys, isLoopback: Bool) -> Self {
+        [.meta(key), .compare(isLoopback ? NFT_CMP_EQ : NFT_CMP_NEQ, KernelConstants.loopbackIndex.hostBytes)]
+    }
+}
+
+extension UInt16 {
+    /// The two bytes in network order.
+    var bigEndianBytes: [UInt8] { [UInt8(self >> 8), UInt8(truncatingIfNeeded: self)] }
+}
+
+extension UInt32 {
+    /// The four bytes in the order of this machine.
+    var hostBytes: [UInt8] { withUnsafeBytes(of: self) { Array($0) } }
+}

@@ -1,0 +1,119 @@
+import CNftnl
+import Glibc
+
+/// Reads what the rules of a sandbox refused, from an NFLOG group of its network namespace. Confined to one thread.
+///
+/// The kernel collects up to 16 packets or a tenth of a second. It records no more than the rule's limit lets through;
+/// what it could not deliver after that is counted.
+public final class RefusalLog {
+    private let socket: NetlinkSocket
+    private var nextSequence: UInt32 = 0
+
+    /// Gaps in the numbers of the packets since ``takeLostCount()``.
+    private var lost: UInt64 = 0
+
+    /// Bytes of a packet that are wanted: the longest header chain of use, and ports.
+    static let packetBytes: UInt32 = 128
+    /// How many datagrams are read in one go; others on the loop want their turn.
+    private static let datagramsAtOnce = 64
+
+    /// Binds `group` of the calling thread's network namespace. Throws EPERM when another socket has it.
+    public convenience init(group: UInt16) throws(NetlinkError) {
+        try self.init(socket: try NetlinkSocket(), group: group)
+    }
+
+    /// Binds `group` of the namespace that `socket` was opened in; the socket has no other use then.
+    public init(socket: NetlinkSocket, group: UInt16) throws(NetlinkError) {
+        self.socket = socket
+        let bind = nfulnl_msg_config_cmd(command: UInt8(NFULNL_CFG_CMD_BIND.rawValue))
+        try configure(group, "bind", Int(NFULA_CFG_CMD.rawValue), [bind.command])
+        try configure(
+            group,
+            "set the copy mode of",
+            Int(NFULA_CFG_MODE.rawValue),
+            Self.packetBytes.bigEndianBytes + [UInt8(NFULNL_COPY_PACKET), 0]
+        )
+        try configure(
+            group,
+            "number the packets of",
+            Int(NFULA_CFG_FLAGS.rawValue),
+            UInt16(NFULNL_CFG_F_SEQ).bigEndianBytes
+        )
+        try configure(group, "set the threshold of", Int(NFULA_CFG_QTHRESH.rawValue), UInt32(16).bigEndianBytes)
+        // In hundredths of a second.
+        try configure(group, "set the timeout of", Int(NFULA_CFG_TIMEOUT.rawValue), UInt32(2).bigEndianBytes)
+    }
+
+    /// The descriptor to watch: readable when ``read()`` has something. It stays the socket's own.
+    public var descriptor: CInt { socket.descriptor }
+
+    /// What has been recorded since the last call; empty when nothing is there. Never blocks.
+    public func read() throws(NetlinkError) -> [RefusedPacket] {
+        var packets: [RefusedPacket] = []
+        for _ in 0..<Self.datagramsAtOnce {
+            switch socket.receive() {
+            case .datagram(let bytes):
+                for message in NetlinkMessages(bytes) { take(message, into: &packets) }
+            case .wouldBlock: return packets
+            // Told once for each overrun; the numbers of the packets say how many were lost.
+            case .failed(ENOBUFS): continue
+            case .failed(let error): throw NetlinkError(operation: "read refused packets", errno: error)
+            }
+        }
+        return packets
+    }
+
+    /// How many packets were recorded and did not arrive, since the last call.
+    public func takeLostCount() -> UInt64 {
+        defer { lost = 0 }
+        return lost
+    }
+
+    private func take(_ message: NetlinkMessage, into packets: inout [RefusedPacket]) {
+        let type = UInt16(NFNL_SUBSYS_ULOG) << 8 | UInt16(NFULNL_MSG_PACKET.rawValue)
+        guard message.header.nlmsg_type == type else { return }
+        var payload: ArraySlice<UInt8> = []
+        var prefix = ""
+        var uid: UInt32?
+        for attribute in NetlinkAttributes(message.payload.dropFirst(MemoryLayout<nfgenmsg>.size)) {
+            switch attribute.type {
+            case Int(NFULA_PAYLOAD.rawValue): payload = attribute.payload
+            case Int(NFULA_PREFIX.rawValue): prefix = attribute.text
+            case Int(NFULA_UID.rawValue): uid = attribute.bigEndian32
+            case Int(NFULA_SEQ.rawValue):
+                guard let sequence = attribute.bigEndian32 else { continue }
+                lost += UInt64(sequence &- nextSequence)
+                nextSequence = sequence &+ 1
+            default: continue
+            }
+        }
+        if let packet = RefusedPacket(packet: payload, uid: uid, prefix: prefix) { packets.append(packet) }
+    }
+
+    /// One NFULNL_MSG_CONFIG message with one attribute.
+    private func configure(
+        _ group: UInt16,
+        _ verb: String,
+        _ attribute: Int,
+        _ value: [UInt8]
+    ) throws(NetlinkError) {
+        var header = nlmsghdr()
+        header.nlmsg_type = UInt16(NFNL_SUBSYS_ULOG) << 8 | UInt16(NFULNL_MSG_CONFIG.rawValue)
+        let address = nfgenmsg(
+            nfgen_family: UInt8(AF_UNSPEC),
+            version: UInt8(NFNETLINK_V0),
+            res_id: group.bigEndian
+        )
+        let attributeHeader = nlattr(nla_len: UInt16(4 + value.count), nla_type: UInt16(attribute))
+        var body =
+            withUnsafeBytes(of: address) { Array($0) } + withUnsafeBytes(of: attributeHeader) { Array($0) } + value
+        while body.count % 4 != 0 { body.append(0) }
+        header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + body.count)
+        try socket.request(withUnsafeBytes(of: header) { Array($0) } + body, operation: "\(verb) NFLOG group \(group)")
+    }
+}
+
+extension UInt32 {
+    /// The four bytes in network order.
+    fileprivate var bigEndianBytes: [UInt8] { withUnsafeBytes(of: bigEndian) { Array($0) } }
+}

@@ -1,0 +1,302 @@
+import NetPrimitives
+
+/// What the kernel does with the packets of a sandbox, declared. Three outcomes for what a program sends: to our
+/// resolver, to our proxy or relay, or refused. Nothing is let out because a rule liked its address.
+///
+///     set   pinned4/6          addresses that were resolved for an allowed name, with an expiry
+///     set   possible4/6        addresses that a rule may allow whatever the name; the proxy has the last word
+///     set   possible_udp4/6    those of them that some rule may allow over UDP; the relay has the last word
+///     set   pinned_ports       UDP ports that some rule about names lists
+///     set   possible_ports     UDP ports that some rule about addresses covers
+///     chain nat_out        new flows of programs: to the resolver, the proxy or the relay
+///     chain out            what programs send: to our listeners, on loopback, or refused
+///     chain refused        counted, recorded, answered with an error
+///     chain forward        nothing
+///     chain in             what arrives: on loopback, and what finds our link-layer address
+///     chain post           what a bound socket would carry around the loopback device
+struct SandboxRuleset: Hashable, Sendable {
+    /// Whether programs reach anything at all.
+    enum Door: Hashable, Sendable {
+        /// Everything is refused, what was connected before and our own listeners included.
+        case closed
+        case open
+    }
+
+    let ports: ListenerPorts
+    let nflogGroup: UInt16
+    let refusalLimit: RefusalLimit
+    /// Routers of the namespace, to which neighbour discovery may go by their own address.
+    let gateways: [IPAddress]
+
+    static let table = "sandgate"
+    /// The prefix of the packets in NFLOG.
+    static let logPrefix = "sandgate refused"
+}
+
+/// How much of what is refused is recorded: it costs a third more than refusing alone, and the record must not be a
+/// way to keep the node busy.
+public struct RefusalLimit: Hashable, Sendable {
+    /// Packets a second.
+    public var packetsPerSecond: UInt64
+    /// Packets that may come at once.
+    public var burst: UInt32
+
+    /// A limit from its parts; the defaults suit a sandbox that is not trying.
+    public init(packetsPerSecond: UInt64 = 100, burst: UInt32 = 200) {
+        self.packetsPerSecond = packetsPerSecond
+        self.burst = burst
+    }
+}
+
+// MARK: - Sets and chains
+
+extension SandboxRuleset {
+    static let pinned4 = LookupSet(name: "pinned4", key: .address(.v4), isInterval: false)
+    static let pinned6 = LookupSet(name: "pinned6", key: .address(.v6), isInterval: false)
+    static let possible4 = LookupSet(name: "possible4", key: .address(.v4), isInterval: true)
+    static let possible6 = LookupSet(name: "possible6", key: .address(.v6), isInterval: true)
+    static let possibleUDP4 = LookupSet(name: "possible_udp4", key: .address(.v4), isInterval: true)
+    static let possibleUDP6 = LookupSet(name: "possible_udp6", key: .address(.v6), isInterval: true)
+    static let pinnedPorts = LookupSet(name: "pinned_ports", key: .port, isInterval: true)
+    static let possiblePorts = LookupSet(name: "possible_ports", key: .port, isInterval: true)
+
+    static let sets = [
+        pinned4, pinned6, possible4, possible6, possibleUDP4, possibleUDP6, pinnedPorts, possiblePorts,
+    ]
+
+    static func pinned(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? pinned4 : pinned6 }
+    static func possible(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? possible4 : possible6 }
+    static func possibleUDP(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? possibleUDP4 : possibleUDP6 }
+
+    /// Ahead of the usual -100, so that Docker's rules for its resolver at 127.0.0.11 come after ours.
+    static let natOut = base("nat_out", .nat, .output, priority: -110, policy: .accept)
+    static let out = base("out", .filter, .output, priority: 0, policy: .drop)
+    static let forward = base("forward", .filter, .forward, priority: 0, policy: .drop)
+    static let incoming = base("in", .filter, .input, priority: 0, policy: .drop)
+    /// After every other chain.
+    static let post = base("post", .filter, .postrouting, priority: 300, policy: .accept)
+    static let refused = Chain(name: "refused", attachment: nil)
+
+    /// All chains; those that rules go to come first.
+    static let chains = [refused, natOut, out, forward, incoming, post]
+
+    private static func base(
+        _ name: String,
+        _ kind: Chain.Attachment.Kind,
+        _ hook: Chain.Attachment.Hook,
+        priority: Int32,
+        policy: Expression.Verdict
+    ) -> Chain {
+        Chain(name: name, attachment: .init(kind: kind, hook: hook, priority: priority, policy: policy))
+    }
+}
+
+// MARK: - Rules
+
+extension SandboxRuleset {
+    /// The rules of `chain`. Only ``natOut`` and ``out`` depend on the door.
+    func rules(of chain: Chain, door: Door) -> [Rule] {
+        switch chain {
+        case Self.natOut: door == .open ? redirects : []
+        case Self.out: (door == .open ? redirected : closedListeners) + outgoing
+        case Self.refused: refusal
+        case Self.forward: [Rule("counter", [.counter])]
+        case Self.incoming: arriving
+        default: bound
+        }
+    }
+
+    /// DNS comes before the loopback: a resolver at a loopback address is answered by ours too.
+    private var redirects: [Rule] {
+        [
+            Rule(
+                "udp dport 53 redirect to :\(ports.dns)",
+                .destinationPort(.udp, 53),
+                .redirect(to: ports.dns)
+            ),
+            Rule(
+                "tcp dport 53 redirect to :\(ports.dns)",
+                .destinationPort(.tcp, 53),
+                .redirect(to: ports.dns)
+            ),
+            Rule("ip daddr 127.0.0.0/8 return", .destination(Self.loopback4), .return),
+            Rule("ip6 daddr ::1 return", .destination(Self.loopback6), .return),
+        ]
+            + [Self.pinned, Self.possible].flatMap { set in Self.families.map { toProxy($0, set($0)) } }
+            + Self.families.map { toRelay($0, Self.pinned($0), ports: Self.pinnedPorts) }
+            + Self.families.map { toRelay($0, Self.possibleUDP($0), ports: Self.possiblePorts) }
+    }
+
+    private func toProxy(_ family: IPAddress.Family, _ set: LookupSet) -> Rule {
+        Rule(
+            "meta l4proto tcp \(Self.header(family)) daddr @\(set.name) redirect to :\(ports.proxy)",
+            .protocolNumber(TransportProtocol.tcp.rawValue),
+            .destination(family, in: set),
+            .redirect(to: ports.proxy)
+        )
+    }
+
+    /// The port says more often than the address that no rule allows it: most policies open no UDP, or one port.
+    private func toRelay(_ family: IPAddress.Family, _ set: LookupSet, ports allowed: LookupSet) -> Rule {
+        Rule(
+            "udp dport @\(allowed.name) \(Self.header(family)) daddr @\(set.name) redirect to :\(ports.datagrams)",
+            .destinationPort(.udp, in: allowed),
+            .destination(family, in: set),
+            .redirect(to: ports.datagrams)
+        )
+    }
+
+    /// What was redirected still has the device here that it would have left by.
+    private var redirected: [Rule] {
+        Self.loopbacks.flatMap { loopback in
+            listeners(explicit: false).map { transport, port in
+                Rule(
+                    "ct status dnat \(Self.header(loopback.family)) daddr \(loopback) \(transport) dport \(port) accept",
+                    .redirected,
+                    .destination(IPPrefix(host: loopback)),
+                    .destinationPort(transport, port),
+                    .accept
+                )
+            }
+        }
+    }
+
+    /// Behind a closed door our own listeners are out of reach as well, over loopback too.
+    private var closedListeners: [Rule] {
+        listeners(explicit: true).map { transport, port in
+            Rule(
+                "oif lo \(transport) dport \(port) goto refused",
+                .outputDevice(isLoopback: true),
+                .destinationPort(transport, port),
+                .goto(Self.refused)
+            )
+        }
+    }
+
+    private var outgoing: [Rule] {
+        [
+            // The errors that `refused` makes go this way too; without them connect() would hang.
+            Rule("oif lo accept", .outputDevice(isLoopback: true), .accept),
+            // Neighbour discovery is the kernel's to do: what a program makes of it carries something.
+            Rule(
+                "meta l4proto ipv6-icmp meta skuid != 4294967295 goto refused",
+                .protocolNumber(Self.icmpV6),
+                .fromProgram,
+                .goto(Self.refused)
+            ),
+        ]
+            + neighbourDiscovery(135, "nd-neighbor-solicit", to: Self.solicitedNodes)
+            + neighbourDiscovery(136, "nd-neighbor-advert", to: Self.allNodes)
+            + [
+                // The kernel says by itself which groups it listens to and asks for routers; nobody tried anything.
+                Rule("icmpv6 type 131-133 drop", .icmpV6(types: 131...133), .drop),
+                Rule("icmpv6 type mld2-listener-report drop", .icmpV6(type: 143), .drop),
+                Rule("goto refused", .goto(Self.refused)),
+            ]
+    }
+
+    private func neighbourDiscovery(_ type: UInt8, _ name: String, to group: IPPrefix) -> [Rule] {
+        let destinations =
+            [group, Self.linkLocal]
+            + gateways.filter { $0.family == .v6 && !Self.linkLocal.contains($0) }.map(IPPrefix.init(host:))
+        return destinations.map { destination in
+            Rule(
+                "icmpv6 type \(name) ip6 hoplimit 255 ip6 length <= 32 ip6 daddr \(destination) accept",
+                .neighbourDiscovery(type: type),
+                .destination(destination),
+                .accept
+            )
+        }
+    }
+
+    private var refusal: [Rule] {
+        let limit = refusalLimit
+        return [
+            Rule("counter", [.counter]),
+            Rule(
+                "limit rate \(limit.packetsPerSecond)/second burst \(limit.burst) packets "
+                    + "log prefix \"\(Self.logPrefix)\" group \(nflogGroup) snaplen 128 queue-threshold 16",
+                [
+                    .limit(packetsPerSecond: limit.packetsPerSecond, burst: limit.burst),
+                    .log(prefix: Self.logPrefix, group: nflogGroup, packetBytes: 128, threshold: 16),
+                ]
+            ),
+            Rule(
+                "meta l4proto tcp reject with tcp reset",
+                .protocolNumber(TransportProtocol.tcp.rawValue),
+                [.reject(.tcpReset)]
+            ),
+            Rule("reject with icmpx type admin-prohibited", [.reject(.adminProhibited)]),
+        ]
+    }
+
+    private var arriving: [Rule] {
+        [
+            // Answers of our listeners carry the address that the program asked for.
+            Rule("iif lo ct state established,related accept", .inputDeviceIsLoopback, .answer, .accept),
+            Rule("iif lo fib saddr type local accept", .inputDeviceIsLoopback, .fromLocalAddress, .accept),
+            Rule(
+                "icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 ip6 length <= 32 accept",
+                .neighbourDiscovery(type: 135),
+                .accept
+            ),
+            Rule(
+                "icmpv6 type nd-neighbor-advert ip6 hoplimit 255 ip6 length <= 32 accept",
+                .neighbourDiscovery(type: 136),
+                .accept
+            ),
+            Rule("counter", [.counter]),
+        ]
+    }
+
+    /// A socket bound to the outer device (SO_BINDTODEVICE) takes redirected packets there, payload and all.
+    private var bound: [Rule] {
+        [
+            Rule(
+                "ct status dnat oif != lo counter drop",
+                .redirected,
+                .outputDevice(isLoopback: false),
+                [.counter],
+                .drop
+            ),
+            Rule(
+                "ip daddr 127.0.0.0/8 oif != lo counter drop",
+                .destination(Self.loopback4),
+                .outputDevice(isLoopback: false),
+                [.counter],
+                .drop
+            ),
+            Rule(
+                "ip6 daddr ::1 oif != lo counter drop",
+                .destination(Self.loopback6),
+                .outputDevice(isLoopback: false),
+                [.counter],
+                .drop
+            ),
+        ]
+    }
+
+    private func listeners(explicit: Bool) -> [(TransportProtocol, UInt16)] {
+        [(.udp, ports.dns), (.tcp, ports.dns), (.tcp, ports.proxy), (.udp, ports.datagrams)]
+            + (explicit ? [(.tcp, ports.explicitProxy)] : [])
+    }
+
+    private static let families: [IPAddress.Family] = [.v4, .v6]
+
+    private static func header(_ family: IPAddress.Family) -> String { family == .v4 ? "ip" : "ip6" }
+}
+
+// MARK: - Addresses
+
+extension SandboxRuleset {
+    private static let icmpV6: UInt8 = 58
+    private static let loopbacks = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
+    private static let loopback4 = IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8)
+    private static let loopback6 = IPPrefix(host: IPAddress(v6: 1))
+    /// fe80::/10.
+    private static let linkLocal = IPPrefix(IPAddress(v6: 0xfe80 << 112), length: 10)
+    /// ff02::1:ff00:0/104, RFC 4291 2.7.1.
+    private static let solicitedNodes = IPPrefix(IPAddress(v6: 0xff02 << 112 | 0x1_ff00_0000), length: 104)
+    /// ff02::1.
+    private static let allNodes = IPPrefix(host: IPAddress(v6: 0xff02 << 112 | 1))
+}

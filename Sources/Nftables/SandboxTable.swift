@@ -1,0 +1,212 @@
+import Glibc
+public import NetPrimitives
+
+/// The table `inet sandgate` of one sandbox's network namespace. Confined to the thread that owns its socket.
+///
+/// The order of installation is ``closeDoor()``, then the listeners, then ``installRedirects()``. Every change is one
+/// batch, acknowledged before the call returns; when it throws, nothing of it is in force. Base chains and sets are
+/// made once and never deleted, which is what keeps a change from letting a packet through.
+///
+/// The table belongs to the socket (`owner`): nobody else can change it, root in the namespace included. It outlives
+/// the socket (`persist`) and goes on refusing. Before Linux 6.9, which brought `persist`, it has neither flag: it goes on
+/// refusing all the same, and is safe from those who have no CAP_NET_ADMIN over the namespace, as in `run`.
+public final class SandboxTable {
+    private let netlink: NetlinkSocket
+    private let ruleset: SandboxRuleset
+    /// Whether the table is made with an owner. Kernels that know `persist` also know how to destroy elements.
+    private var isOwned: Bool
+    /// What the interval sets hold; `nil` when a change failed and nobody knows.
+    private var possible: IntervalSet? = IntervalSet([])
+    private var possibleUDP: IntervalSet? = IntervalSet([])
+    private var ports: [LookupSet: [PortRange]] = [:]
+
+    /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
+    /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly.
+    public init(
+        netlink: NetlinkSocket,
+        ports: ListenerPorts,
+        nflogGroup: UInt16,
+        refusalLimit: RefusalLimit = .init(),
+        gateways: [IPAddress] = []
+    ) {
+        self.netlink = netlink
+        self.isOwned = true
+        self.ruleset = SandboxRuleset(
+            ports: ports,
+            nflogGroup: nflogGroup,
+            refusalLimit: refusalLimit,
+            gateways: gateways
+        )
+    }
+
+    /// Whether the table has an owner, once it is made.
+    public var hasOwner: Bool { isOwned }
+
+    /// Goes the way of kernels before 6.9, for tests on newer ones.
+    func giveUpOwnership() {
+        isOwned = false
+    }
+
+    private var table: String { SandboxRuleset.table }
+}
+
+// MARK: - The door
+
+extension SandboxTable {
+    /// Makes the table. Until ``installRedirects()`` nothing leaves, and nothing is reached but what listens on
+    /// loopback. Throws EEXIST when the namespace has such a table already.
+    public func closeDoor() throws(NetlinkError) {
+        do {
+            try makeTable()
+        } catch  where error.errno == EOPNOTSUPP && error.messageIndex == 0 && isOwned {
+            isOwned = false
+            try makeTable()
+        }
+    }
+
+    private func makeTable() throws(NetlinkError) {
+        var batch = Batch()
+        batch.createTable(table, isOwned: isOwned)
+        for set in SandboxRuleset.sets { batch.create(set, table: table) }
+        for chain in SandboxRuleset.chains { batch.create(chain, table: table) }
+        for chain in SandboxRuleset.chains {
+            for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
+        }
+        try netlink.commit(batch)
+    }
+
+    /// Opens the door: DNS, TCP to pinned and possible addresses, and the datagrams that ``setDatagrams`` speaks of reach
+    /// our listeners from now on.
+    public func installRedirects() throws(NetlinkError) {
+        try set(.open)
+    }
+
+    /// Closes the door. Pins and possible addresses stay as they are and can be changed meanwhile; connections that
+    /// were redirected before are refused too.
+    public func pause() throws(NetlinkError) {
+        try set(.closed)
+    }
+
+    /// Opens the door again.
+    public func resume() throws(NetlinkError) {
+        try set(.open)
+    }
+
+    /// Deletes the table: nothing is enforced any more. For a namespace that goes on without us.
+    public func delete() throws(NetlinkError) {
+        var batch = Batch()
+        batch.deleteTable(table)
+        try netlink.commit(batch)
+    }
+
+    /// Rules replaced in kept chains, in one batch: no packet sees a mixture, none passes that neither would let pass.
+    private func set(_ door: SandboxRuleset.Door) throws(NetlinkError) {
+        var batch = Batch()
+        for chain in [SandboxRuleset.natOut, SandboxRuleset.out] {
+            batch.flush(chain, table: table)
+            for rule in ruleset.rules(of: chain, door: door) { batch.add(rule, to: chain, table: table) }
+        }
+        try netlink.commit(batch)
+    }
+}
+
+// MARK: - Elements
+
+extension SandboxTable {
+    /// Admits addresses, each for a number of seconds (at least 1) and for a name; what is pinned already gets the new
+    /// expiry and name. Returns when the kernel has all of them; throws when it has none of them.
+    ///
+    /// An element that is added again keeps its comment whatever is sent, so the old one goes in the same batch: no
+    /// lookup misses it meanwhile, it costs no more than the addition alone, and nothing need be remembered here.
+    public func pin(_ pins: [(IPAddress, timeoutSeconds: UInt32, name: DomainName)]) throws(NetlinkError) {
+        var batch = Batch()
+        for (address, seconds, name) in pins {
+            let set = SandboxRuleset.pinned(address.family)
+            batch.destroy(address, in: set, table: table, kernelDestroys: isOwned)
+            // Without a timeout an element would stay for ever.
+            batch.add(address, to: set, table: table, milliseconds: UInt64(max(seconds, 1)) * 1_000, name: name)
+        }
+        try netlink.commit(batch)
+    }
+
+    /// Takes addresses back. They may have expired, or never have been pinned.
+    public func unpin(_ addresses: [IPAddress]) throws(NetlinkError) {
+        var batch = Batch()
+        for address in addresses {
+            let set = SandboxRuleset.pinned(address.family)
+            batch.destroy(address, in: set, table: table, kernelDestroys: isOwned)
+        }
+        try netlink.commit(batch)
+    }
+
+    /// Says which addresses a rule may allow whatever the name; neither end of an interval may be of another family
+    /// than the other. Only what differs from before is changed, in one batch.
+    ///
+    /// A change that is too large for one datagram (without root, some thousand intervals) first takes away everything
+    /// that goes, then adds, so that what is refused meanwhile is too much and never too little.
+    public func setPossible(_ intervals: [ClosedRange<IPAddress>]) throws(NetlinkError) {
+        let wanted = IntervalSet(intervals)
+        let installed = possible
+        possible = nil
+        try change(installed, to: wanted, in: SandboxRuleset.possible)
+        possible = wanted
+    }
+
+    /// Says which datagrams reach the relay: those to pinned addresses on ports of `pinnedPorts`, and those to
+    /// `intervals` on ports of `possiblePorts`. None until this is called. Ranges neither overlap nor touch. In the
+    /// middle of a change more or less may reach it than before or after; it judges all of them.
+    public func setDatagrams(
+        pinnedPorts: [PortRange],
+        possiblePorts: [PortRange],
+        _ intervals: [ClosedRange<IPAddress>]
+    ) throws(NetlinkError) {
+        let wanted = IntervalSet(intervals)
+        let installed = possibleUDP
+        possibleUDP = nil
+        try change(installed, to: wanted, in: SandboxRuleset.possibleUDP)
+        possibleUDP = wanted
+        try setPorts(SandboxRuleset.pinnedPorts, to: pinnedPorts)
+        try setPorts(SandboxRuleset.possiblePorts, to: possiblePorts)
+    }
+
+    private func setPorts(_ set: LookupSet, to wanted: [PortRange]) throws(NetlinkError) {
+        guard ports[set] != wanted else { return }
+        ports[set] = nil
+        var batch = Batch()
+        batch.flush(set, table: table)
+        for range in wanted {
+            try commitIfFull(&batch)
+            batch.add(range, to: set, table: table)
+        }
+        try netlink.commit(batch)
+        ports[set] = wanted
+    }
+
+    private func change(
+        _ installed: IntervalSet?,
+        to wanted: IntervalSet,
+        in set: (IPAddress.Family) -> LookupSet
+    ) throws(NetlinkError) {
+        var pending = Batch()
+        if installed == nil {
+            pending.flush(set(.v4), table: table)
+            pending.flush(set(.v6), table: table)
+        }
+        let (gone, new) = (installed ?? IntervalSet([])).changes(to: wanted)
+        for interval in gone {
+            try commitIfFull(&pending)
+            pending.delete(interval, from: set(interval.lowerBound.family), table: table)
+        }
+        for interval in new {
+            try commitIfFull(&pending)
+            pending.add(interval, to: set(interval.lowerBound.family), table: table)
+        }
+        try netlink.commit(pending)
+    }
+
+    private func commitIfFull(_ batch: inout Batch) throws(NetlinkError) {
+        guard batch.bytes.count > netlink.longestDatagram - 1_024 else { return }
+        try netlink.commit(batch)
+        batch = Batch()
+    }
+}

@@ -1,0 +1,258 @@
+internal import CLinux
+import Glibc
+public import NetPrimitives
+
+/// An epoll loop: descriptors, timers and messages from other threads, all served by one thread.
+///
+///     wait ─▶ events of descriptors ─▶ due timers ─▶ sources that asked to be called again ─▶ wait
+///
+/// Everything but ``mailbox`` is confined to the thread that runs the loop.
+public final class EventLoop {
+    /// A registration's slot, and its generation: a slot is used again, a pair never is. Both are in epoll's user
+    /// datum, so an event that was already fetched when its source was deregistered finds nobody.
+    struct Registration: Hashable {
+        var slot: UInt32
+        var generation: UInt32
+
+        var datum: UInt64 { UInt64(generation) << 32 | UInt64(slot) }
+    }
+
+    private struct Slot {
+        var generation: UInt32 = 0
+        var source: EventSource?
+        var descriptor: CInt = -1
+        var isEdgeTriggered = false
+        var isQueued = false
+    }
+
+    private static let batchSize = 256
+    private static let scratchSize = 64 * 1024
+
+    /// The time of the current wake-up; read once per wake-up, and again before timers run.
+    public private(set) var now: MonotonicTime
+    /// How other threads reach the loop.
+    public let mailbox: Mailbox
+    /// Whether ``run()`` is on the stack.
+    public private(set) var isRunning = false
+
+    /// Lent to whoever handles an event, for bytes that do not outlive the call.
+    let scratch: UnsafeMutableRawBufferPointer
+    /// Pipes for relays.
+    let pipes = PipePool()
+
+    private let epoll: CInt
+    private let events: UnsafeMutablePointer<epoll_event>
+    private var slots: [Slot] = []
+    private var freeSlots: [UInt32] = []
+    private var timers = TimerHeap()
+    private var soon: [Registration] = []
+    private var isStopping = false
+
+    /// A loop with nothing to do.
+    public init() throws(SystemError) {
+        let epoll = epoll_create1(CInt(EPOLL_CLOEXEC))
+        if epoll < 0 { throw .current("create", "an epoll descriptor") }
+        do {
+            mailbox = try Mailbox()
+        } catch {
+            _ = close(epoll)
+            throw error
+        }
+        self.epoll = epoll
+        events = .allocate(capacity: Self.batchSize)
+        scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
+        now = Self.readClock()
+        try register(MailboxReader(self), descriptor: mailbox.descriptor, interest: .readable)
+    }
+
+    deinit {
+        mailbox.close()
+        for slot in slots { slot.source?.registration = nil }
+        _ = close(epoll)
+        events.deallocate()
+        scratch.deallocate()
+    }
+
+    /// The civil time now.
+    public func wallTime() -> WallTime {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return WallTime(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
+    }
+
+    private static func readClock() -> MonotonicTime {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return MonotonicTime(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+    }
+}
+
+// MARK: - Descriptors
+
+extension EventLoop {
+    /// Has `source` told of `descriptor`, which must be non-blocking and stays the caller's. The loop holds the source
+    /// until it is deregistered, which must happen before the descriptor is closed. Traps when `source` is registered.
+    ///
+    /// Edge-triggered, the source is told once of what changed and has to read or write until it would block, or ask
+    /// for another turn with ``runSoon(_:)``.
+    public func register(
+        _ source: EventSource,
+        descriptor: CInt,
+        interest: Interest,
+        edgeTriggered: Bool = false
+    ) throws(SystemError) {
+        precondition(source.registration == nil, "an EventSource has at most one registration")
+        let index = freeSlots.popLast() ?? UInt32(slots.count)
+        if index == slots.count { slots.append(Slot()) }
+        let registration = Registration(slot: index, generation: slots[Int(index)].generation)
+        let mask = interest.mask | (edgeTriggered ? EPOLLET.rawValue : 0)
+        guard clinux_epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, mask, registration.datum) == 0 else {
+            let error = SystemError.current("watch", "descriptor \(descriptor)")
+            precondition(error.errno != EBADF, "a closed descriptor was to be watched")
+            freeSlots.append(index)
+            throw error
+        }
+        slots[Int(index)].source = source
+        slots[Int(index)].descriptor = descriptor
+        slots[Int(index)].isEdgeTriggered = edgeTriggered
+        source.registration = registration
+    }
+
+    /// Changes what `source`, which must be registered, is told of. Edge-triggered, what is ready now is told again.
+    public func update(_ source: EventSource, interest: Interest) {
+        guard let registration = source.registration else { preconditionFailure("the EventSource is not registered") }
+        let slot = slots[Int(registration.slot)]
+        let mask = interest.mask | (slot.isEdgeTriggered ? EPOLLET.rawValue : 0)
+        let result = clinux_epoll_ctl(epoll, EPOLL_CTL_MOD, slot.descriptor, mask, registration.datum)
+        precondition(result == 0, "a descriptor was closed before its source was deregistered")
+    }
+
+    /// Ends the registration of `source`: it is told of nothing more, not even of events already fetched. Does nothing
+    /// when there is none.
+    public func deregister(_ source: EventSource) {
+        guard let registration = source.registration else { return }
+        let index = Int(registration.slot)
+        precondition(slots[index].source === source, "the EventSource is registered with another loop")
+        let result = clinux_epoll_ctl(epoll, EPOLL_CTL_DEL, slots[index].descriptor, 0, 0)
+        precondition(result == 0, "a descriptor was closed before its source was deregistered")
+        source.registration = nil
+        slots[index].source = nil
+        slots[index].descriptor = -1
+        slots[index].isQueued = false
+        slots[index].generation &+= 1
+        freeSlots.append(registration.slot)
+    }
+
+    /// Gives `source`, which must be registered, another turn after every other one had its own: its `handle` is called
+    /// with empty readiness. For edge-triggered sources that stop before the descriptor would block.
+    public func runSoon(_ source: EventSource) {
+        guard let registration = source.registration else { preconditionFailure("the EventSource is not registered") }
+        guard !slots[Int(registration.slot)].isQueued else { return }
+        slots[Int(registration.slot)].isQueued = true
+        soon.append(registration)
+    }
+}
+
+// MARK: - Timers
+
+extension EventLoop {
+    /// Runs `action` once, in the loop's thread, as soon after `deadline` as the loop gets to it; never within this
+    /// call, and at the next turn when the deadline has passed. Resolution: a millisecond.
+    @discardableResult
+    public func schedule(at deadline: MonotonicTime, _ action: @escaping () -> Void) -> TimerToken {
+        timers.add(at: deadline, action)
+    }
+
+    /// Cancels a timer. Does nothing when it has run or was cancelled.
+    public func cancel(_ token: TimerToken) {
+        timers.cancel(token)
+    }
+}
+
+// MARK: - Running
+
+extension EventLoop {
+    /// Serves until ``stop()``. May be called again afterwards. SIGPIPE is blocked in this thread meanwhile: `splice(2)`
+    /// has no flag to keep it from being sent.
+    public func run() throws(SystemError) {
+        precondition(!isRunning, "the loop is running")
+        let mask = SignalMask.blockPipe()
+        isRunning = true
+        defer {
+            isRunning = false
+            isStopping = false
+            mask.restore()
+        }
+        while !isStopping {
+            let count = try wait()
+            now = Self.readClock()
+            for index in 0..<count {
+                deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
+            }
+            runDueTimers()
+            runAgain()
+        }
+    }
+
+    /// Has ``run()`` return when the current turn is over. In the loop's thread; from others, through ``mailbox``.
+    public func stop() {
+        isStopping = true
+    }
+
+    private func wait() throws(SystemError) -> Int {
+        let count = epoll_wait(epoll, events, CInt(Self.batchSize), timeoutMilliseconds())
+        if count >= 0 { return Int(count) }
+        if errno == EINTR { return 0 }
+        throw .current("wait", "for events")
+    }
+
+    /// Rounded up: a timer never runs before its time, nor does the loop spin for the rest of a millisecond.
+    private func timeoutMilliseconds() -> CInt {
+        guard soon.isEmpty else { return 0 }
+        guard let earliest = timers.earliest else { return -1 }
+        let current = Self.readClock()
+        guard earliest > current else { return 0 }
+        let milliseconds = (earliest.nanoseconds - current.nanoseconds - 1) / 1_000_000 + 1
+        return CInt(clamping: milliseconds)
+    }
+
+    private func deliver(_ readiness: Readiness, to datum: UInt64) {
+        let index = Int(UInt32(truncatingIfNeeded: datum))
+        guard slots[index].generation == UInt32(datum >> 32), let source = slots[index].source else { return }
+        source.handle(readiness)
+    }
+
+    private func runDueTimers() {
+        guard let earliest = timers.earliest else { return }
+        now = Self.readClock()
+        guard earliest <= now else { return }
+        // Timers that are added meanwhile wait for the next turn, so that descriptors get theirs.
+        let limit = timers.sequenceNow
+        while let action = timers.popDue(at: now, addedBefore: limit) { action() }
+    }
+
+    private func runAgain() {
+        guard !soon.isEmpty else { return }
+        let turn = soon
+        soon.removeAll(keepingCapacity: true)
+        for registration in turn {
+            let index = Int(registration.slot)
+            guard slots[index].generation == registration.generation, slots[index].isQueued else { continue }
+            slots[index].isQueued = false
+            slots[index].source?.handle([])
+        }
+    }
+}
+
+/// Runs what other threads post.
+private final class MailboxReader: EventSource {
+    private unowned let loop: EventLoop
+
+    init(_ loop: EventLoop) {
+        self.loop = loop
+    }
+
+    override func handle(_ readiness: Readiness) {
+        for message in loop.mailbox.take() { message() }
+    }
+}

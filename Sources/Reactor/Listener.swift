@@ -1,0 +1,66 @@
+import Glibc
+public import NetPrimitives
+
+/// Accepts connections on a listening socket. When the process has no descriptor left it waits a moment instead of
+/// being told of the same connection again and again.
+public final class Listener: EventSource {
+    /// How many connections are accepted in one turn.
+    private static let batch = 64
+    private static let pauseMilliseconds: UInt64 = 100
+
+    private let loop: EventLoop
+    private let descriptor: CInt
+    private var onAccept: ((CInt, Endpoint) -> Void)?
+    private var pauseTimer: TimerToken?
+
+    /// Takes ownership of `descriptor`, a listening socket of any namespace; on an error it stays the caller's.
+    /// `onAccept` gets non-blocking sockets, which are its to close, and where they come from.
+    public init(
+        loop: EventLoop,
+        descriptor: CInt,
+        onAccept: @escaping (CInt, Endpoint) -> Void
+    ) throws(SystemError) {
+        self.loop = loop
+        self.descriptor = descriptor
+        self.onAccept = onAccept
+        super.init()
+        try loop.register(self, descriptor: descriptor, interest: .readable)
+    }
+
+    /// Where it listens.
+    public var endpoint: Endpoint? { onAccept == nil ? nil : Sockets.localEndpoint(descriptor) }
+
+    /// Closes the socket. What waits to be accepted is reset by the kernel.
+    public func close() {
+        guard onAccept != nil else { return }
+        onAccept = nil
+        if let pauseTimer { loop.cancel(pauseTimer) }
+        pauseTimer = nil
+        loop.deregister(self)
+        Sockets.close(descriptor)
+    }
+
+    /// Accepts what waits.
+    public override func handle(_ readiness: Readiness) {
+        for _ in 0..<Self.batch {
+            // The callback may have closed the listener.
+            guard let onAccept else { return }
+            switch Sockets.accept(descriptor) {
+            case .accepted(let connection, let peer): onAccept(connection, peer)
+            case .wouldBlock: return
+            case .failed: return pause()
+            }
+        }
+    }
+
+    private func pause() {
+        guard pauseTimer == nil else { return }
+        loop.update(self, interest: [])
+        pauseTimer = loop.schedule(at: loop.now.advanced(byNanoseconds: Self.pauseMilliseconds * 1_000_000)) {
+            [weak self] in
+            guard let self, onAccept != nil else { return }
+            pauseTimer = nil
+            loop.update(self, interest: .readable)
+        }
+    }
+}

@@ -1,0 +1,201 @@
+import Glibc
+internal import NetPrimitives
+
+/// What a relay did, and why it ended.
+public struct RelayResult: Hashable, Sendable {
+    /// Why a relay ended.
+    public enum End: Hashable, Sendable {
+        /// Both ends have ended their directions, and everything was delivered.
+        case finished
+        /// The downstream connection broke; the error number. Upstream saw a reset.
+        case downstreamFailed(CInt)
+        /// The upstream connection broke; the error number. Downstream saw a reset.
+        case upstreamFailed(CInt)
+        /// Nothing was said in either direction for too long. Both ends saw a reset.
+        case idle
+        /// ``Relay/abort()``. Both ends saw a reset.
+        case aborted
+    }
+
+    /// Bytes that the kernel took for the upstream connection.
+    public let bytesUp: UInt64
+    /// Bytes that the kernel took for the downstream connection.
+    public let bytesDown: UInt64
+    /// Why it ended.
+    public let end: End
+}
+
+/// Carries bytes between two TCP connections, unread, until both directions have ended or one connection breaks.
+///
+/// A direction that cannot deliver stops reading, so what is too much stays in the kernel's buffers and the sender is
+/// slowed by TCP. One that has ended is passed on as an end, and the other goes on; a connection that breaks is passed
+/// on as a reset, since an end would make a truncated stream look whole.
+///
+/// Lives until it is closed, whoever else holds it.
+public final class Relay {
+    private let loop: EventLoop
+    private let downstream: CInt
+    private let upstream: CInt
+    private let idleSeconds: UInt64
+    private var up: RelayDirection
+    private var down: RelayDirection
+    private var onClose: ((RelayResult) -> Void)?
+    private var downstreamSide: RelaySide?
+    private var upstreamSide: RelaySide?
+    private var idleTimer: TimerToken?
+    private var lastProgress: MonotonicTime
+
+    /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
+    /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. `onClose` is called
+    /// once, when both descriptors are closed, by ``abort()`` as well.
+    public init(
+        loop: EventLoop,
+        downstream: CInt,
+        upstream: CInt,
+        initialToDownstream: [UInt8],
+        initialToUpstream: [UInt8] = [],
+        idleSeconds: UInt64,
+        onClose: @escaping (RelayResult) -> Void
+    ) {
+        self.loop = loop
+        self.downstream = downstream
+        self.upstream = upstream
+        self.idleSeconds = idleSeconds
+        self.up = RelayDirection(from: downstream, to: upstream, initial: initialToUpstream)
+        self.down = RelayDirection(from: upstream, to: downstream, initial: initialToDownstream)
+        self.onClose = onClose
+        self.lastProgress = loop.now
+    }
+
+    deinit {
+        precondition(onClose == nil, "a relay must be started or aborted")
+    }
+
+    /// Begins. `onClose` may be called before this returns.
+    public func start() {
+        Sockets.setNoDelay(downstream)
+        Sockets.setNoDelay(upstream)
+        let downstreamSide = RelaySide(self, isUpstream: false)
+        let upstreamSide = RelaySide(self, isUpstream: true)
+        self.downstreamSide = downstreamSide
+        self.upstreamSide = upstreamSide
+        let interest: Interest = [.readable, .writable, .urgent]
+        do {
+            try loop.register(downstreamSide, descriptor: downstream, interest: interest, edgeTriggered: true)
+        } catch {
+            return close(.downstreamFailed(error.errno))
+        }
+        do {
+            try loop.register(upstreamSide, descriptor: upstream, interest: interest, edgeTriggered: true)
+        } catch {
+            return close(.upstreamFailed(error.errno))
+        }
+        armIdleTimer(at: loop.now)
+        // What waits to be read is told by the registration's first event; only our own bytes need a push.
+        if up.holdsBytes || down.holdsBytes { advance() }
+    }
+
+    /// Ends at once; both peers see a reset. Does nothing when it has ended.
+    public func abort() {
+        close(.aborted)
+    }
+
+    /// Bytes delivered so far, up and down.
+    public var bytes: (up: UInt64, down: UInt64) { (up.delivered, down.delivered) }
+}
+
+// MARK: - Progress
+
+extension Relay {
+    fileprivate func handle(_ readiness: Readiness, isUpstream: Bool) {
+        if isUpstream {
+            down.sourceChanged(readiness)
+            up.sinkChanged(readiness)
+        } else {
+            up.sourceChanged(readiness)
+            down.sinkChanged(readiness)
+        }
+        advance()
+    }
+
+    private func advance() {
+        guard onClose != nil else { return }
+        let before = up.delivered &+ down.delivered
+        // The first failure is the cause; what fails after it is only another sign of it.
+        let upStep = up.pump(loop)
+        switch upStep {
+        case .sourceFailed(let code):
+            return close(.downstreamFailed(code))
+        case .sinkFailed(let code):
+            down.salvage(loop)
+            return close(.upstreamFailed(code))
+        case .waits, .budgetSpent, .ended:
+            break
+        }
+        let downStep = down.pump(loop)
+        switch downStep {
+        case .sourceFailed(let code):
+            return close(.upstreamFailed(code))
+        case .sinkFailed(let code):
+            up.salvage(loop)
+            return close(.downstreamFailed(code))
+        case .waits, .budgetSpent, .ended:
+            break
+        }
+        if up.delivered &+ down.delivered != before { lastProgress = loop.now }
+        switch (upStep, downStep) {
+        case (.ended, .ended): close(.finished)
+        case (.budgetSpent, _): if let downstreamSide { loop.runSoon(downstreamSide) }
+        case (_, .budgetSpent): if let upstreamSide { loop.runSoon(upstreamSide) }
+        default: break
+        }
+    }
+
+    private func armIdleTimer(at start: MonotonicTime) {
+        idleTimer = loop.schedule(at: start.advanced(bySeconds: idleSeconds)) { [weak self] in
+            guard let self else { return }
+            idleTimer = nil
+            // Looked at when it would run out, rather than set anew at every byte.
+            if lastProgress.advanced(bySeconds: idleSeconds) <= loop.now {
+                close(.idle)
+            } else {
+                armIdleTimer(at: lastProgress)
+            }
+        }
+    }
+
+    private func close(_ end: RelayResult.End) {
+        guard let onClose else { return }
+        self.onClose = nil
+        if let idleTimer { loop.cancel(idleTimer) }
+        idleTimer = nil
+        for side in [downstreamSide, upstreamSide] { side.map(loop.deregister) }
+        downstreamSide = nil
+        upstreamSide = nil
+        up.release(to: loop.pipes)
+        down.release(to: loop.pipes)
+        for descriptor in [downstream, upstream] {
+            if end == .finished {
+                Sockets.close(descriptor)
+            } else {
+                Sockets.reset(descriptor)
+            }
+        }
+        onClose(RelayResult(bytesUp: up.delivered, bytesDown: down.delivered, end: end))
+    }
+}
+
+/// Tells a relay of one of its descriptors.
+private final class RelaySide: EventSource {
+    private let relay: Relay
+    private let isUpstream: Bool
+
+    init(_ relay: Relay, isUpstream: Bool) {
+        self.relay = relay
+        self.isUpstream = isUpstream
+    }
+
+    override func handle(_ readiness: Readiness) {
+        relay.handle(readiness, isUpstream: isUpstream)
+    }
+}

@@ -1,0 +1,191 @@
+import Glibc
+
+/// One direction of a relay.
+///
+/// It begins by copying through the loop's scratch buffer, which is cheapest for short connections, and after the first
+/// ``copyLimit`` bytes goes over to a pipe and splice(2), which is cheapest for long ones. It reads only when
+/// everything read before is delivered, so it never holds more than one buffer or pipe.
+struct RelayDirection {
+    /// Why ``pump(_:)`` stopped.
+    enum Step {
+        /// There is nothing to read, or no room to write; an event will tell.
+        case waits
+        /// There may be more; others have their turn first.
+        case budgetSpent
+        /// The source has ended, everything is delivered and the sink was told.
+        case ended
+        /// Reading failed; the error number.
+        case sourceFailed(CInt)
+        /// Writing failed; the error number.
+        case sinkFailed(CInt)
+    }
+
+    private static let copyLimit: UInt64 = 64 * 1024
+    /// How many bytes may be read in one turn.
+    private static let budget = 512 * 1024
+
+    /// Bytes that the sink's kernel buffer took.
+    private(set) var delivered: UInt64 = 0
+
+    private let source: CInt
+    private let sink: CInt
+    /// Bytes read by copying, or given at the start, and not yet delivered.
+    private var held: ArraySlice<UInt8>
+    private var pipe: SplicePipe?
+    private var bytesInPipe = 0
+    private var sourceIsReady = false
+    private var sinkIsReady = true
+    /// The source has told of an end or an error, which waits behind what is still to be read.
+    private var sourceIsEnding = false
+    private var sourceHasEnded = false
+    private var sourceIsBroken = false
+    private var sinkWasTold = false
+    /// splice(2) does not get past an out-of-band mark; recv(2) does, dropping the out-of-band byte as it did when the
+    /// connection was peeked at.
+    private var mustCopy = false
+
+    init(from source: CInt, to sink: CInt, initial: [UInt8]) {
+        self.source = source
+        self.sink = sink
+        self.held = initial[...]
+    }
+
+    /// Whether bytes wait for the sink.
+    var holdsBytes: Bool { !held.isEmpty || bytesInPipe > 0 }
+
+    mutating func sourceChanged(_ readiness: Readiness) {
+        if readiness.contains(.urgent) { mustCopy = true }
+        if !readiness.isDisjoint(with: [.peerEnded, .hangup, .error]) { sourceIsEnding = true }
+        if !readiness.isDisjoint(with: [.readable, .urgent, .peerEnded, .hangup, .error]) { sourceIsReady = true }
+    }
+
+    mutating func sinkChanged(_ readiness: Readiness) {
+        if !readiness.isDisjoint(with: [.writable, .hangup, .error]) { sinkIsReady = true }
+    }
+
+    /// Moves bytes until one side would block or the budget is spent.
+    mutating func pump(_ loop: EventLoop) -> Step {
+        var budget = Self.budget
+        while true {
+            if holdsBytes {
+                guard sinkIsReady else { return .waits }
+                if let failure = deliver() { return failure }
+                if holdsBytes { return .waits }
+            }
+            if sourceHasEnded {
+                if !sinkWasTold {
+                    sinkWasTold = true
+                    Sockets.endOutput(sink)
+                }
+                givePipeBack(to: loop.pipes)
+                return .ended
+            }
+            guard sourceIsReady else {
+                givePipeBack(to: loop.pipes)
+                return .waits
+            }
+            guard budget > 0 else { return .budgetSpent }
+            switch fill(loop) {
+            case .bytes(let count): budget -= count
+            case .wouldBlock: sourceIsReady = false
+            case .ended where sourceIsBroken: return .sourceFailed(ECONNRESET)
+            case .ended: sourceHasEnded = true
+            case .failed(let code): return .sourceFailed(code)
+            }
+        }
+    }
+
+    /// Writing to the source has failed. What it said before it broke (an HTTP server that answers early) is delivered
+    /// as far as it goes at once; that is no more than a receive buffer. Its end is not passed on: the error that came
+    /// before it was told to the writer, and is not told again.
+    mutating func salvage(_ loop: EventLoop) {
+        sourceIsBroken = true
+        sourceIsEnding = true
+        sourceIsReady = true
+        while case .budgetSpent = pump(loop) {}
+    }
+
+    /// Ends the direction: what it holds is dropped.
+    mutating func release(to pool: PipePool) {
+        held = []
+        guard let pipe else { return }
+        if bytesInPipe == 0 { pool.giveBack(pipe) } else { pool.discard(pipe) }
+        self.pipe = nil
+        bytesInPipe = 0
+    }
+
+    private mutating func givePipeBack(to pool: PipePool) {
+        guard let pipe else { return }
+        pool.giveBack(pipe)
+        self.pipe = nil
+    }
+}
+
+// MARK: - Reading
+
+extension RelayDirection {
+    /// Reads once. Nothing is held before.
+    private mutating func fill(_ loop: EventLoop) -> CountResult {
+        if delivered >= Self.copyLimit, !mustCopy {
+            if pipe == nil { pipe = loop.pipes.take() }
+            if let pipe { return fill(pipe) }
+        }
+        return fillByCopying(loop.scratch)
+    }
+
+    private mutating func fill(_ pipe: SplicePipe) -> CountResult {
+        // The pipe is empty, so would-block speaks of the source.
+        let result = Sockets.splice(from: source, to: pipe.writeEnd, upTo: PipePool.pipeSize)
+        if case .bytes(let count) = result { bytesInPipe = count }
+        return result
+    }
+
+    /// Sends straight from `scratch`; only what the sink does not take is copied again and held.
+    private mutating func fillByCopying(_ scratch: UnsafeMutableRawBufferPointer) -> CountResult {
+        let result = Sockets.receive(source, into: scratch)
+        guard case .bytes(let count) = result else { return result }
+        // Less than there was room for: nothing is left, and what comes from now on is told by an event. Not so when
+        // an end has been told of already, or when a mark stopped the reading.
+        if count < scratch.count, !sourceIsEnding, !mustCopy { sourceIsReady = false }
+        let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<count])
+        var sent = 0
+        if sinkIsReady, case .bytes(let taken) = Sockets.send(sink, bytes) {
+            sent = taken
+            delivered += UInt64(taken)
+        }
+        // A sink that is full or broken says so again when the rest is delivered.
+        if sent < count { held = ArraySlice(bytes[sent...]) }
+        return result
+    }
+}
+
+// MARK: - Writing
+
+extension RelayDirection {
+    /// Writes what is held until it is delivered or the sink would block, which clears ``sinkIsReady``.
+    private mutating func deliver() -> Step? {
+        while holdsBytes {
+            let result =
+                if let pipe, bytesInPipe > 0 {
+                    Sockets.splice(from: pipe.readEnd, to: sink, upTo: bytesInPipe)
+                } else {
+                    Sockets.send(sink, held)
+                }
+            switch result {
+            case .bytes(let count):
+                delivered += UInt64(count)
+                if bytesInPipe > 0 { bytesInPipe -= count } else { held = held.dropFirst(count) }
+            case .wouldBlock:
+                sinkIsReady = false
+                return nil
+            case .ended:
+                // splice(2) from a pipe that is not empty moves something or fails.
+                return .sinkFailed(EPIPE)
+            case .failed(let code):
+                return .sinkFailed(code)
+            }
+        }
+        held = []
+        return nil
+    }
+}

@@ -1,0 +1,113 @@
+internal import CAres
+public import NetPrimitives
+public import Reactor
+
+/// Takes DNS messages to upstream servers and brings their answers: timeouts, failover, TCP when an answer was
+/// truncated, a new random port for every attempt. What the messages say is the caller's: it encodes the query, with a
+/// random id and random letter case, and checks them in the answer.
+///
+/// Servers are asked in the order given; one that has failed lately is asked after the others. Confined to its loop's
+/// thread.
+public final class UpstreamResolver {
+    struct Server {
+        let endpoint: Endpoint
+        /// Asked only after the others until then; `nil` when its last attempt went well.
+        var avoidedUntil: MonotonicTime?
+    }
+
+    /// How many unused channels are kept. One takes some 80 KiB.
+    private static let idleLimit = 16
+    /// How long a server that failed is asked after the others.
+    private static let avoidSeconds: UInt64 = 30
+
+    let loop: EventLoop
+    let tries: Int
+    private(set) var servers: [Server]
+    private let timeoutMilliseconds: Int
+    private var idleChannels: [AresChannel] = []
+    private var active: [ObjectIdentifier: UpstreamQuery] = [:]
+    private var isClosed = false
+
+    /// A resolver that asks `servers`, every one at most `tries` times, and waits `timeoutMilliseconds` for each answer.
+    public init(
+        loop: EventLoop,
+        servers: [Endpoint],
+        timeoutMilliseconds: Int = 2_000,
+        tries: Int = 2
+    ) throws(UpstreamError) {
+        precondition(timeoutMilliseconds > 0 && tries > 0)
+        guard !servers.isEmpty else { throw .other(code: ARES_ENODATA, text: "no upstream server") }
+        self.loop = loop
+        self.servers = servers.map { Server(endpoint: $0) }
+        self.timeoutMilliseconds = timeoutMilliseconds
+        self.tries = tries
+        idleChannels = [try AresChannel(loop: loop, timeoutMilliseconds: timeoutMilliseconds, usesEDNS: true)]
+    }
+
+    deinit {
+        for query in active.values { query.end() }
+        for channel in idleChannels { channel.destroy() }
+    }
+
+    /// Sends `query`, a DNS message without TCP's length prefix; an OPT record in it must be its last bytes and without
+    /// options. `completion` is called once, never from within this call, unless the query is cancelled before or the
+    /// resolver is released. An answer may have any response code: SERVFAIL, NOTIMP and REFUSED only when no other
+    /// server has a better one.
+    @discardableResult
+    public func send(
+        _ query: [UInt8],
+        completion: @escaping (Result<[UInt8], UpstreamError>) -> Void
+    ) -> UpstreamQuery {
+        let query = UpstreamQuery(self, query, completion)
+        if isClosed {
+            loop.schedule(at: loop.now) { query.finish(.failure(.cancelled)) }
+        } else {
+            active[ObjectIdentifier(query)] = query
+            query.askNext()
+        }
+        return query
+    }
+
+    /// Ends every query with ``UpstreamError/cancelled`` and gives everything back to c-ares. May be called from a
+    /// completion.
+    public func close() {
+        isClosed = true
+        for query in Array(active.values) { query.finish(.failure(.cancelled)) }
+        for channel in idleChannels { channel.destroy() }
+        idleChannels = []
+    }
+}
+
+// MARK: - For queries
+
+extension UpstreamResolver {
+    /// The servers in the order to ask them now.
+    func order() -> [Int] {
+        let now = loop.now
+        let isAvoided = servers.map { $0.avoidedUntil.map { $0 > now } ?? false }
+        return servers.indices.filter { !isAvoided[$0] } + servers.indices.filter { isAvoided[$0] }
+    }
+
+    func note(_ server: Int, didAnswer: Bool) {
+        servers[server].avoidedUntil = didAnswer ? nil : loop.now.advanced(bySeconds: Self.avoidSeconds)
+    }
+
+    func takeChannel(usesEDNS: Bool) throws(UpstreamError) -> AresChannel {
+        if let index = idleChannels.lastIndex(where: { $0.usesEDNS == usesEDNS }) {
+            return idleChannels.remove(at: index)
+        }
+        return try AresChannel(loop: loop, timeoutMilliseconds: timeoutMilliseconds, usesEDNS: usesEDNS)
+    }
+
+    func giveBack(_ channel: AresChannel) {
+        if isClosed || !channel.isReusable || idleChannels.count >= Self.idleLimit {
+            channel.destroy()
+        } else {
+            idleChannels.append(channel)
+        }
+    }
+
+    func forget(_ query: UpstreamQuery) {
+        active[ObjectIdentifier(query)] = nil
+    }
+}

@@ -1,0 +1,142 @@
+import Foundation
+import Glibc
+import Namespaces
+import Testing
+
+@testable import Confinement
+
+@Suite(.serialized, .enabled(if: isRoot))
+struct FileSystemTests {
+    @Test func resolvConfIsOurs() throws {
+        let before = try Data(contentsOf: URL(fileURLWithPath: "/etc/resolv.conf"))
+        let outcome = try sh("cat /etc/resolv.conf; echo x >> /etc/resolv.conf || echo refused")
+        #expect(outcome.output == "nameserver 192.0.0.1\nrefused\n")
+        #expect(try Data(contentsOf: URL(fileURLWithPath: "/etc/resolv.conf")) == before)
+    }
+
+    @Test(arguments: [
+        "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/sys/kernel/uevent_helper", "/sys/power/state",
+    ])
+    func theKernelsSettingsCannotBeWritten(path: String) throws {
+        // Opened for writing without a byte written: the test must not do what it fears.
+        #expect(try sh(": >> \(path) && echo opened").output == "")
+    }
+
+    @Test func aSecondProcCannotBeMountedInside() throws {
+        let outcome = try sh("unshare -Urmpf sh -c 'mount -t proc proc /mnt && echo mounted'")
+        #expect(outcome.output == "")
+        #expect(outcome.errors.contains("mount"))
+    }
+
+    @Test func aWritableSysCannotBeMountedInside() throws {
+        #expect(try sh("unshare -Urmn sh -c 'mount -t sysfs sysfs /mnt && echo mounted'").output == "")
+    }
+
+    @Test func whatCoversTheKernelsFilesCannotBeTakenAway() throws {
+        #expect(try sh("umount /proc/sys && echo gone; umount -l /run && echo gone").output == "")
+        let nested =
+            "umount /proc/sys && echo gone; mount -o remount,rw /sys && echo gone; umount -l /proc && echo gone"
+        #expect(try sh("unshare -Urm sh -c '\(nested)'").output == "")
+    }
+
+    @Test func sysShowsTheCommandsDevices() throws {
+        #expect(try sh("ls /sys/class/net; test -d /sys/fs/cgroup && echo groups").output == "lo\ngroups\n")
+        #expect(
+            try sh("find /sys/fs/cgroup -name cgroup.procs -writable -exec sh -c ': >> {} && echo {}' ';'").output == ""
+        )
+    }
+
+    @Test func aSocketOutsideRunIsCovered() throws {
+        for directory in ["/tmp", "/var/tmp", "/root"] {
+            let server = try UnixServer("\(directory)/sandgate-test-\(getpid()).sock")
+            // Without confinement the same client gets through.
+            #expect(server.answers())
+            #expect(try run(["python3", "-c", server.client]).output == "[Errno 111] Connection refused\n")
+        }
+    }
+
+    @Test func aSocketInRunIsNotThere() throws {
+        let server = try UnixServer("/run/sandgate-test-\(getpid()).sock")
+        #expect(server.answers())
+        #expect(try run(["python3", "-c", server.client]).output == "[Errno 2] No such file or directory\n")
+    }
+
+    @Test func aDirectoryOfRunWithASocketIsNotThere() throws {
+        let directory = "/run/sandgate-test-\(getpid())"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { rmdir(directory) }
+        let server = try UnixServer("\(directory)/docker.sock")
+        #expect(server.answers())
+        #expect(try run(["python3", "-c", server.client]).output == "[Errno 2] No such file or directory\n")
+    }
+
+    @Test func anAbstractSocketIsNotThere() throws {
+        let server = try UnixServer("\0sandgate-test-\(getpid())")
+        #expect(server.answers())
+        #expect(try run(["python3", "-c", server.client]).output == "[Errno 111] Connection refused\n")
+    }
+
+    @Test func aWorkingDirectoryBelowRunDoesNotLeadBack() throws {
+        let directory = "/run/user/sandgate-test-\(getpid())"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { rmdir(directory) }
+        let error = #expect(throws: ConfinementError.self) { try run(["true"]) { $0.workingDirectory = directory } }
+        #expect(error?.errno == ENOENT)
+    }
+
+    @Test func protectedPathsAreReadOnly() throws {
+        let path = "/tmp/sandgate-test-\(getpid()).audit"
+        #expect(FileManager.default.createFile(atPath: path, contents: Data("a\n".utf8)))
+        defer { unlink(path) }
+        let script =
+            "cat \(path); echo b >> \(path) && echo written; rm -f \(path) && echo removed; mv \(path) \(path).x && echo moved"
+        #expect(try sh(script) { $0.readOnlyPaths = [path] }.output == "a\n")
+        #expect(try String(contentsOfFile: path, encoding: .utf8) == "a\n")
+    }
+
+    @Test func theNodesMountsAreUntouched() throws {
+        // Names of namespaces may come and go meanwhile: other tests make them.
+        func mounts() -> [MountedFileSystem] {
+            MountedFileSystem.all().filter { $0.type != "nsfs" && $0.point != "/run/netns" }
+        }
+        let before = mounts()
+        #expect(try sh("mount | wc -l").status == .exited(0))
+        #expect(mounts() == before)
+    }
+
+    @Test func sharedMemoryIsItsOwn() throws {
+        let path = "/dev/shm/sandgate-test-\(getpid())"
+        #expect(FileManager.default.createFile(atPath: path, contents: Data()))
+        defer { unlink(path) }
+        #expect(try sh("ls -A /dev/shm; touch /dev/shm/x && echo writable").output == "writable\n")
+    }
+
+    @Test func variablesThatNameSocketsAreTakenOut() throws {
+        let outcome = try run(["env"]) {
+            $0.environment = [
+                "A=b", "SSH_AUTH_SOCK=/x", "DOCKER_HOST=unix:///x", "DBUS_SESSION_BUS_ADDRESS=y", "PATH=/usr/bin",
+            ]
+        }
+        #expect(outcome.output == "A=b\nPATH=/usr/bin\n")
+    }
+}
+
+@Suite struct MountTableTests {
+    @Test func aLineIsRead() {
+        let line = "36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw"
+        #expect(MountedFileSystem(line: line.utf8) == MountedFileSystem(point: "/a b", type: "ext4"))
+        #expect(MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8) == MountedFileSystem(point: "/", type: "proc"))
+        #expect(MountedFileSystem(line: "garbage".utf8) == nil)
+    }
+
+    @Test func theTableOfUnixSocketsIsRead() {
+        let table = """
+            Num       RefCount Protocol Flags    Type St Inode Path
+            0000000000000000: 00000002 00000000 00010000 0001 01 21435 /run/a b.sock
+            0000000000000000: 00000002 00000000 00010000 0001 01 21436 @abstract
+            0000000000000000: 00000003 00000000 00000000 0001 03 21437
+            """
+        #expect(OutsideSockets.bound(in: Array(table.utf8)) == ["/run/a b.sock"])
+    }
+}

@@ -1,0 +1,55 @@
+import NetPrimitives
+import Testing
+
+@testable import Nftables
+
+@Suite struct SandboxRulesetTests {
+    private static let ports = ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082)
+    private static let gateways = [IPAddress("2001:db8::1")!, IPAddress("fe80::1")!, IPAddress("192.0.2.1")!]
+
+    /// What our messages make is what nft makes of the lines that stand beside the rules.
+    @Test(arguments: [SandboxRuleset.Door.closed, .open])
+    func linesSayWhatIsInstalled(door: SandboxRuleset.Door) throws {
+        let installed = try inNamespace {
+            let table = SandboxTable(
+                netlink: try NetlinkSocket(),
+                ports: Self.ports,
+                nflogGroup: 5,
+                gateways: Self.gateways
+            )
+            try table.closeDoor()
+            if door == .open { try table.installRedirects() }
+            let listing = try shell("nft list table inet sandgate")
+            withExtendedLifetime(table) {}
+            return listing
+        }
+        let typed = try inNamespace {
+            try shell("nft -f - <<'END'\n\(Self.typed(door))END\nnft list table inet sandgate")
+        }
+        // Only the owner differs: nft(8) ends at once.
+        let lines = installed.split(separator: "\n", omittingEmptySubsequences: false)
+        #expect(lines[0].hasPrefix("table inet sandgate { # progname "))
+        #expect(lines[1] == "\tflags owner")
+        let rest = ["table inet sandgate {"] + lines.dropFirst(3).map(String.init)
+        #expect(rest.joined(separator: "\n") == typed)
+    }
+
+    private static func typed(_ door: SandboxRuleset.Door) -> String {
+        let ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
+        var text = "table inet sandgate {\n"
+        for set in SandboxRuleset.sets {
+            let type = ["inet_service", "ipv4_addr", "ipv6_addr"][[2, 4, 16].firstIndex(of: set.key.length)!]
+            text += "set \(set.name) { type \(type); flags \(set.isInterval ? "interval" : "timeout"); }\n"
+        }
+        for chain in SandboxRuleset.chains {
+            text += "chain \(chain.name) {\n"
+            if let attachment = chain.attachment {
+                text += "type \(attachment.kind) hook \(attachment.hook) priority \(attachment.priority);"
+                text += " policy \(attachment.policy);\n"
+            }
+            for rule in ruleset.rules(of: chain, door: door) { text += rule.line + "\n" }
+            text += "}\n"
+        }
+        return text + "}\n"
+    }
+}
