@@ -23,6 +23,18 @@ public final class Attachment {
         public var connectMilliseconds: UInt64 = 15_000
         /// How long a tunnel may be silent in both directions, in seconds.
         public var idleSeconds: UInt64 = 2 * 3_600
+        /// The most datagram flows at once; beyond, the one that has been silent longest ends.
+        public var maximumDatagramFlows = 1_024
+        /// How many datagram flows may begin in a second, twice that many at once; others are lost. Also what the
+        /// sandbox can make the node's own connection tracking remember.
+        public var datagramFlowsPerSecond: UInt64 = 200
+        /// How long a datagram flow may be silent while nothing was answered, in seconds.
+        public var datagramIdleSeconds: UInt64 = 60
+        /// How long a datagram flow may be silent after something was answered, in seconds. The kernel may
+        /// have forgotten it before (30 or 120 seconds by default); then the program is the one who can take it up again.
+        public var answeredDatagramIdleSeconds: UInt64 = 180
+        /// How many bytes of datagrams may wait in the sockets of all flows together; at least 16 KiB for each.
+        public var pendingDatagramBytes = 32 << 20
 
         /// The defaults.
         public init() {}
@@ -40,20 +52,28 @@ public final class Attachment {
     public private(set) var isPaused = false
 
     let pinner: Pinner
+    /// The live datagram flows.
+    let datagrams: DatagramFlows
     let kernel: SandboxTable
     /// Resolves a name through the sandbox's own resolver: judged, sanitised, pinned. Set when the resolver exists.
     var resolve: (DomainName, @escaping (Result<[IPAddress], ResolutionFailure>) -> Void) -> Void = { _, completion in
         completion(.failure(.upstreamFailed))
     }
 
-    private let record: (AuditEvent) -> Void
+    private let sink: (AuditEvent) -> Void
     private var tunnels: [ObjectIdentifier: Tunnel] = [:]
+    /// What the kernel lets through to the proxy whatever was resolved.
+    private var possible: [ClosedRange<IPAddress>] = []
     private var expiryTimer: TimerToken?
     private var sweepTimer: TimerToken?
 
     /// An attachment whose table has its door closed. Opens what `policy` may allow; nothing flows before listeners run.
     public init(
-        id: String, loop: EventLoop, kernel: SandboxTable, policy: CompiledPolicy, limits: Limits = Limits(),
+        id: String,
+        loop: EventLoop,
+        kernel: SandboxTable,
+        policy: CompiledPolicy,
+        limits: Limits = Limits(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
         self.id = id
@@ -61,20 +81,21 @@ public final class Attachment {
         self.limits = limits
         self.policy = policy
         self.kernel = kernel
-        self.record = record
+        self.sink = record
         self.pinner = Pinner(kernel: kernel, loop: loop)
-        try kernel.setPossible(policy.possibleAddresses(at: loop.wallTime()))
+        self.datagrams = DatagramFlows(loop: loop, limits: limits)
+        try openKernel(for: policy)
         armExpiry()
         armSweep()
     }
 
-    /// Closes every tunnel at once and stops the timers. The kernel's table stays.
+    /// Closes every tunnel and datagram flow at once and stops the timers. The kernel's table stays.
     public func stop() {
         if let expiryTimer { loop.cancel(expiryTimer) }
         if let sweepTimer { loop.cancel(sweepTimer) }
         expiryTimer = nil
         sweepTimer = nil
-        tunnels.values.forEach { $0.abort() }
+        endEverything()
     }
 }
 
@@ -95,6 +116,13 @@ extension Attachment {
         TunnelJudge(policy: policy, pins: pinner.table, now: loop.now, wallTime: loop.wallTime())
     }
 
+    /// Whether the kernel by itself refuses every connection and datagram to `address` while nothing is resolved; for
+    /// the self-test.
+    public func refuses(_ address: IPAddress) -> Bool {
+        // What may be looked at over UDP alone is part of it.
+        !pinner.table.isPinned(address, at: loop.now) && !possible.contains { $0.contains(address) }
+    }
+
     /// An event of this sandbox, now, under the policy in force.
     func event(_ kind: AuditEvent.Kind) -> AuditEvent {
         var event = AuditEvent(kind, time: loop.wallTime(), sandbox: id)
@@ -103,7 +131,12 @@ extension Attachment {
     }
 
     func record(_ event: AuditEvent) {
-        record(event)
+        sink(event)
+    }
+
+    /// Records something of the sandbox's life.
+    public func record(_ kind: AuditEvent.Kind) {
+        sink(event(kind))
     }
 }
 
@@ -134,25 +167,43 @@ extension Attachment {
             try enforceAgain()
         } catch {
             policy = previous
-            try? kernel.setPossible(previous.possibleAddresses(at: loop.wallTime()))
+            try? openKernel(for: previous)
             throw error
         }
         record(event(.policyChanged))
     }
 
-    /// Judges every pin and live tunnel again.
-    private func enforceAgain() throws {
+    /// Has the kernel let through what `policy` may allow whatever was resolved, to be looked at.
+    private func openKernel(for policy: CompiledPolicy) throws(NetlinkError) {
         let wallTime = loop.wallTime()
-        try kernel.setPossible(policy.possibleAddresses(at: wallTime))
-        try pinner.revoke(notAllowedBy: policy, at: wallTime)
+        possible = policy.possibleAddresses(at: wallTime)
+        try kernel.setPossible(possible)
+        let reach = policy.datagramReach(at: wallTime)
+        try kernel.setDatagrams(
+            pinnedPorts: reach.portsByName,
+            possiblePorts: reach.portsByAddress,
+            reach.addresses
+        )
+    }
+
+    /// Judges every pin, live tunnel and datagram flow again.
+    private func enforceAgain() throws {
+        try openKernel(for: policy)
+        try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
         for tunnel in Array(tunnels.values) { tunnel.reconsider() }
+        datagrams.reconsider()
         armExpiry()
     }
 
-    /// Denies everything, keeps policy and pins. Live tunnels end.
+    private func endEverything() {
+        tunnels.values.forEach { $0.abort() }
+        datagrams.endAll()
+    }
+
+    /// Denies everything, keeps policy and pins. Live tunnels and datagram flows end.
     public func pause() throws {
         isPaused = true
-        tunnels.values.forEach { $0.abort() }
+        endEverything()
         try kernel.pause()
         record(event(.sandboxPaused))
     }
@@ -182,7 +233,7 @@ extension Attachment {
             try enforceAgain()
         } catch {
             // The kernel would not narrow its sets; `decide` still does, and what is live has to end.
-            tunnels.values.forEach { $0.abort() }
+            endEverything()
             armExpiry()
         }
     }

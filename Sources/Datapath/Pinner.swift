@@ -28,11 +28,11 @@ final class Pinner {
 
     /// Pins `addresses` for `name`; returns when the kernel has acknowledged all of them.
     func pin(_ addresses: [IPAddress], for name: DomainName, ttl: UInt32) throws(PinError) {
-        guard !addresses.isEmpty else { return }
+        guard !table.isCurrent(addresses, for: name, ttl: ttl, at: loop.now) else { return }
         if !table.hasRoom(for: addresses) { table.removeExpired(at: loop.now) }
         guard table.hasRoom(for: addresses) else { throw .tooManyAddresses }
-        let timeout = table.kernelTimeout(ttl: ttl)
-        try install(addresses.map { ($0, timeout, name) })
+        let now = loop.now
+        try install(addresses.map { ($0, table.kernelTimeout(for: $0, ttl: ttl, at: now), name) })
         for address in addresses {
             do {
                 try table.admit(address, for: name, ttl: ttl, at: loop.now)
@@ -53,7 +53,7 @@ final class Pinner {
     func revoke(notAllowedBy policy: CompiledPolicy, at wallTime: WallTime) throws(PinError) {
         var remaining = table
         let gone = remaining.revoke { name, address in
-            guard policy.mayUse(address) else { return true }
+            guard policy.mayUse(address, at: wallTime) else { return true }
             if case .allow = policy.decideQuery(name, at: wallTime) { return false }
             return true
         }

@@ -1,8 +1,46 @@
 import ArgumentParser
+import Glibc
+import Sandboxes
 
 @main
 struct Sandgate: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sandgate",
-        abstract: "Run untrusted code that can reach only what its policy allows.")
+        abstract: "Run untrusted code that can reach only what its policy allows.",
+        discussion: """
+            EXAMPLES:
+              sandgate run --allow '*.github.com' -- git clone https://github.com/owner/project
+              sandgate policy check policy.yaml
+              sandgate policy explain policy.yaml --host api.github.com --port 443
+              sandgate audit --file audit.jsonl --verdict deny
+            """,
+        version: Version.text,
+        subcommands: [RunCommand.self, PolicyCommand.self, AuditCommand.self, DoctorCommand.self]
+    )
+
+    /// Exit status when a sandbox could not be set up, so that it is not mistaken for the command's.
+    private static let setupFailed: CInt = 125
+
+    static func main() {
+        if CommandLine.arguments.dropFirst().elementsEqual([RootlessNetwork.attendantArgument]) {
+            RootlessNetwork.attend()
+        }
+        // A reader that has gone is an error at write, not the end of the process that guards a sandbox.
+        signal(SIGPIPE, SIG_IGN)
+        // So is a limit on the size of files: the audit log counts what it cannot write.
+        signal(SIGXFSZ, SIG_IGN)
+        let isRun = CommandLine.arguments.dropFirst().first == RunCommand.configuration.commandName
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let error where exitCode(for: error) == .failure && !(error is ExitCode) {
+            Console.error("\(error)")
+            Glibc.exit(isRun ? setupFailed : 1)
+        } catch let error where isRun && exitCode(for: error) == .validationFailure {
+            Console.errorText(fullMessage(for: error) + "\n")
+            Glibc.exit(setupFailed)
+        } catch {
+            exit(withError: error)
+        }
+    }
 }

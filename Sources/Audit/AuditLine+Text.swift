@@ -1,0 +1,68 @@
+import NetPrimitives
+
+extension AuditLine {
+    /// The record for a person, without a newline: `2026-11-23T00:41:07Z sbx-1 denied  evil.example:443 [203.0.113.5]
+    /// (tls-sni, default)`. What a sandbox chose is escaped.
+    public func text(colour: Bool) -> String {
+        var parts = [Style.dim.paint(String(Timestamp.text(of: time).prefix(19)) + "Z", if: colour)]
+        if !sandbox.isEmpty { parts.append(Printable.text(sandbox)) }
+        parts.append(word(colour))
+        if let destination { parts.append(destination) }
+        if let detail { parts.append(Style.dim.paint("(\(detail))", if: colour)) }
+        return parts.joined(separator: " ")
+    }
+
+    /// What happened, padded so that destinations stand in one column.
+    private func word(_ colour: Bool) -> String {
+        if isReportOnly { return Style.yellow.paint("would deny", if: colour) }
+        switch (verdict, event) {
+        case ("deny"?, _): return Style.red.paint("denied ", if: colour)
+        case ("allow"?, _): return "allowed"
+        case (_, "connection.closed"): return "closed "
+        default: return Printable.text(event)
+        }
+    }
+
+    private var destination: String? {
+        let ending = (port.map { ":\($0)" } ?? "") + (protocolName.map { $0 == "tcp" ? "" : "/" + $0 } ?? "")
+        let address = address.map { Printable.text($0) }
+        if let host {
+            let name = Printable.text(host) + ending
+            return address.map { $0 == host ? name : "\(name) [\($0)]" } ?? name
+        }
+        guard let address else { return nil }
+        return (port != nil && address.contains(":") ? "[\(address)]" : address) + ending
+    }
+
+    private var detail: String? {
+        var parts = [layer, reason].compactMap { $0.map { Printable.text($0) } }
+        if let rule {
+            let list = Printable.text(rule.source ?? "egress")
+            parts.append("\(list)[\(rule.index)] \(Printable.text(rule.action)) \(Printable.text(rule.target))")
+        }
+        if let bytesUp { parts.append("\(bytesUp) bytes sent") }
+        if let bytesDown { parts.append("\(bytesDown) bytes received") }
+        if let durationMilliseconds { parts.append("\(durationMilliseconds) ms") }
+        if let count { parts.append(event == "audit.lost" ? "\(count) records" : "\(count) times") }
+        if event == "policy.changed", let policyRevision { parts.append("revision \(policyRevision)") }
+        return parts.isEmpty ? nil : parts.joined(separator: ", ")
+    }
+}
+
+extension AuditVerifier {
+    /// The outcome as one JSON object, without a newline.
+    public func report(file: String, broken: Break?) -> [UInt8] {
+        var writer = RecordWriter()
+        writer.member("file", string: file)
+        writer.member("intact", bool: broken == nil)
+        if let broken {
+            writer.member("line", number: broken.line)
+            writer.member("problem", string: broken.description)
+        }
+        writer.member("records", number: records)
+        writer.member("lost", number: lost)
+        writer.member("tornLines", number: tornLines)
+        if let head { writer.member("head", ascii: head.hexadecimal) } else { writer.member("head", null: ()) }
+        return writer.finish()
+    }
+}

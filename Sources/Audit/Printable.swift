@@ -1,0 +1,30 @@
+/// Text for a terminal: what a sandbox chose must not move the cursor, hide text or look like something else.
+enum Printable {
+    /// `text` with everything but printable ASCII escaped as `\u{1b}`, and a backslash doubled, cut to `limit`
+    /// characters.
+    static func text(_ text: some StringProtocol, limit: Int = 253) -> String {
+        var shown = ""
+        for scalar in text.unicodeScalars {
+            guard shown.utf8.count < limit else { return shown + "..." }
+            switch scalar.value {
+            case 0x5C: shown += "\\\\"
+            case 0x20...0x7E: shown.unicodeScalars.append(scalar)
+            default: shown += "\\u{\(String(scalar.value, radix: 16))}"
+            }
+        }
+        return shown
+    }
+}
+
+/// Terminal attributes (ECMA-48 SGR), or none.
+enum Style: String {
+    case bold = "1"
+    case dim = "2"
+    case red = "31"
+    case yellow = "33"
+
+    /// `text` in this style when `colour` holds.
+    func paint(_ text: String, if colour: Bool) -> String {
+        colour ? "\u{1B}[\(rawValue)m\(text)\u{1B}[0m" : text
+    }
+}

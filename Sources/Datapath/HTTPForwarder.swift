@@ -1,0 +1,410 @@
+import EgressCore
+import EgressPolicy
+import NetPrimitives
+import Reactor
+import WireFormat
+
+/// Runs ``HTTPForwarding`` on real sockets: reads what the client and the server say, judges each request, dials its
+/// server, and writes only what was judged. The client's connection stays while requests name one server after another.
+///
+/// Why not a general HTTP stack: the forwarder must never pass on bytes that it did not itself understand, must not
+/// reorder, pool or retry, and shares the sandbox's single loop thread with the pins it consults.
+final class HTTPForwarder {
+    /// How many times one connection moves what it has before others have their turn.
+    private static let turnLimit = 16
+
+    /// Called once, when the client's connection is closed; not after ``abort()``.
+    var onEnd: () -> Void = {}
+
+    enum Phase {
+        /// Requests are read, judged and forwarded.
+        case exchanging
+        /// The server accepted an upgrade: both ways are relayed unseen.
+        case handedOver(Relay)
+        /// The last bytes are on their way to the client.
+        case ending(Farewell)
+        case closed
+    }
+
+    /// A server's connection.
+    private struct Server {
+        var socket: BufferedSocket
+        var endpoint: Endpoint
+        /// How many requests were sent to it.
+        var requestCount = 0
+    }
+
+    /// What the current request was let through by.
+    struct Admission {
+        var name: DomainName?
+        var endpoint: Endpoint
+        var verdict: Verdict
+    }
+
+    unowned let attachment: Attachment
+    let course: Course
+    var phase = Phase.exchanging
+    var admission: Admission?
+    /// The admission that was recorded last: one record for a run of requests to the same host.
+    var recorded: (name: DomainName?, endpoint: Endpoint)?
+    /// Counts judgements, so that an answer to an older question is recognised.
+    var attempt = 0
+    var connector: Connector?
+
+    private let startedAt: MonotonicTime
+    private var machine = HTTPForwarding()
+    private var clientDescriptor: CInt
+    private var client: BufferedSocket?
+    private var server: Server?
+    /// What is being dialled for the current request.
+    private var dialled: [Endpoint] = []
+    /// Whether the current request's name was resolved for another address, the first being out of reach.
+    var hasTriedOtherAddresses = false
+    private var hasClientEnded = false
+    private var hasServerEnded = false
+    private var isPumping = false
+    private var hasResponseBegun = false
+    private var timer: TimerToken?
+    private var isTimedAsIdle = false
+    private var bytesUp: UInt64 = 0
+
+    /// Takes ownership of `downstream`, registered with no loop.
+    init(attachment: Attachment, course: Course, downstream: CInt) {
+        self.attachment = attachment
+        self.course = course
+        self.clientDescriptor = downstream
+        self.startedAt = attachment.loop.now
+    }
+
+    /// Begins. `upstream`, if given, is the connected server of ``course`` with bytes that the client must get first.
+    func start(upstream: (descriptor: CInt, toDownstream: [UInt8])?) {
+        do {
+            let socket = try BufferedSocket(clientDescriptor, loop: attachment.loop)
+            clientDescriptor = -1
+            client = socket
+            socket.onProgress = { [weak self] in self?.pump() }
+            if let upstream, let endpoint = course.endpoint {
+                socket.send(upstream.toDownstream)
+                try attach(upstream.descriptor, endpoint)
+            }
+        } catch {
+            if let upstream, server == nil { Sockets.reset(upstream.descriptor) }
+            return fail()
+        }
+        pump()
+    }
+
+    /// Ends at once; the client and the server see a reset.
+    func abort() {
+        onEnd = {}
+        fail()
+    }
+
+    /// Judges again after a policy change: what is no longer allowed ends before this returns.
+    func reconsider() {
+        switch phase {
+        case .ending, .closed:
+            break
+        case .exchanging where admission == nil:
+            // Between requests, or a name is being resolved: what comes next is judged by the policy then in force.
+            break
+        case .exchanging, .handedOver:
+            guard let admission else { return fail() }
+            let endpoints = connector == nil ? [admission.endpoint] : dialled
+            let isDenied = endpoints.contains { endpoint in
+                attachment.judge.judgeAgain(
+                    name: admission.name,
+                    destination: endpoint,
+                    basis: admission.verdict.basis
+                ).action == .deny
+            }
+            guard isDenied else { return }
+            if case .exchanging = phase, machine.isIdle { dropServer() } else { fail() }
+        }
+    }
+}
+
+// MARK: - Bytes
+
+extension HTTPForwarder {
+    private func pump() {
+        guard case .exchanging = phase, !isPumping else { return }
+        isPumping = true
+        defer { isPumping = false }
+        var turns = 0
+        while case .exchanging = phase, takeFromClient() || takeFromServer() {
+            turns += 1
+            if turns == Self.turnLimit, let client {
+                attachment.loop.runSoon(client)
+                break
+            }
+        }
+        watchTime()
+    }
+
+    /// Feeds the machine with what the client sent; `false` when there is nothing that it can take.
+    private func takeFromClient() -> Bool {
+        guard let client else { return false }
+        client.fill()
+        if client.isBroken || client.isOutputBroken {
+            fail()
+        } else if !client.input.isEmpty {
+            let hasRoom = (server?.socket.pendingOutput ?? 0) < BufferedSocket.outputLimit
+            guard machine.wantsDownstream, hasRoom else { return false }
+            perform(machine.receivedFromDownstream(client.takeInput()))
+        } else if client.hasEnded, !hasClientEnded {
+            hasClientEnded = true
+            perform(machine.downstreamEndedInput())
+        } else {
+            return false
+        }
+        return true
+    }
+
+    private func takeFromServer() -> Bool {
+        guard let client, let socket = server?.socket, !hasServerEnded else { return false }
+        socket.fill()
+        if !socket.input.isEmpty {
+            guard client.pendingOutput < BufferedSocket.outputLimit else { return false }
+            perform(machine.receivedFromUpstream(socket.takeInput()))
+        } else if socket.hasEnded || socket.isBroken {
+            hasServerEnded = true
+            perform(machine.upstreamEnded(isBroken: socket.isBroken))
+        } else {
+            return false
+        }
+        return true
+    }
+
+    private func perform(_ actions: [HTTPForwarding.Action]) {
+        for action in actions {
+            guard case .exchanging = phase else { return }
+            switch action {
+            case .judge(let head):
+                hasResponseBegun = false
+                judge(head)
+            case .sendUpstream(let bytes):
+                server?.socket.send(bytes)
+            case .sendDownstream(let bytes):
+                hasResponseBegun = true
+                client?.send(bytes)
+            case .dropUpstream:
+                dropServer()
+            case .finish:
+                end(with: [])
+            case .handOver(let toUpstream, let toDownstream):
+                handOver(toUpstream: toUpstream, toDownstream: toDownstream)
+            case .refuseMalformed:
+                recordDenied(.deny(.malformedHTTP), host: nil, endpoint: course.endpoint)
+                hasResponseBegun ? fail() : end(with: ProxyResponse.badRequest)
+            case .failUpstream(let isUnanswered):
+                isUnanswered ? end(with: ProxyResponse.badGateway) : fail()
+            case .loseUpstream:
+                // The client's connection ends as the server's did: it was reused as well, and its owner knows whether
+                // the request may be sent again. We do not.
+                end(with: (server?.requestCount ?? 0) > 1 ? [] : ProxyResponse.badGateway)
+            }
+        }
+    }
+
+    /// The request that was judged may pass, and its server is connected.
+    func proceedWithServer() {
+        server?.requestCount += 1
+        perform(machine.admit())
+        pump()
+    }
+}
+
+// MARK: - The server's connection
+
+extension HTTPForwarder {
+    /// Dials `endpoints` unless the server at hand is one of them, then lets the judged request pass.
+    func serve(from endpoints: [Endpoint]) {
+        if let server, endpoints.contains(server.endpoint), isReusable(server.socket) {
+            admission?.endpoint = server.endpoint
+            return proceedWithServer()
+        }
+        dropServer()
+        dialled = endpoints
+        connector = Connector(
+            loop: attachment.loop,
+            endpoints: endpoints,
+            timeoutMilliseconds: attachment.limits.connectMilliseconds
+        ) { [weak self] result in
+            guard let self else { return }
+            connector = nil
+            do {
+                let descriptor = try result.get()
+                let endpoint = Sockets.peerEndpoint(descriptor) ?? endpoints[0]
+                do {
+                    try attach(descriptor, endpoint)
+                } catch {
+                    Sockets.reset(descriptor)
+                    throw error
+                }
+                // Which of the endpoints answered is what a policy change judges again.
+                admission?.endpoint = endpoint
+                proceedWithServer()
+            } catch {
+                serveFromOtherAddresses()
+            }
+        }
+    }
+
+    /// The server's address cannot be reached; the name's others are tried once, each judged as the first was.
+    private func serveFromOtherAddresses() {
+        guard !hasTriedOtherAddresses, let admission, admission.verdict.basis == .name, let name = admission.name else {
+            return end(with: ProxyResponse.badGateway)
+        }
+        hasTriedOtherAddresses = true
+        let question = attempt
+        attachment.findEndpoints(of: name, port: admission.endpoint.port, otherThan: dialled) { [weak self] others in
+            guard let self, case .exchanging = phase, attempt == question else { return }
+            others.isEmpty ? end(with: ProxyResponse.badGateway) : serve(from: others)
+        }
+    }
+
+    /// Whether the server's connection can serve another exchange. Bytes that came unasked would be taken for the answer
+    /// to the next request.
+    private func isReusable(_ socket: BufferedSocket) -> Bool {
+        socket.fill()
+        return !hasServerEnded && !socket.hasEnded && !socket.isBroken && !socket.isOutputBroken && socket.input.isEmpty
+    }
+
+    private func attach(_ descriptor: CInt, _ endpoint: Endpoint) throws(SystemError) {
+        let socket = try BufferedSocket(descriptor, loop: attachment.loop)
+        socket.onProgress = { [weak self] in self?.pump() }
+        server = Server(socket: socket, endpoint: endpoint)
+        hasServerEnded = false
+    }
+
+    private func dropServer() {
+        guard let socket = server?.socket else { return }
+        server = nil
+        bytesUp += socket.bytesSent
+        // A reset where something was cut off: nothing that was not judged complete may look complete.
+        socket.close(abortively: socket.pendingOutput > 0 || !machine.isLastExchangeComplete)
+    }
+}
+
+// MARK: - The end
+
+extension HTTPForwarder {
+    /// Sends what is queued and `bytes`, then ends the client's connection so that they arrive.
+    func end(with bytes: [UInt8]) {
+        guard let client else { return fail() }
+        stopWaiting()
+        dropServer()
+        let pending = client.takePendingOutput()
+        recordClosed(bytesDown: client.bytesSent + UInt64(pending.count + bytes.count))
+        guard let descriptor = client.release() else { return fail() }
+        self.client = nil
+        let farewell = Farewell(loop: attachment.loop, descriptor: descriptor, bytes: pending + bytes)
+        phase = .ending(farewell)
+        farewell.start { [weak self] in
+            self?.phase = .closed
+            self?.finishOnce()
+        }
+    }
+
+    private func fail() {
+        let previous = phase
+        phase = .closed
+        stopWaiting()
+        switch previous {
+        case .handedOver(let relay): relay.abort()
+        case .ending(let farewell): farewell.abort()
+        case .exchanging: recordClosed(bytesDown: client?.bytesSent ?? 0)
+        case .closed: break
+        }
+        dropServer()
+        client?.close(abortively: true)
+        client = nil
+        if clientDescriptor >= 0 { Sockets.reset(clientDescriptor) }
+        clientDescriptor = -1
+        finishOnce()
+    }
+
+    private func finishOnce() {
+        let onEnd = onEnd
+        self.onEnd = {}
+        onEnd()
+    }
+
+    private func stopWaiting() {
+        attempt += 1
+        connector?.cancel()
+        connector = nil
+        if let timer { attachment.loop.cancel(timer) }
+        timer = nil
+    }
+
+    private func handOver(toUpstream: [UInt8], toDownstream: [UInt8]) {
+        guard let client, let socket = server?.socket else { return fail() }
+        stopWaiting()
+        let up = socket.takePendingOutput() + toUpstream + client.takeInput()
+        let down = client.takePendingOutput() + toDownstream + socket.takeInput()
+        let sent = (up: bytesUp + socket.bytesSent, down: client.bytesSent)
+        guard let downstream = client.release() else { return fail() }
+        guard let upstream = socket.release() else {
+            Sockets.reset(downstream)
+            return fail()
+        }
+        self.client = nil
+        server = nil
+        let relay = Relay(
+            loop: attachment.loop,
+            downstream: downstream,
+            upstream: upstream,
+            initialToDownstream: down,
+            initialToUpstream: up,
+            idleSeconds: attachment.limits.idleSeconds
+        ) { [weak self] result in
+            guard let self else { return }
+            phase = .closed
+            bytesUp = sent.up + result.bytesUp
+            recordClosed(bytesDown: sent.down + result.bytesDown)
+            finishOnce()
+        }
+        phase = .handedOver(relay)
+        relay.start()
+    }
+
+    private func recordClosed(bytesDown: UInt64) {
+        guard let recorded else { return }
+        self.recorded = nil
+        var event = attachment.connectionEvent(
+            .connectionClosed,
+            layer: .httpHost,
+            verdict: admission?.verdict,
+            name: recorded.name,
+            endpoint: recorded.endpoint
+        )
+        event.layer = nil
+        event.bytesUp = bytesUp + (server?.socket.bytesSent ?? 0)
+        event.bytesDown = bytesDown
+        event.durationMilliseconds = (attachment.loop.now.nanoseconds - startedAt.nanoseconds) / 1_000_000
+        attachment.record(event)
+    }
+}
+
+// MARK: - Deadlines
+
+extension HTTPForwarder {
+    /// A head that has begun must be complete by the deadline; an exchange, or the rest between two, may last as long as
+    /// a tunnel may be silent.
+    private func watchTime() {
+        guard case .exchanging = phase else { return }
+        let isReadingHead = machine.wantsDownstream && admission == nil
+        if timer != nil, isReadingHead, !isTimedAsIdle { return }  // a slow head does not buy itself time
+        if let timer { attachment.loop.cancel(timer) }
+        isTimedAsIdle = !isReadingHead
+        let limits = attachment.limits
+        let milliseconds = isReadingHead ? limits.peekMilliseconds : limits.idleSeconds * 1_000
+        let deadline = attachment.loop.now.advanced(byNanoseconds: milliseconds * 1_000_000)
+        timer = attachment.loop.schedule(at: deadline) { [weak self] in
+            self?.timer = nil
+            self?.fail()
+        }
+    }
+}

@@ -1,0 +1,233 @@
+import EgressCore
+import EgressPolicy
+import NetPrimitives
+import Reactor
+import WireFormat
+
+/// One TCP connection of a sandbox, from accept to its end.
+///
+///     accepted ─▶ [CONNECT head or SOCKS] ─▶ first bytes ─▶ judged ─▶ dialled ─▶ relayed
+///                                       │  │
+///                                       │  └─ HTTP/1 ─▶ HTTPForwarder: every request judged
+///                                       └─ silence ──▶ judged as opaque, dialled; the server may speak,
+///                                                      the client's first bytes are still judged
+///
+/// Until the judgement everything is peeked at, nothing taken: what the server gets is what was judged.
+final class Tunnel: EventSource {
+    /// How the connection came to us.
+    enum Entry {
+        /// Redirected by the kernel, on its way to this destination.
+        case transparent(Endpoint)
+        /// A client of the explicit proxy.
+        case proxy
+    }
+
+    enum Phase {
+        /// The explicit proxy's client has not yet said where to.
+        case proxyHead
+        /// What the client sends first decides.
+        case firstBytes
+        /// A name is being resolved or a server dialled; the client waits.
+        case connecting
+        /// Judged as opaque and connected; the server may speak while the client is silent.
+        case serverFirst(ServerFirstPump)
+        /// Every request is judged on its own.
+        case forwarding(HTTPForwarder)
+        /// Judged and connected.
+        case relaying(Relay)
+        /// Refused; the refusal is on its way to the client.
+        case refusing(Farewell)
+        case closed
+    }
+
+    unowned let attachment: Attachment
+    let acceptedAt: MonotonicTime
+    /// Where the connection goes, as far as it is known.
+    var course: Course
+    /// What it was let in by; `nil` while it is not judged.
+    var judgement: TunnelJudge.Judgement?
+    var phase: Phase
+    /// The client's socket; ours to close until a later phase takes it over, -1 then.
+    var downstream: CInt
+    /// The server's socket when it was dialled before the first bytes came, else -1.
+    var upstream: CInt = -1
+    var firstBytes = FirstBytes()
+    /// What the client sent that was passed on while it could still have become a request line.
+    var passedOn: [UInt8] = []
+    var connector: Connector?
+    /// What the connector tries.
+    var dialled: [Endpoint] = []
+    /// When the client was first waited for to say what this is.
+    var listeningSince: MonotonicTime
+    /// Bytes that the server said before the client did.
+    var bytesPumped: UInt64 = 0
+    /// Whether a CONNECT was answered: what follows is the tunnel.
+    var hasAnsweredProxy = false
+    var hasTriedOtherAddresses = false
+    /// What a client of the explicit proxy speaks.
+    var dialect = ProxyDialect.http
+    private var timer: TimerToken?
+
+    /// Takes ownership of `downstream`, a non-blocking connected socket.
+    init(_ attachment: Attachment, downstream: CInt, entry: Entry) {
+        self.attachment = attachment
+        self.acceptedAt = attachment.loop.now
+        self.listeningSince = acceptedAt
+        self.downstream = downstream
+        switch entry {
+        case .transparent(let destination):
+            self.course = .address(destination)
+            self.phase = .firstBytes
+        case .proxy:
+            self.course = .unknown
+            self.phase = .proxyHead
+        }
+    }
+
+    deinit {
+        precondition(downstream < 0 && upstream < 0, "a tunnel was dropped with open sockets")
+    }
+
+    override func handle(_ readiness: Readiness) {
+        switch phase {
+        case .proxyHead: lookForProxyRequest()
+        case .firstBytes, .serverFirst: lookAtFirstBytes()
+        case .connecting:
+            // Nothing is read while the client waits; but one that has gone need not be waited for.
+            if !readiness.isDisjoint(with: [.hangup, .error]) { abort() }
+        case .forwarding, .relaying, .refusing, .closed: break
+        }
+    }
+}
+
+/// Where a connection goes, as far as it is known.
+enum Course {
+    /// The explicit proxy's client has not said.
+    case unknown
+    /// A CONNECT with a name that is not resolved yet, or to no address.
+    case authority(DomainName, port: UInt16)
+    /// The original destination, or the address that a CONNECT named.
+    case address(Endpoint)
+    /// A CONNECT with a name, and the endpoint that was dialled for it.
+    case name(DomainName, Endpoint)
+
+    /// The address and port, when known.
+    var endpoint: Endpoint? {
+        switch self {
+        case .unknown, .authority: nil
+        case .address(let endpoint), .name(_, let endpoint): endpoint
+        }
+    }
+
+    /// The port, when known.
+    var port: UInt16? {
+        if case .authority(_, let port) = self { port } else { endpoint?.port }
+    }
+
+    /// Puts the endpoint that was dialled in the place of the one that was asked for.
+    mutating func setEndpoint(_ endpoint: Endpoint) {
+        switch self {
+        case .unknown, .authority: break
+        case .address: self = .address(endpoint)
+        case .name(let name, _): self = .name(name, endpoint)
+        }
+    }
+
+    /// Browsers' ports: nothing but TLS and HTTP passes there.
+    var isWebPort: Bool { port == 80 || port == 443 }
+}
+
+// MARK: - Life
+
+extension Tunnel {
+    /// Begins. The attachment holds the tunnel until it is closed.
+    func start() {
+        attachment.add(self)
+        do {
+            try attachment.loop.register(self, descriptor: downstream, interest: .readable, edgeTriggered: true)
+        } catch {
+            abort()
+            return
+        }
+        if case .firstBytes = phase { awaitFirstBytes() } else { awaitProxyRequest() }
+    }
+
+    /// Ends at once, whatever the phase; both peers see a reset.
+    func abort() {
+        let previous = phase
+        phase = .closed
+        disarm()
+        connector?.cancel()
+        connector = nil
+        switch previous {
+        case .relaying(let relay): relay.abort()
+        case .forwarding(let forwarder): forwarder.abort()
+        case .serverFirst(let pump): stop(pump)
+        case .refusing(let farewell): farewell.abort()
+        case .proxyHead, .firstBytes, .connecting, .closed: break
+        }
+        if let descriptor = releaseDownstream() { Sockets.reset(descriptor) }
+        if let descriptor = releaseUpstream() { Sockets.reset(descriptor) }
+        attachment.remove(self)
+    }
+
+    /// Judges again after a policy change: what is no longer allowed ends before this returns.
+    func reconsider() {
+        switch phase {
+        case .relaying, .serverFirst:
+            guard let endpoint = course.endpoint, isStillAllowed(at: endpoint) else { return abort() }
+        case .forwarding(let forwarder):
+            forwarder.reconsider()
+        case .connecting:
+            // While a name is resolved nothing is judged; what comes of it will be, by the policy then in force.
+            guard connector != nil else { return }
+            if !dialled.allSatisfy({ isStillAllowed(at: $0) }) { abort() }
+        case .proxyHead, .firstBytes, .refusing, .closed:
+            break
+        }
+    }
+
+    /// Ends the connection of a server that spoke first, and records it.
+    func stop(_ pump: ServerFirstPump) {
+        pump.stop()
+        recordClosed(bytesUp: 0, bytesDown: pump.delivered, verdict: judgement?.verdict)
+    }
+
+    private func isStillAllowed(at endpoint: Endpoint) -> Bool {
+        guard let judgement else { return false }
+        let verdict = attachment.judge.judgeAgain(
+            name: judgement.name,
+            destination: endpoint,
+            basis: judgement.verdict.basis
+        )
+        return verdict.action == .allow
+    }
+
+    /// The client's socket, registered with no loop; `nil` when a later phase has it.
+    func releaseDownstream() -> CInt? {
+        guard downstream >= 0 else { return nil }
+        attachment.loop.deregister(self)
+        defer { downstream = -1 }
+        return downstream
+    }
+
+    func releaseUpstream() -> CInt? {
+        guard upstream >= 0 else { return nil }
+        defer { upstream = -1 }
+        return upstream
+    }
+
+    func arm(afterMilliseconds milliseconds: UInt64, _ action: @escaping (Tunnel) -> Void) {
+        disarm()
+        let deadline = attachment.loop.now.advanced(byNanoseconds: milliseconds * 1_000_000)
+        timer = attachment.loop.schedule(at: deadline) { [weak self] in
+            self?.timer = nil
+            if let self { action(self) }
+        }
+    }
+
+    func disarm() {
+        if let timer { attachment.loop.cancel(timer) }
+        timer = nil
+    }
+}

@@ -1,0 +1,175 @@
+import CLinux
+import Glibc
+public import NetPrimitives
+import Reactor
+
+/// Why a sandbox is not what it should be. It must not be used.
+public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible {
+    /// A probe's own socket could not be used.
+    case cannotProbe(String)
+    /// A query to a DNS server outside was not answered by our resolver.
+    case resolverSilent(Endpoint)
+    /// A connection or datagram that must be refused was not.
+    case notRefused(Endpoint, TransportProtocol, String)
+    /// The kernel refused and did not tell.
+    case notRecorded(Endpoint, TransportProtocol)
+    /// Another process did the probing; this is its description of what it found.
+    case reported(String)
+
+    /// What was tried and what happened.
+    public var description: String {
+        switch self {
+        case .cannotProbe(let problem):
+            "self-test: \(problem)"
+        case .resolverSilent(let server):
+            "self-test: a DNS query to \(server) was not redirected to the resolver"
+        case .notRefused(let endpoint, let transport, let outcome):
+            "self-test: \(transport) to \(endpoint) was not refused: \(outcome)"
+        case .notRecorded(let endpoint, let transport):
+            "self-test: the kernel did not report that it refused \(transport) to \(endpoint)"
+        case .reported(let description):
+            description
+        }
+    }
+}
+
+/// What a newly made sandbox is tried with: queries that the redirect must catch, and destinations that the policy
+/// leaves closed. Every address is one for documentation or a guard range, and nothing gets past the namespace anyway.
+struct SelfTestProbes: Sendable {
+    /// Tries probes in a sandbox's namespace.
+    typealias Attempt = @Sendable (SelfTestProbes) throws -> Void
+
+    /// Somebody else's DNS servers.
+    let servers: [Endpoint]
+    /// Where nothing may go, over both transports; none for a family in which the policy closes no candidate.
+    let refusals: [Refusal]
+
+    /// Something that the kernel must refuse, and must report.
+    struct Refusal: Hashable {
+        let endpoint: Endpoint
+        let transport: TransportProtocol
+    }
+
+    private static let documentation = [IPAddress("192.0.2.53")!, IPAddress("2001:db8::53")!]
+
+    init(refused isRefused: (IPAddress) -> Bool) {
+        servers = Self.documentation.map { Endpoint($0, 53) }
+        let candidates = [
+            ["192.0.2.1", "198.51.100.1", "169.254.169.254", "10.0.0.1", "240.0.0.1"],
+            ["2001:db8::1", "fd00:ec2::254", "fec0::1", "100::1"],
+        ]
+        let refused = candidates.compactMap { texts in
+            texts.lazy.map { IPAddress($0)! }.first(where: isRefused).map { Endpoint($0, 9) }
+        }
+        refusals = refused.flatMap { endpoint in
+            TransportProtocol.allCases.map { Refusal(endpoint: endpoint, transport: $0) }
+        }
+    }
+
+    /// Tries everything, in the calling thread's namespace; blocks for at most a few seconds.
+    func probe() throws(SelfTestFailure) {
+        for server in servers {
+            try probeResolver(server, SOCK_DGRAM)
+            try probeResolver(server, SOCK_STREAM)
+        }
+        for refusal in refusals { try expect(refusal) }
+    }
+}
+
+// MARK: - For another process
+
+extension SelfTestProbes {
+    /// The refusals, one a line: `6 192.0.2.1:9`. The servers are always the same.
+    var encoded: String {
+        refusals.map { "\($0.transport.rawValue) \($0.endpoint)" }.joined(separator: "\n")
+    }
+
+    /// `nil` when malformed.
+    init?(encoded: String) {
+        servers = Self.documentation.map { Endpoint($0, 53) }
+        var refusals: [Refusal] = []
+        for line in encoded.split(separator: "\n") {
+            let fields = line.split(separator: " ").map(String.init)
+            guard fields.count == 2, let transport = UInt8(fields[0]).flatMap(TransportProtocol.init(rawValue:)),
+                let endpoint = Endpoint(parsing: fields[1], defaultPort: 9)
+            else { return nil }
+            refusals.append(Refusal(endpoint: endpoint, transport: transport))
+        }
+        self.refusals = refusals
+    }
+}
+
+// MARK: - Probing
+
+extension SelfTestProbes {
+    /// A query of class CHAOS: whatever the policy, the resolver answers it by itself.
+    private static let query: [UInt8] =
+        [0x5a, 0x47, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0] + [9] + Array("self-test".utf8) + [0, 0, 16, 0, 3]
+
+    private func probeResolver(_ server: Endpoint, _ type: __socket_type) throws(SelfTestFailure) {
+        let probe = try ProbeSocket(server.address.family, type)
+        let isStream = type == SOCK_STREAM
+        let length: [UInt8] = isStream ? [0, UInt8(Self.query.count)] : []
+        guard probe.connect(to: server) == 0, probe.send(length + Self.query) == 0 else {
+            throw .resolverSilent(server)
+        }
+        let reply = probe.receive(atLeast: isStream ? 14 : 12)
+        guard reply.dropFirst(isStream ? 2 : 0).starts(with: Self.query.prefix(2)) else {
+            throw .resolverSilent(server)
+        }
+    }
+
+    private func expect(_ refusal: Refusal) throws(SelfTestFailure) {
+        let (endpoint, transport) = (refusal.endpoint, refusal.transport)
+        let probe = try ProbeSocket(endpoint.address.family, transport == .tcp ? SOCK_STREAM : SOCK_DGRAM)
+        var outcome = probe.connect(to: endpoint)
+        if outcome == 0, transport == .udp { outcome = probe.send([0]) }
+        let expected = transport == .tcp ? [ECONNREFUSED] : [EPERM]
+        guard expected.contains(outcome) else {
+            throw .notRefused(
+                endpoint,
+                transport,
+                outcome == 0 ? "it went through" : String(cString: strerror(outcome))
+            )
+        }
+    }
+}
+
+/// A blocking socket whose calls give up after two seconds.
+private struct ProbeSocket: ~Copyable {
+    private let descriptor: CInt
+    private static let patienceSeconds = 2
+
+    init(_ family: IPAddress.Family, _ type: __socket_type) throws(SelfTestFailure) {
+        descriptor = socket(family == .v4 ? AF_INET : AF_INET6, CInt(type.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { throw .cannotProbe("cannot open a socket: " + String(cString: strerror(errno))) }
+        var patience = timeval(tv_sec: Self.patienceSeconds, tv_usec: 0)
+        let size = socklen_t(MemoryLayout<timeval>.size)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, size)
+        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, size)
+    }
+
+    deinit { close(descriptor) }
+
+    /// 0, or the error number.
+    func connect(to endpoint: Endpoint) -> CInt {
+        Sockets.connect(descriptor, to: endpoint)
+    }
+
+    /// 0, or the error number.
+    func send(_ bytes: [UInt8]) -> CInt {
+        Glibc.send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL)) == bytes.count ? 0 : errno
+    }
+
+    /// What came before patience ended; fewer bytes when the other side ended.
+    func receive(atLeast count: Int) -> [UInt8] {
+        var received: [UInt8] = []
+        while received.count < count {
+            var chunk = [UInt8](repeating: 0, count: 512)
+            let length = recv(descriptor, &chunk, chunk.count, 0)
+            guard length > 0 else { break }
+            received += chunk.prefix(length)
+        }
+        return received
+    }
+}

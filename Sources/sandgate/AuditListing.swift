@@ -1,0 +1,112 @@
+import Audit
+import Glibc
+
+/// The records of one or many files that a query wants, in order of time.
+struct AuditListing {
+    /// Where records are read from.
+    enum Source {
+        case file(String)
+        case directory(String)
+
+        /// The files there are now, by name.
+        func paths() throws(SetupError) -> [String] {
+            switch self {
+            case .file(let path): return [path]
+            case .directory(let path):
+                guard let handle = opendir(path) else {
+                    throw SetupError("cannot read directory \(path): \(String(cString: strerror(errno)))")
+                }
+                defer { closedir(handle) }
+                var names: [String] = []
+                while let entry = readdir(handle) {
+                    let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+                    }
+                    if name.hasSuffix(".jsonl"), !name.hasPrefix(".") { names.append("\(path)/\(name)") }
+                }
+                return names.sorted()
+            }
+        }
+
+        /// The directories where something changes when a record is written.
+        var directories: Set<String> {
+            switch self {
+            case .directory(let path): return [path]
+            case .file(let path):
+                guard let slash = path.lastIndex(of: "/") else { return ["."] }
+                return [slash == path.startIndex ? "/" : String(path[..<slash])]
+            }
+        }
+    }
+
+    /// A file and the record of it that was read and not yet shown.
+    private struct Input {
+        let reader: AuditReader
+        var pending: (line: AuditReader.Line, record: AuditLine)?
+    }
+
+    private let source: Source
+    private let query: AuditQuery
+    private let isJSON: Bool
+    private let colour = StandardOutput.hasColour
+    private var output = StandardOutput()
+    private var inputs: [Input] = []
+
+    init(source: Source, query: AuditQuery, isJSON: Bool) throws {
+        self.source = source
+        self.query = query
+        self.isJSON = isJSON
+        for path in try source.paths() { inputs.append(Input(reader: try AuditReader(path: path))) }
+    }
+
+    /// Shows every record there is, the oldest first.
+    mutating func showAll() throws {
+        for index in inputs.indices { try advance(index) }
+        while let index = oldest() {
+            if let (line, record) = inputs[index].pending, query.matches(record) {
+                if isJSON { try output.line(line.bytes) } else { try output.line(record.text(colour: colour)) }
+            }
+            try advance(index)
+        }
+        try output.flush()
+    }
+
+    /// Goes on with what is written from now on, forever.
+    mutating func follow() throws -> Never {
+        let watch = DirectoryWatch(directories: source.directories)
+        while true {
+            try showAll()
+            watch.wait()
+            try showAll()
+            for input in inputs { try input.reader.reopenIfReplaced() }
+            let known = Set(inputs.map(\.reader.path))
+            for path in try source.paths() where !known.contains(path) {
+                inputs.append(Input(reader: try AuditReader(path: path)))
+            }
+        }
+    }
+
+    private func oldest() -> Int? {
+        var oldest: (index: Int, record: AuditLine)?
+        for (index, input) in inputs.enumerated() {
+            guard let record = input.pending?.record else { continue }
+            if let found = oldest, found.record.time <= record.time { continue }
+            oldest = (index, record)
+        }
+        return oldest?.index
+    }
+
+    /// Reads the next record of a file. Lines that are none are told of and passed over: a crash leaves them, and
+    /// `--verify` is what judges them.
+    private mutating func advance(_ index: Int) throws(AuditError) {
+        let reader = inputs[index].reader
+        inputs[index].pending = nil
+        while let line = try reader.next() {
+            if let record = try? AuditLine(parsing: line.bytes) {
+                inputs[index].pending = (line, record)
+                return
+            }
+            Console.error("\(reader.path):\(line.number): not an audit record")
+        }
+    }
+}

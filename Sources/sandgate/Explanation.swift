@@ -1,0 +1,148 @@
+import Audit
+import EgressPolicy
+import NetPrimitives
+
+/// A verdict with all that a person or script wants to know of it.
+struct Explanation {
+    private let verdict: Verdict
+    private let query: QueryVerdict?
+    private let host: String?
+    private let address: IPAddress?
+    private let port: UInt16
+    private let transport: TransportProtocol
+    private let skipsAddressRules: Bool
+
+    /// Judges a destination now. `host` may be an address, as in a URL; a host that is neither is denied as it is on
+    /// the wire.
+    init(
+        of policy: CompiledPolicy,
+        host: String?,
+        address: IPAddress?,
+        port: UInt16,
+        transport: TransportProtocol
+    ) {
+        let now = WallTime.current
+        let literal = host.flatMap { IPAddress($0) }
+        let name = literal == nil ? host.flatMap { try? DomainName($0) } : nil
+        self.host = name?.description ?? (literal == nil ? host : nil)
+        self.address = address ?? literal
+        self.port = port
+        self.transport = transport
+        if self.host != nil, name == nil {
+            verdict = Verdict(.deny, .malformedName)
+            query = nil
+            skipsAddressRules = false
+            return
+        }
+        let flow = Flow(name: name, address: self.address, port: port, transport: transport)
+        verdict = policy.decide(flow, at: now)
+        query = name.map { policy.decideQuery($0, at: now) }
+        skipsAddressRules =
+            self.address == nil
+            && (policy.always.deny + policy.always.allow + policy.policy.rules).contains {
+                if case .addresses = $0.target { true } else { false }
+            }
+    }
+
+    /// The lines for a person; the first is the verdict alone.
+    var lines: [String] {
+        var lines = [verdict.action.rawValue]
+        lines.append("rule: \(verdict.rule?.place ?? "none")")
+        lines.append("reason: \(verdict.reason.rawValue) (\(reasonText))")
+        lines.append("flow: \(destination)")
+        if let query { lines.append("dns: \(text(of: query))") }
+        lines += notes.map { "note: \($0)" }
+        return lines
+    }
+
+    private var reasonText: String {
+        switch (verdict.reason, verdict.action) {
+        case (.rule, .allow) where !verdict.isReportOnly: "allowed by a rule"
+        case (.default, .allow) where !verdict.isReportOnly: "no rule matches; the policy's defaultAction is allow"
+        case (.default, _): "no rule matches; the policy's defaultAction is deny"
+        default: verdict.reason.phrase
+        }
+    }
+
+    private var destination: String {
+        let name = host.map { $0.unicodeScalars.map { $0.escaped(asASCII: true) }.joined() }
+        let place = address.map { $0.family == .v6 ? "[\($0)]" : "\($0)" }
+        let target = name.map { name in place.map { "\(name) at \($0)" } ?? name } ?? place ?? ""
+        return "\(target):\(port)/\(transport)"
+    }
+
+    private func text(of query: QueryVerdict) -> String {
+        switch query {
+        case .allow: "answered"
+        case .deny: "refused (NXDOMAIN)"
+        case .noData: "answered without records, for the sake of names below it"
+        }
+    }
+
+    private var notes: [String] {
+        var notes: [String] = []
+        if verdict.isReportOnly { notes.append("the policy is in report mode: enforced, it would be denied") }
+        if verdict.action == .allow, verdict.basis == .name, !verdict.isReportOnly {
+            notes.append("only to an address that was resolved for the name through the sandbox's resolver")
+        }
+        if skipsAddressRules { notes.append("rules about addresses were not judged; give --ip") }
+        if verdict.action == .deny || verdict.isReportOnly, let advice = verdict.reason.advice { notes.append(advice) }
+        return notes
+    }
+
+    /// The explanation for a script.
+    var document: Document {
+        let answer: String? =
+            switch query {
+            case .allow?: "allow"
+            case .deny?: "deny"
+            case .noData?: "noData"
+            case nil: nil
+            }
+        return Document(
+            verdict: verdict.action.rawValue,
+            report: verdict.isReportOnly ? true : nil,
+            reason: verdict.reason.rawValue,
+            rule: verdict.rule.map { Document.Rule($0) },
+            host: host,
+            ip: address?.description,
+            port: port,
+            protocol: transport.description,
+            dns: answer,
+            notes: notes
+        )
+    }
+
+    /// The members that `--json` prints, named as in audit records; what there is none of is absent.
+    struct Document: Encodable {
+        struct Rule: Encodable {
+            let index: Int
+            let action: String
+            let target: String
+            let source: String?
+
+            init(_ rule: RuleReference) {
+                index = rule.index
+                action = rule.action.rawValue
+                target = rule.target.description
+                source =
+                    switch rule.source {
+                    case .policy: nil
+                    case .denyAlways: "deny.always"
+                    case .allowAlways: "allow.always"
+                    }
+            }
+        }
+
+        let verdict: String
+        let report: Bool?
+        let reason: String
+        let rule: Rule?
+        let host: String?
+        let ip: String?
+        let port: UInt16
+        let `protocol`: String
+        let dns: String?
+        let notes: [String]
+    }
+}

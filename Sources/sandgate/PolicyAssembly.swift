@@ -1,0 +1,58 @@
+import EgressPolicy
+import Glibc
+import NetPrimitives
+import PolicyDocument
+import Presets
+
+/// Puts the policy of a run together: `--deny`, then `--allow`, then the file's rules, then the presets' and what was
+/// detected. So the file can take back what a preset allows, and no preset what the file denies.
+struct PolicyAssembly {
+    let file: String?
+    let presets: [String]
+    /// What `--detect` found; `nil` without it.
+    let detected: [Rule]?
+    let allow: [String]
+    let deny: [String]
+    let isReport: Bool
+
+    func assemble() throws -> Policy {
+        var policy = try file.map(PolicyFile.load)?.policy ?? Policy()
+        let denied = try deny.map { try Self.rule(.deny, $0, option: "--deny") }
+        let allowed = try allow.map { try Self.rule(.allow, $0, option: "--allow") }
+        let preset = try presets.flatMap { try Self.rules(ofPreset: $0) }
+        if policy.defaultAction == .allow, !presets.isEmpty || detected != nil {
+            let option = presets.isEmpty ? "--detect" : "--preset"
+            throw SetupError("\(option) has no effect: the policy's defaultAction is allow")
+        }
+        policy.rules = denied + allowed + policy.rules + preset + (detected ?? [])
+        if isReport { policy.mode = .report }
+        return policy
+    }
+
+    private static func rules(ofPreset name: String) throws -> [Rule] {
+        let preset = try Preset.find(name)
+        return try PolicyDocument.load(bytes: preset.document, format: .yaml, file: "\(name).yaml", now: .current)
+            .policy.rules
+    }
+
+    /// `TARGET`, `TARGET:PORT` or `[IPv6]:PORT`.
+    private static func rule(_ action: RuleAction, _ text: String, option: String) throws -> Rule {
+        let (target, ports) = try split(text, option: option)
+        do {
+            return Rule(action, try Target(parsing: target), ports: ports)
+        } catch {
+            throw SetupError("\(option) \(text): \(error)")
+        }
+    }
+
+    private static func split(_ text: String, option: String) throws -> (String, [PortRange]) {
+        let colons = text.utf8.count { $0 == UInt8(ascii: ":") }
+        guard let colon = text.lastIndex(of: ":"), colons == 1 || text.hasPrefix("[") else { return (text, []) }
+        var host = text[..<colon]
+        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+        guard let ports = PortRange(parsing: String(text[text.index(after: colon)...])) else {
+            throw SetupError("\(option) \(text): expected a port or a range such as 8000-8100 after the colon")
+        }
+        return (String(host), [ports])
+    }
+}

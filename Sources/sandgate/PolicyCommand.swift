@@ -1,0 +1,21 @@
+import ArgumentParser
+
+/// `sandgate policy`: work with policy files, without a sandbox.
+struct PolicyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "policy",
+        abstract: "Validate policies and ask what they decide.",
+        discussion: """
+            EXAMPLES:
+              sandgate policy check policy.yaml
+              sandgate policy explain policy.yaml --host api.github.com
+              sandgate policy test policy.yaml
+              sandgate policy presets github
+              sandgate policy detect pip npm
+            """,
+        subcommands: [
+            PolicyCheckCommand.self, PolicyExplainCommand.self, PolicyTestCommand.self, PolicyPresetsCommand.self,
+            PolicyDetectCommand.self,
+        ]
+    )
+}

@@ -1,0 +1,55 @@
+import Glibc
+import NetPrimitives
+import PolicyDocument
+
+/// Reads policy files.
+enum PolicyFile {
+    /// More than any policy needs; see `PolicyDocument`'s own limit.
+    private static let maximumBytes = 8 * 1024 * 1024
+
+    /// Reads and validates the file at `path`; `-` is standard input. Warnings go to standard error.
+    static func load(_ path: String) throws -> PolicyDocument {
+        let document: PolicyDocument
+        let name = path == "-" ? "<stdin>" : path
+        do {
+            document = try PolicyDocument.load(
+                bytes: try read(path),
+                format: .automatic,
+                file: name,
+                now: .current
+            )
+        } catch let error as DocumentError {
+            throw SetupError(error.problems.map(\.description).joined(separator: "\n"))
+        }
+        for warning in document.warnings { Console.error("warning: \(warning)") }
+        return document
+    }
+
+    /// The file's bytes.
+    static func read(_ path: String) throws(SetupError) -> [UInt8] {
+        let descriptor = path == "-" ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw SetupError("cannot read \(path): \(String(cString: strerror(errno)))") }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 * 1024)
+        while true {
+            let count = Glibc.read(descriptor, &chunk, chunk.count)
+            if count == 0 { return bytes }
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw SetupError("cannot read \(path): \(String(cString: strerror(errno)))")
+            }
+            bytes += chunk.prefix(count)
+            guard bytes.count <= maximumBytes else { throw SetupError("cannot read \(path): larger than 8 MiB") }
+        }
+    }
+}
+
+extension WallTime {
+    /// CLOCK_REALTIME.
+    static var current: WallTime {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return WallTime(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
+    }
+}

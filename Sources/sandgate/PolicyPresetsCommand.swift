@@ -1,0 +1,46 @@
+import ArgumentParser
+import Presets
+
+/// `sandgate policy presets`: the policies that come with the program.
+struct PolicyPresetsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "presets",
+        abstract: "List the policies that come with sandgate, or print one.",
+        discussion: """
+            Use them with `sandgate run --preset NAME`, or print one, and make it your own. Every line has a comment \
+            that says why it is there.
+
+            EXAMPLES:
+              sandgate policy presets
+              sandgate policy presets github > policy.yaml
+              sandgate run --preset claude-code --preset github -- claude
+            """
+    )
+
+    @Argument(help: ArgumentHelp("Print this one, in YAML.", valueName: "name"))
+    var name: String?
+
+    func run() throws {
+        var output = StandardOutput()
+        if let name {
+            try output.line(try Preset.find(name).document.dropLast())
+        } else {
+            let width = Preset.all.map(\.name.count).max() ?? 0
+            for preset in Preset.all {
+                let padding = String(repeating: " ", count: width - preset.name.count)
+                try output.line("\(preset.name)\(padding)  \(preset.summary)")
+            }
+        }
+        try output.flush()
+    }
+}
+
+extension Preset {
+    /// The preset of that name; throws what names there are.
+    static func find(_ name: String) throws(SetupError) -> Preset {
+        guard let preset = Preset(named: name) else {
+            throw SetupError("no preset \"\(name)\": there are \(Preset.all.map(\.name).joined(separator: ", "))")
+        }
+        return preset
+    }
+}

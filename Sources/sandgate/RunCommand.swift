@@ -1,0 +1,183 @@
+import ArgumentParser
+import EgressPolicy
+import Glibc
+import HostDetection
+import Logging
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+import UpstreamDNS
+
+/// `sandgate run`: one command in a fresh network namespace under a policy.
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run one command that can reach only what its policy allows.",
+        usage:
+            "sandgate run [--policy FILE] [--preset NAME]… [--detect] [--allow TARGET]… [--deny TARGET]… [OPTIONS] -- COMMAND [ARG…]",
+        discussion: """
+            The command gets a network namespace of its own. Its DNS, its connections and its packets are judged by \
+            the policy; what no rule allows is refused at once. Without --policy, --preset and --allow, everything is refused. \
+            Needs no root where the system lets ordinary users make user namespaces. The command then \
+            has no capability, and your start-up files (.bashrc, .ssh …) are read-only for it.
+
+            The exit status is the command's, 128+N if signal N ended it, 125 if the sandbox could not be set up: \
+            then the command was never started.
+
+            EXAMPLES:
+              sandgate run --allow '*.github.com' -- git clone https://github.com/owner/project
+              sandgate run --policy policy.yaml --audit audit.jsonl -- ./agent
+              sandgate run --preset claude-code --preset github -- claude
+              sandgate run --detect -- pip install requests             # from the index that pip is configured for
+              sandgate run --report --policy policy.yaml -- make test    # what would be refused?
+              sandgate run -- python3 untrusted.py                      # no network at all
+            """
+    )
+
+    @Option(help: ArgumentHelp("The policy: a networkPolicy in YAML or JSON.", valueName: "file"))
+    var policy: String?
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Add the rules of a policy that comes with sandgate, behind the file's; sandgate policy presets lists them.",
+            valueName: "name"
+        )
+    )
+    var preset: [String] = []
+
+    @Flag(
+        help: ArgumentHelp(
+            "Allow the hosts that the command's own configuration names: \(Tool.allNames). What lies in the working "
+                + "directory does not count; URLs on the command line do."
+        )
+    )
+    var detect = false
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Allow a name, wildcard, address or CIDR, with an optional :PORT. Stands before the file's rules.",
+            valueName: "target"
+        )
+    )
+    var allow: [String] = []
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp("Deny a target. Stands before every --allow.", valueName: "target")
+    )
+    var deny: [String] = []
+
+    @Flag(help: "Let everything but guard ranges pass, and record what would have been denied.")
+    var report = false
+
+    @Flag(help: "Like --report: run once, then read which policy lines the command needs.")
+    var learn = false
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Ask this DNS server, in the order given (default: those of /etc/resolv.conf).",
+            valueName: "ip[:port]"
+        )
+    )
+    var upstreamDNS: [String] = []
+
+    @Flag(name: .customLong("proxy-env"), help: "Also announce an HTTP proxy to the command (HTTP_PROXY, HTTPS_PROXY).")
+    var proxyEnvironment = false
+
+    @Flag(
+        name: .customLong("socks-env"),
+        help: "Also announce a SOCKS5 proxy (ALL_PROXY); some programs need a module of their own to use one."
+    )
+    var socksEnvironment = false
+
+    @Option(
+        help: ArgumentHelp("Append every decision to this file, one JSON object a line.", valueName: "file")
+    )
+    var audit: String?
+
+    @Flag(name: .shortAndLong, help: "Print neither refusals nor the table at the end.")
+    var quiet = false
+
+    @Option(
+        help: ArgumentHelp("Say what Sandgate itself does, on standard error: debug, warning, …", valueName: "level"),
+        transform: Diagnostics.level
+    )
+    var logLevel: Logger.Level = .warning
+
+    @Flag(help: "Use none of root's privileges, as is done for ordinary users.")
+    var rootless = false
+
+    @Argument(parsing: .postTerminator, help: "The command and its arguments.")
+    var command: [String] = []
+
+    func validate() throws {
+        if command.isEmpty {
+            throw ValidationError(
+                "missing command: write it after --, as in: sandgate run --allow example.com -- curl …"
+            )
+        }
+    }
+
+    func run() throws {
+        Diagnostics.start(level: logLevel)
+        let plan = try RunPlan(
+            policy: policyAssembly().assemble(),
+            upstreamServers: upstreamServers(),
+            announcedProxies: announcedProxies,
+            auditPath: audit,
+            policyPath: policy,
+            isQuiet: quiet,
+            isRootless: rootless || geteuid() != 0,
+            command: command
+        )
+        let status = try SandboxedRun(plan).run()
+        throw ExitCode(status)
+    }
+
+    private var announcedProxies: ProxyAnnouncement {
+        var announced: ProxyAnnouncement = []
+        if proxyEnvironment { announced.insert(.http) }
+        if socksEnvironment { announced.insert(.socks) }
+        return announced
+    }
+
+    private func policyAssembly() throws -> PolicyAssembly {
+        PolicyAssembly(
+            file: policy,
+            presets: preset,
+            detected: detect ? try CommandDetection(command: command).rules(isQuiet: quiet) : nil,
+            allow: allow,
+            deny: deny,
+            isReport: report || learn
+        )
+    }
+
+    private func upstreamServers() throws -> [Endpoint] {
+        guard upstreamDNS.isEmpty else {
+            return try upstreamDNS.map { text in
+                guard let endpoint = Endpoint(parsing: text, defaultPort: 53) else {
+                    throw SetupError("--upstream-dns \(text): expected IP, IP:PORT or [IPv6]:PORT")
+                }
+                return endpoint
+            }
+        }
+        let servers = UpstreamResolver.systemServers()
+        guard !servers.isEmpty else {
+            throw SetupError("no DNS server to ask: /etc/resolv.conf names none; give one with --upstream-dns")
+        }
+        return servers
+    }
+}
+
+/// Why a command was not started: one clause for a person.
+struct SetupError: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) {
+        self.description = description
+    }
+}

@@ -1,0 +1,44 @@
+import Glibc
+
+/// Which proxies the command is told of. Both are one port; it tells by the first byte what a client speaks.
+struct ProxyAnnouncement: OptionSet {
+    let rawValue: UInt8
+
+    /// `HTTP_PROXY` and `HTTPS_PROXY`.
+    static let http = ProxyAnnouncement(rawValue: 1)
+    /// `ALL_PROXY` as SOCKS5, names resolved by the proxy.
+    static let socks = ProxyAnnouncement(rawValue: 2)
+}
+
+/// The command's environment: ours, without the node's proxies, which it could not reach, and with the sandbox's own
+/// if that is announced.
+enum RunEnvironment {
+    private static let proxyVariables = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"]
+
+    static func make(announcing proxies: ProxyAnnouncement, at port: UInt16) -> [String] {
+        let names = Set(proxyVariables + proxyVariables.map { $0.lowercased() })
+        var variables = current().filter { !names.contains(String($0.prefix { $0 != "=" })) }
+        if proxies.contains(.http) {
+            variables +=
+                both("HTTP_PROXY", "http://127.0.0.1:\(port)") + both("HTTPS_PROXY", "http://127.0.0.1:\(port)")
+        }
+        if proxies.contains(.socks) { variables += both("ALL_PROXY", "socks5h://127.0.0.1:\(port)") }
+        if !proxies.isEmpty { variables += both("NO_PROXY", "localhost,127.0.0.1,::1") }
+        return variables
+    }
+
+    /// Some programs read only the upper-case name, some only the other.
+    private static func both(_ name: String, _ value: String) -> [String] {
+        ["\(name)=\(value)", "\(name.lowercased())=\(value)"]
+    }
+
+    private static func current() -> [String] {
+        var variables: [String] = []
+        var pointer = environ
+        while let variable = pointer.pointee {
+            variables.append(String(cString: variable))
+            pointer += 1
+        }
+        return variables
+    }
+}

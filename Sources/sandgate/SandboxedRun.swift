@@ -1,0 +1,178 @@
+import Audit
+import Confinement
+import EgressCore
+import EgressPolicy
+import Glibc
+import Logging
+import Namespaces
+import NetPrimitives
+import Reactor
+import Sandboxes
+import UpstreamDNS
+
+/// What a run is to do, all of it validated.
+struct RunPlan {
+    let policy: Policy
+    let upstreamServers: [Endpoint]
+    let announcedProxies: ProxyAnnouncement
+    let auditPath: String?
+    /// Where the policy came from, if from a file.
+    let policyPath: String?
+    let isQuiet: Bool
+    /// Whether to do without privilege.
+    let isRootless: Bool
+    let command: [String]
+}
+
+/// One command under enforcement, from set-up to its exit status.
+///
+///     namespace ─▶ door closed, sockets, redirects ─▶ command made, held ─▶ self-test ─▶ released ─▶ … ─▶ ended
+///                                                                              └─ failed: never started
+final class SandboxedRun {
+    private static let forwardedSignals = [
+        SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP, SIGCONT,
+    ]
+    /// Signals that a terminal sends to those who use it from the background; being told a refusal is no reason to stop.
+    private static let ignoredSignals = [SIGTTIN, SIGTTOU]
+
+    private let log = Logger(label: "sandgate")
+    private let plan: RunPlan
+    private let loop: EventLoop
+    private let journal: RunJournal
+    private var sandbox: Sandbox?
+    private var process: ConfinedProcess?
+    private var isReleased = false
+    /// The limit of open files that we were started with, which the command gets.
+    private var descriptorLimit: CInt?
+    /// What the command, whose user is ours, may not write. As root it may: it could do worse.
+    private let startupFiles: StartupFiles?
+    private var failure: (any Error)?
+    private var status: ExitStatus?
+
+    init(_ plan: RunPlan) throws {
+        self.plan = plan
+        self.loop = try EventLoop()
+        self.startupFiles = plan.isRootless ? StartupFiles() : nil
+        self.journal = try RunJournal(auditPath: plan.auditPath, isQuiet: plan.isQuiet)
+    }
+
+    /// Runs the command to its end; returns the exit status for ours.
+    func run() throws -> CInt {
+        if !plan.isRootless { try Privileges.requireAll() }
+        try Supervisor.protect()
+        let signals = try SignalSource(loop: loop, signals: Self.forwardedSignals + Self.ignoredSignals) {
+            [weak self] in self?.forward($0)
+        }
+
+        descriptorLimit = DescriptorLimit.raise()
+
+        let network = try RunNetwork.make(isRootless: plan.isRootless)
+        log.debug("network made", metadata: ["rootless": "\(plan.isRootless)"])
+        let policy = CompiledPolicy(plan.policy, nodeAddresses: try nodeAddresses())
+        let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
+        let sandbox = try Sandbox(
+            id: "run-\(getpid())",
+            loop: loop,
+            access: network.access,
+            policy: policy,
+            upstream: upstream,
+            record: journal.record
+        )
+        self.sandbox = sandbox
+        log.debug(
+            "door closed, listeners open",
+            metadata: ["rules": "\(plan.policy.rules.count)", "upstreams": "\(plan.upstreamServers)"]
+        )
+        let process = try ConfinedCommand.spawn(configuration(in: network))
+        self.process = process
+        log.debug("command held", metadata: ["init": "\(process.initProcess)"])
+        let watcher = try ProcessWatcher(loop: loop, process: process) { [weak self] in self?.ended($0) }
+
+        sandbox.selfTest { [weak self] failure in self?.selfTestEnded(failure) }
+        journal.flushRegularly(on: loop)
+        try loop.run()
+
+        sandbox.stop()
+        setAsideStartupFiles()
+        journal.finish()
+        watcher.stop()
+        signals.stop()
+        withExtendedLifetime((network, upstream)) {}
+        if let failure { throw failure }
+        guard let status else { throw SetupError("the command's exit status is unknown") }
+        return status.code
+    }
+
+    private func setAsideStartupFiles() {
+        for (path, newPath) in startupFiles?.setAside() ?? [] {
+            Console.error("the command left \(path), which programs outside run or obey: it is now \(newPath)")
+        }
+    }
+
+    private static func absolutePath(_ path: String) -> String? {
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    private func configuration(in network: RunNetwork) -> ConfinedCommand.Configuration {
+        var configuration = ConfinedCommand.Configuration(
+            arguments: plan.command,
+            environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.explicitProxyPort),
+            networkNamespace: network.namespace.descriptor,
+            resolvConf: Array(
+                "# sandgate: every query is answered by its resolver\nnameserver 127.0.0.1\noptions edns0\n".utf8
+            )
+        )
+        configuration.userNamespace = network.userNamespace?.descriptor
+        configuration.descriptorLimit = descriptorLimit
+        // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
+        configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath].compactMap {
+            $0.flatMap(Self.absolutePath)
+        }
+        configuration.readOnlyPaths += startupFiles?.existing ?? []
+        return configuration
+    }
+}
+
+// MARK: - Events
+
+extension SandboxedRun {
+    private func selfTestEnded(_ problem: SelfTestFailure?) {
+        if let problem {
+            failure = problem
+            process?.kill()
+            return
+        }
+        sandbox?.record(.sandboxAttached)
+        do {
+            try process?.release()
+            isReleased = true
+            log.debug("self-test passed, command started")
+        } catch {
+            failure = error
+            process?.kill()
+        }
+    }
+
+    private func ended(_ status: ExitStatus) {
+        self.status = status
+        log.debug("command ended", metadata: ["status": "\(status)"])
+        // What the kernel refused last is still on its way to us.
+        _ = loop.schedule(at: loop.now.advanced(byNanoseconds: 60_000_000)) { [weak self] in
+            guard let self else { return }
+            if isReleased { sandbox?.record(.sandboxDetached) }
+            loop.stop()
+        }
+    }
+
+    private func forward(_ number: CInt) {
+        guard Self.forwardedSignals.contains(number) else { return }
+        if isReleased {
+            process?.signal(number)
+        } else {
+            failure = SetupError("ended by signal \(number) before the command was started")
+            process?.kill()
+        }
+    }
+}

@@ -1,0 +1,214 @@
+import EgressCore
+import EgressPolicy
+import Foundation
+import NetPrimitives
+import Nftables
+import Testing
+import WireFormat
+
+@testable import Datapath
+
+@Suite(.serialized) struct DNSResolverTests {
+    private func stage(_ targets: String..., limits: DNSResolver.Limits = .init()) throws -> ResolverStage {
+        try ResolverStage(Policy(rules: try targets.map { Rule(.allow, try Target(parsing: $0)) }), limits: limits)
+    }
+
+    @Test func releasesAnAnswerOnlyWhenItIsPinned() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7", "2001:db8:1::7")
+        let (answers, sets) = try stage.run {
+            let four = try DNSProgram.ask("api.example")
+            let pinned4 = try list("pinned4")
+            let six = try DNSProgram.ask("api.example", .aaaa, of: DNSProgram.someServer6)
+            return ([four, six], [pinned4, try list("pinned6")])
+        }
+        #expect(answers.map { $0.answers.first?.address } == [IPAddress("198.51.100.7"), IPAddress("2001:db8:1::7")])
+        #expect(sets[0].contains("198.51.100.7"))
+        #expect(sets[1].contains("2001:db8:1::7"))
+        #expect(stage.server.asked == ["api.example A", "api.example AAAA"])
+        #expect(stage.records == ["dns.allowed api.example rule", "dns.allowed api.example rule"])
+    }
+
+    // D1
+    @Test func neverAsksForADeniedName() throws {
+        let stage = try stage("api.example")
+        let answer = try stage.run { try DNSProgram.ask("secret.other.example", .txt) }
+        #expect(answer.code == .nameError)
+        #expect(stage.server.asked.isEmpty)
+        #expect(stage.records == ["dns.denied secret.other.example default"])
+    }
+
+    @Test func answersFromTheCacheAndPinsAgain() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let (answers, sets) = try stage.run {
+            let first = try DNSProgram.ask("api.example")
+            try shell("nft list ruleset > /dev/null; sleep 1.1")
+            let aged = try list("pinned4")
+            return ([first, try DNSProgram.ask("api.example")], [aged, try list("pinned4")])
+        }
+        #expect(answers.map(\.answers.count) == [1, 1])
+        #expect(answers[1].answers[0].ttl < 300)
+        #expect(stage.server.asked.count == 1)
+        // 300 seconds and the grace of an hour, anew.
+        #expect(!sets[0].contains("expires 1h4m59"))
+        #expect(sets[1].contains("expires 1h4m59") || sets[1].contains("expires 1h5m"))
+    }
+
+    @Test func asksOnceForWhatIsAskedAtOnce() throws {
+        let stage = try stage("api.example")
+        var held: [() -> Void] = []
+        stage.server.answerAddresses("198.51.100.7")
+        let answer = stage.server.answer
+        stage.server.answer = { query in
+            // The second program has asked by now.
+            held.append {}
+            usleep(200_000)
+            return answer(query)
+        }
+        let codes = try stage.run {
+            let one = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+            let two = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+            try one.send(DNSProgram.query("api.example", id: 1))
+            try two.send(DNSProgram.query("API.example", id: 2))
+            return [try one.receive(upTo: 512)[1], try two.receive(upTo: 512)[1]]
+        }
+        #expect(codes == [1, 2])
+        #expect(stage.server.asked.count == 1)
+        #expect(held.count == 1)
+    }
+
+    // N4
+    @Test func releasesNoGuardedAddress() throws {
+        let stage = try stage("*.example")
+        stage.server.answerAddresses("10.0.0.1", "169.254.169.254", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1")
+        let answers = try stage.run { [try DNSProgram.ask("a.example"), try DNSProgram.ask("a.example", .aaaa)] }
+        #expect(answers.map(\.code) == [.nameError, .nameError])
+        #expect(answers.allSatisfy { $0.answers.isEmpty })
+        #expect(stage.records == Array(repeating: "dns.denied a.example guard-range", count: 2))
+
+        stage.server.answerAddresses("10.0.0.1", "198.51.100.7")
+        let mixed = try stage.run { try DNSProgram.ask("b.example") }
+        #expect(mixed.answers.map(\.address) == [IPAddress("198.51.100.7")])
+    }
+
+    @Test func failsWhenTheKernelDoesNotPin() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        try stage.table.delete()
+        let answer = try stage.run { try DNSProgram.ask("api.example", of: Endpoint(IPAddress("127.0.0.1")!, 64_053)) }
+        #expect(answer.code == .serverFailure)
+        #expect(answer.answers.isEmpty)
+        #expect(stage.records == ["dns.denied api.example upstream-failed"])
+    }
+
+    @Test func failsWhenNoServerAnswers() throws {
+        let stage = try stage("api.example")
+        #expect(try stage.run { try DNSProgram.ask("api.example") }.code == .serverFailure)
+        #expect(stage.records == ["dns.denied api.example upstream-failed"])
+    }
+
+    // N9
+    @Test func judgesAgainWhatArrivesAfterThePolicyChanged() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let answer = stage.server.answer
+        stage.server.answer = { [attachment = stage.attachment] query in
+            #expect(throws: Never.self) {
+                try attachment.replacePolicy(with: CompiledPolicy(Policy(), generation: 2))
+            }
+            return answer(query)
+        }
+        let message = try stage.run { try DNSProgram.ask("api.example") }
+        #expect(message.code == .nameError)
+        #expect(stage.attachment.pinner.table.addressCount == 0)
+        #expect(try stage.run { try list("pinned4") }.contains("198.51.100.7") == false)
+    }
+
+    // D4
+    @Test func endsTheBudgetBelowAWildcard() throws {
+        let stage = try stage("*.wild.example", "exact.example")
+        stage.server.answer = { _ in DNSResponse(.nameError) }
+        let codes = try stage.run {
+            try (0..<202).map { try DNSProgram.ask("n\($0).wild.example").code }
+                + [try DNSProgram.ask("n3.wild.example").code, try DNSProgram.ask("exact.example").code]
+        }
+        #expect(codes.prefix(200).allSatisfy { $0 == .nameError })
+        #expect(codes.dropFirst(200) == [.refused, .refused, .nameError, .nameError])
+        #expect(stage.server.asked.count == 202)
+        #expect(stage.records.filter { $0.hasSuffix("dns-budget") }.count == 2)
+    }
+
+    // N6
+    @Test func recordsAliasesThatAreDeniedByThemselves() throws {
+        let stage = try stage("www.example")
+        let alias = DNSWireName(try DomainName("cdn.test"))
+        stage.server.answer = { query in
+            DNSResponse(
+                .noError,
+                answers: [
+                    DNSResourceRecord(query.wireName.folded, .cname, ttl: 60, data: alias.bytes),
+                    DNSResourceRecord(alias, .a, ttl: 60, data: [198, 51, 100, 7]),
+                ]
+            )
+        }
+        let answer = try stage.run { try DNSProgram.ask("www.example") }
+        #expect(answer.answers.count == 2)
+        #expect(stage.records == ["dns.allowed www.example rule", "dns.allowed cdn.test rule"])
+        let pins = stage.attachment.pinner.table
+        #expect(pins.holds(try DomainName("www.example")))
+        #expect(!pins.holds(try DomainName("cdn.test")))
+    }
+
+    // B3
+    @Test func boundsWhatWaits() throws {
+        var limits = DNSResolver.Limits()
+        limits.maximumPending = 4
+        let stage = try stage("*.example", limits: limits)
+        let codes = try stage.run {
+            let socket = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+            for index in 0..<6 { try socket.send(DNSProgram.query("n\(index).example", id: UInt16(index))) }
+            return try (0..<6).map { _ in try socket.receive(upTo: 512)[1] }
+        }
+        // The two that found no room are answered first.
+        #expect(Set(codes.prefix(2)) == [4, 5])
+        #expect(Set(codes) == [0, 1, 2, 3, 4, 5])
+    }
+
+    @Test func answersNothingThatIsNoQuery() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let reply = try stage.run {
+            let socket = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+            var response = DNSProgram.query("api.example", id: 1)
+            response[2] |= 0x80
+            try socket.send(response)
+            try socket.send([1, 2, 3])
+            try socket.send([])
+            try socket.send(DNSProgram.query("api.example", id: 2))
+            return try socket.receive(upTo: 512)
+        }
+        #expect(reply[1] == 2)
+    }
+
+    @Test func resolvesForTheProxies() throws {
+        let stage = try stage("api.example", "inner.example")
+        stage.server.answerAddresses("198.51.100.7", "198.51.100.8", "2001:db8:1::7")
+        var results: [String] = []
+        for name in ["api.example", "other.example"] {
+            stage.attachment.resolve(try DomainName(name)) { results.append("\($0)") }
+        }
+        try stage.serve { results.count == 2 }
+        stage.server.answerAddresses("10.0.0.1")
+        stage.attachment.resolve(try DomainName("inner.example")) { results.append("\($0)") }
+        try stage.serve { results.count == 3 }
+        #expect(results[0].contains("denied"))
+        let expected: Result<[IPAddress], ResolutionFailure> = .success(
+            ["2001:db8:1::7", "198.51.100.7", "198.51.100.8"].map { IPAddress($0)! }
+        )
+        #expect(results[1] == "\(expected)")
+        #expect(results[2].contains("guardRange"))
+        #expect(stage.attachment.pinner.table.addressCount == 3)
+        #expect(stage.records.isEmpty)
+    }
+}
