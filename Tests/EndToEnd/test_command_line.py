@@ -1,0 +1,156 @@
+"""The command line: help, versions, and errors that say what is wrong and where, with nothing started."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.internet import Internet
+from lab.sandgate import Sandgate, allowing
+
+
+POLICY_COMMANDS = [["policy", name] for name in ("check", "explain", "test", "presets", "detect")]
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["policy"], *POLICY_COMMANDS, ["audit"], ["doctor"]])
+def test_help(sandgate: Sandgate, command: list[str]) -> None:
+    done = sandgate.tool(*command, "--help")
+    assert done.returncode == 0 and "USAGE" in done.stdout.upper(), done
+    assert done.stderr == ""
+
+
+def test_version(sandgate: Sandgate) -> None:
+    done = sandgate.tool("--version")
+    assert done.returncode == 0 and re.fullmatch(r"(sandgate )?\d+\.\d+\.\d+\S*\n", done.stdout), done
+
+
+BAD_POLICIES = {
+    "unknown key": ("egress:\n  - action: allow\n    target: a.example\n    prots: [443]\n", 4, 5),
+    "unknown action": ("egress:\n  - action: permit\n    target: a.example\n", 2, 13),
+    "malformed target": ("egress:\n  - action: allow\n    target: 'a..example'\n", 3, 13),
+    "star alone": ("egress:\n  - action: allow\n    target: '*'\n", 3, 13),
+    "host bits": ("egress:\n  - action: allow\n    target: 192.0.2.7/24\n", 3, 13),
+    "duplicate key": ("defaultAction: deny\ndefaultAction: allow\n", 2, 1),
+    "port out of range": ("egress:\n  - action: allow\n    target: a.example\n    ports: [65536]\n", 4, 13),
+}
+
+
+@pytest.mark.parametrize("name", BAD_POLICIES)
+def test_bad_policy_starts_nothing(internet: Internet, sandgate: Sandgate, tmp_path: Path, name: str) -> None:
+    text, line, column = BAD_POLICIES[name]
+    mark = tmp_path / "started"
+    run = sandgate.run(text, "touch", str(mark))
+    assert run.returncode == 125, run
+    assert re.search(rf"\.yaml:{line}:{column}\b", run.stderr), run
+    assert not mark.exists()
+
+
+def test_every_problem_is_listed(internet: Internet, sandgate: Sandgate) -> None:
+    text = "egress:\n  - action: permit\n    target: 'a..example'\n  - action: allow\n    target: '*'\n"
+    path = sandgate.policy_file(text)
+    done = sandgate.tool("policy", "check", str(path))
+    assert done.returncode == 1, done
+    said = done.stdout + done.stderr
+    for position in (f"{path}:2:", f"{path}:3:", f"{path}:5:"):
+        assert position in said, done
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--policy", "/no/such/file.yaml"],
+        ["--allow", "a..example"],
+        ["--allow", "192.0.2.7/24"],
+        ["--upstream-dns", "not-an-address"],
+    ],
+)
+def test_bad_option_starts_nothing(internet: Internet, sandgate: Sandgate, tmp_path: Path, options: list[str]) -> None:
+    mark = tmp_path / "started"
+    done = sandgate.tool("run", *options, "--", "touch", str(mark))
+    assert done.returncode == 125 and done.stderr, done
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--no-such-option", "--", "true"], ["no-such-command"]])
+def test_wrong_usage(sandgate: Sandgate, arguments: list[str]) -> None:
+    done = sandgate.tool(*arguments)
+    assert done.returncode not in (0, 1) and done.stderr, done
+
+
+def test_missing_capability_is_named(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    command = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", str(sandgate.binary), "run"]
+    done = internet.unenforced([*command, "--upstream-dns", plan.DNS4, "--", "touch", str(mark)])
+    assert done.returncode == 125 and "NET_ADMIN" in done.stderr.upper(), done
+    assert not mark.exists()
+
+
+def test_unwritable_audit_file_starts_nothing(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    done = sandgate.tool("run", "--audit", "/no/such/directory/audit.jsonl", "--", "touch", str(mark))
+    assert done.returncode == 125 and "/no/such/directory/audit.jsonl" in done.stderr, done
+    assert not mark.exists()
+
+
+GOOD = """\
+networkPolicy:
+  defaultAction: deny
+  egress:
+    - action: deny
+      target: secret.allowed.example
+    - action: allow
+      target: "*.allowed.example"
+      ports: [443, "8000-8100"]
+    - action: allow
+      target: 192.0.2.0/24
+      protocol: udp
+      ports: [53]
+"""
+
+
+def test_policy_check_accepts(sandgate: Sandgate) -> None:
+    done = sandgate.tool("policy", "check", str(sandgate.policy_file(GOOD)))
+    assert done.returncode == 0, done
+
+
+def test_policy_check_warns_of_wide_wildcards(sandgate: Sandgate) -> None:
+    path = sandgate.policy_file("egress:\n  - action: allow\n    target: '*.com'\n")
+    done = sandgate.tool("policy", "check", str(path))
+    assert done.returncode == 0 and "*.com" in done.stdout + done.stderr, done
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [
+        (["--host", "www.allowed.example", "--port", "443"], "allow"),
+        (["--host", "www.allowed.example", "--port", "8050"], "allow"),
+        (["--host", "www.allowed.example", "--port", "22"], "deny"),
+        (["--host", "allowed.example", "--port", "443"], "deny"),
+        (["--host", "secret.allowed.example", "--port", "443"], "deny"),
+        (["--host", "WWW.Allowed.Example.", "--port", "443"], "allow"),
+        (["--ip", "192.0.2.9", "--port", "53", "--protocol", "udp"], "allow"),
+        (["--ip", "192.0.2.9", "--port", "53", "--protocol", "tcp"], "deny"),
+    ],
+)
+def test_policy_explain(sandgate: Sandgate, options: list[str], verdict: str) -> None:
+    done = sandgate.tool("policy", "explain", str(sandgate.policy_file(GOOD)), *options)
+    assert done.stdout.splitlines()[0] == verdict, done
+
+
+def test_create_request_as_a_policy_file(internet: Internet, sandgate: Sandgate) -> None:
+    request = json.dumps({"image": {"uri": "x"}, "timeout": 60, "networkPolicy": allowing(plan.ALLOWED)})
+    run = sandgate.run(request, "curl", "-sS", f"https://{plan.ALLOWED}/")
+    assert run.returncode == 0, run
+
+
+def test_options_and_file_add_up(internet: Internet, sandgate: Sandgate) -> None:
+    options = ["--allow", f"{plan.OTHER}:443", "--allow", f"[{plan.SINK6}]:4444"]
+    command = ["curl", "-sS", f"https://{plan.OTHER}/"]
+    run = sandgate.run(allowing(plan.ALLOWED), *command, options=options)
+    assert run.returncode == 0, run
+    run = sandgate.run(allowing(plan.ALLOWED), "curl", "-sS", f"http://{plan.OTHER}/", options=options)
+    assert "served" not in run.stdout, run

@@ -1,0 +1,194 @@
+"""Layer ip: what carries no name, or goes where no name led. Judged by captures and by what reached the sinks."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import plan
+from lab.internet import Internet
+from lab.sandgate import Sandgate, allowing, attack
+
+SINK_PACKETS = f"host {plan.SINK4} or host {plan.SINK6}"
+
+BOTH = pytest.mark.parametrize("address", [plan.SINK4, plan.SINK6], ids=["ipv4", "ipv6"])
+
+
+@BOTH
+def test_allowed_address_arrives(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    run = sandgate.run(allowing(address), *attack("packets", "tcp", address, 4444, "to an address"))
+    assert run.returncode == 0 and "to an address" in run.stdout, run
+    assert "to an address" in internet.sinks.data()
+    assert run.audit.where(event="connection.allowed", ip=address, port=4444), run
+
+
+@pytest.mark.parametrize("port", [22, 443, 853, 4444])
+@BOTH
+def test_direct_address(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
+    command = attack("packets", "tcp", address, port, "straight there")
+    assert internet.unenforced(command).returncode == 0
+    assert "straight there" in internet.sinks.data()
+
+    with internet.capture(SINK_PACKETS) as outside:
+        run = sandgate.run(allowing(plan.ALLOWED), *command)
+    assert run.returncode != 0 and "ConnectionRefusedError" in run.stderr, f"refused at once, not left to wait: {run}"
+    assert not outside.lines and internet.sinks.arrivals() == []
+    assert run.audit.denied("ip", event="connection.denied", ip=address, port=port, protocol="tcp"), run
+
+
+def test_direct_address_by_curl(internet: Internet, sandgate: Sandgate) -> None:
+    command = ["curl", "-sS", "--insecure", f"https://{plan.SHARED4}/"]
+    assert internet.unenforced(command).returncode == 0
+    internet.forget()
+
+    run = sandgate.run(allowing(plan.ALLOWED), *command)
+    assert run.returncode == 7, run
+    assert internet.web.requests() == []
+
+
+@pytest.mark.parametrize("port", [123, 443, 853, 4444, 5353])
+@BOTH
+def test_datagram(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
+    command = attack("packets", "udp", address, port, "a datagram")
+    assert "a datagram" in internet.unenforced(command).stdout
+    internet.forget()
+
+    with internet.capture(SINK_PACKETS) as outside:
+        run = sandgate.run(allowing(plan.SINK), *command)
+    assert run.returncode != 0, run
+    assert not outside.lines and internet.sinks.arrivals() == []
+    assert run.audit.denied("ip", ip=address, port=port, protocol="udp"), run
+
+
+@BOTH
+def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """Refused also to an address that is pinned for an allowed name, so that clients fall back to TCP."""
+    command = attack("packets", "quic", plan.SINK if address == plan.SINK4 else address, 443)
+    assert "1200 bytes" in internet.unenforced(command).stdout
+    internet.forget()
+
+    with internet.capture(f"udp and ({SINK_PACKETS})") as outside:
+        run = sandgate.run(allowing(plan.SINK), *command)
+    assert run.returncode != 0, run
+    assert not outside.lines and internet.sinks.arrivals() == []
+
+
+@BOTH
+def test_ping_with_payload(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = attack("packets", "icmp", address, "carried by a ping")
+    assert "carried by a ping" in internet.unenforced(command).stdout
+
+    with internet.capture(f"icmp or icmp6 and ({SINK_PACKETS})") as outside:
+        run = sandgate.run(allowing(plan.SINK), *command)
+    assert run.returncode != 0, run
+    assert b"carried by a ping" not in outside.payload
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@BOTH
+def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate, kind: str, address: str) -> None:
+    command = attack("packets", kind, address, 4444, "by the device", "--device")
+    assert "by the device" in internet.unenforced(command).stdout
+    internet.forget()
+
+    with internet.capture(SINK_PACKETS) as outside:
+        run = sandgate.run(allowing(plan.ALLOWED), *command)
+    assert run.returncode != 0, run
+    assert not outside.lines and internet.sinks.arrivals() == []
+
+
+def test_query_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate) -> None:
+    """A redirected packet keeps the device it is bound to; it must not leave by it."""
+    command = attack("packets", "udp", plan.OTHER_DNS4, 53, "smuggled in a redirected query", "--device")
+    with internet.capture("udp port 53", unenforced=True) as outside:
+        internet.unenforced(command)
+    assert b"smuggled in a redirected query" in outside.payload
+
+    with internet.capture() as outside:
+        sandgate.run(allowing(plan.ALLOWED), *command)
+    assert b"smuggled in a redirected query" not in outside.payload
+
+
+def test_packet_socket(internet: Internet, sandgate: Sandgate) -> None:
+    command = attack("packets", "packet-socket", plan.SINK4, "past every hook")
+    with internet.capture(f"dst host {plan.SINK4}", unenforced=True) as outside:
+        assert internet.unenforced(command).returncode == 0
+    assert b"past every hook" in outside.payload
+
+    with internet.capture() as outside:
+        run = sandgate.run(allowing(plan.ALLOWED), *command)
+    assert run.returncode != 0, run
+    assert b"past every hook" not in outside.payload
+
+
+@pytest.mark.parametrize("transport", ["igmp", "ipip", "gre", "esp", "sctp", "unassigned", "udplite"])
+def test_other_transports(internet: Internet, sandgate: Sandgate, transport: str) -> None:
+    numbers = {"igmp": 2, "ipip": 4, "gre": 47, "esp": 50, "sctp": 132, "unassigned": 253}
+    if transport in numbers:
+        command = attack("packets", "protocol", plan.SINK4, numbers[transport], "by another transport")
+    else:
+        command = attack("packets", "socktype", plan.SINK4, 4444, transport, "by another transport")
+    with internet.capture(f"dst host {plan.SINK4}", unenforced=True) as outside:
+        if internet.unenforced(command).returncode != 0:
+            pytest.skip(f"this kernel has no {transport}: the attack does not work without enforcement either")
+    assert b"by another transport" in outside.payload
+
+    with internet.capture() as outside:
+        run = sandgate.run(allowing(plan.ALLOWED), *command)
+    assert run.returncode != 0, run
+    assert b"by another transport" not in outside.payload
+
+
+@pytest.mark.parametrize("address", [*plan.REACHABLE_GUARDED4, *plan.REACHABLE_GUARDED6])
+def test_guard_range_directly(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = attack("packets", "tcp", address, plan.CANARY_PORT, "to a guarded address")
+    assert internet.unenforced(command).returncode == 0
+    assert "to a guarded address" in internet.sinks.data()
+
+    run = sandgate.run({"defaultAction": "allow"}, *command)
+    assert run.returncode != 0, run
+    assert internet.sinks.arrivals() == []
+    assert run.audit.denied("ip", ip=address), run
+
+
+@pytest.mark.parametrize("address", [plan.NODE4, plan.NODE6])
+def test_node_itself(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = attack("packets", "tcp", address, plan.CANARY_PORT, "to the node")
+    run = sandgate.run({"defaultAction": "allow"}, *command)
+    assert run.returncode != 0, run
+    assert internet.canary.arrivals() == []
+
+
+def test_loopback_inside_is_free(internet: Internet, sandgate: Sandgate) -> None:
+    script = (
+        "import socket, threading\n"
+        "for family, address in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):\n"
+        "    server = socket.create_server((address, 5000), family=family)\n"
+        "    threading.Thread(target=lambda: server.accept()[0].sendall(b'hello'), daemon=True).start()\n"
+        "    print(socket.create_connection((address, 5000)).recv(5).decode(), address)\n"
+    )
+    run = sandgate.run(allowing(), "/usr/bin/python3", "-c", script)
+    assert "hello 127.0.0.1" in run.stdout and "hello ::1" in run.stdout, run
+
+
+def test_rule_about_what_the_self_test_tries(internet: Internet, sandgate: Sandgate) -> None:
+    """The self-test picks addresses that the kernel refuses by itself."""
+    rules = [{"target": target, "ports": [443]} for target in ("192.0.2.0/24", "2001:db8::/32")]
+    run = sandgate.run(allowing(*rules), "/bin/echo", "made it")
+    assert run.stdout == "made it\n", run
+
+
+def test_rule_for_ports_opens_no_other(internet: Internet, sandgate: Sandgate) -> None:
+    policy = allowing({"target": f"{plan.V4}.0/24", "ports": [4444], "protocol": "tcp"})
+    run = sandgate.run(policy, *attack("packets", "tcp", plan.SINK4, 4444, "this port"))
+    assert run.returncode == 0, run
+    internet.forget()
+
+    for command in (
+        attack("packets", "tcp", plan.SINK4, 22, "that port"),
+        attack("packets", "udp", plan.SINK4, 4444, "that protocol"),
+    ):
+        assert internet.unenforced(command).returncode == 0
+        internet.forget()
+        run = sandgate.run(policy, *command)
+        assert run.returncode != 0, run
+        assert internet.sinks.arrivals() == []

@@ -1,0 +1,262 @@
+"""UDP by rule: what a rule allows passes through the relay, everything else is refused. Judged in the Internet."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import plan
+from lab.internet import Internet
+from lab.sandgate import Sandgate, after_resolving, allowing, attack
+
+SINK_PACKETS = f"udp and (host {plan.SINK4} or host {plan.SINK6})"
+
+BOTH = pytest.mark.parametrize("address", [plan.SINK4, plan.SINK6], ids=["ipv4", "ipv6"])
+
+
+def udp(target: str, *ports: int | str) -> dict[str, object]:
+    """A rule that opens UDP."""
+    return {"target": target, "protocol": "udp"} | ({"ports": list(ports)} if ports else {})
+
+
+@pytest.mark.parametrize("port", [123, 443, 4444, 5353])
+@BOTH
+def test_rule_about_a_name(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
+    command = after_resolving(plan.SINK, then=attack("packets", "udp", address, port, "by its name"))
+    run = sandgate.run(allowing(udp(plan.SINK, port)), *command)
+    assert run.returncode == 0 and "by its name" in run.stdout, run
+    (arrival,) = internet.sinks.arrivals()
+    assert (arrival.address, arrival.port, arrival.data) == (address, port, "by its name")
+    (allowed,) = run.audit.where(event="connection.allowed", protocol="udp")
+    assert (allowed["host"], allowed["ip"], allowed["port"], allowed["reason"]) == (plan.SINK, address, port, "rule")
+    (closed,) = run.audit.where(event="connection.closed", protocol="udp")
+    assert (closed["bytesUp"], closed["bytesDown"]) == (len("by its name"), len("by its name"))
+    assert not run.audit.denied("ip"), run
+
+
+@BOTH
+def test_rule_about_an_address(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """It needs no ports."""
+    run = sandgate.run(allowing(udp(address)), *attack("packets", "udp", address, 4444, "by its address"))
+    assert run.returncode == 0 and "by its address" in run.stdout, run
+    assert internet.sinks.data() == "by its address"
+    assert run.audit.where(event="connection.allowed", ip=address, protocol="udp"), run
+
+
+@BOTH
+def test_name_rule_without_ports(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = after_resolving(plan.SINK, then=attack("packets", "udp", address, 4444, "no ports listed"))
+    assert internet.unenforced(command).returncode == 0
+    internet.forget()
+
+    run = sandgate.run(allowing(udp(plan.SINK)), *command)
+    assert run.returncode != 0 and "PermissionError" in run.stderr, run
+    assert internet.sinks.arrivals() == []
+
+
+@BOTH
+def test_other_port_of_the_same_address(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """Refused by the kernel where no rule opens the port, by the relay where one opens it for another name."""
+    for policy in (
+        allowing(udp(plan.SINK, 123)),
+        allowing(udp(plan.SINK, 123), udp(plan.MAIL, 4444)),
+        allowing(udp(address, 123)),
+        allowing(udp(address, 123), udp(plan.GREETER4, 4444), udp(plan.GREETER6, 4444)),
+    ):
+        lookups = (plan.SINK,) if plan.SINK in str(policy) else ()
+        command = after_resolving(*lookups, then=attack("packets", "udp", address, 4444, "to another port"))
+        assert internet.unenforced(command).returncode == 0
+        internet.forget()
+
+        with internet.capture(SINK_PACKETS) as outside:
+            run = sandgate.run(policy, *command)
+        assert run.returncode != 0 and ("PermissionError" in run.stderr or "OSError" in run.stderr), run
+        assert not outside.lines and internet.sinks.arrivals() == []
+        assert run.audit.denied("ip", event="connection.denied", ip=address, port=4444, protocol="udp"), run
+
+
+@BOTH
+def test_refusal_by_the_relay_is_told(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    policy = allowing(udp(plan.SINK, 123), udp(plan.MAIL, 4444))
+    run = sandgate.run(policy, *after_resolving(plan.SINK, then=attack("datagrams", "error", address, 4444)))
+    assert "No route to host" in run.stderr or "PermissionError" in run.stderr, f"told, not left to wait: {run}"
+    assert internet.sinks.arrivals() == []
+
+
+@BOTH
+def test_port_unreachable_is_told(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = attack("datagrams", "error", address, 9)
+    assert "ConnectionRefusedError" in internet.unenforced(command).stderr
+    run = sandgate.run(allowing(udp(address, 9)), *command)
+    assert "ConnectionRefusedError" in run.stderr, run
+
+
+@BOTH
+def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """Refused unless the policy asks for it."""
+    command = after_resolving(plan.SINK, then=attack("packets", "quic", address, 443))
+    for policy in (allowing(plan.SINK), allowing({"target": plan.SINK, "ports": [443], "protocol": "tcp"})):
+        with internet.capture(SINK_PACKETS) as outside:
+            run = sandgate.run(policy, *command)
+        assert run.returncode != 0 and "PermissionError" in run.stderr, run
+        assert not outside.lines and internet.sinks.arrivals() == []
+        assert run.audit.denied("ip", ip=address, port=443, protocol="udp"), run
+
+    run = sandgate.run(allowing(udp(plan.SINK, 443)), *command)
+    assert run.returncode == 0 and "1200 bytes" in run.stdout, run
+    assert run.audit.where(event="connection.allowed", ip=address, port=443, protocol="udp"), run
+
+
+@BOTH
+def test_address_that_is_not_pinned(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """The policy allows the name, which nobody has resolved."""
+    command = attack("packets", "udp", address, 4444, "never resolved")
+    run = sandgate.run(allowing(udp(plan.SINK, 4444)), *command)
+    assert run.returncode != 0, run
+    assert internet.sinks.arrivals() == []
+    assert run.audit.denied("ip", ip=address, port=4444, protocol="udp"), run
+
+
+@pytest.mark.parametrize("size", [1, 1472, 1473, 9000, 65507])
+@BOTH
+def test_sizes(internet: Internet, sandgate: Sandgate, address: str, size: int) -> None:
+    command = attack("datagrams", "echo", address, 4444, size)
+    assert internet.unenforced(command).stdout == "same\n"
+    run = sandgate.run(allowing(udp(address, 4444)), *command)
+    assert run.stdout == "same\n", run
+    (closed,) = run.audit.where(event="connection.closed", protocol="udp")
+    assert (closed["bytesUp"], closed["bytesDown"]) == (size, size), run
+
+
+@BOTH
+def test_one_socket_to_several_destinations(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """The kernel gives each of them a source of its own, so that answers find their way."""
+    ports = (123, 443, 4444, 5353)
+    run = sandgate.run(allowing(udp(address)), *attack("datagrams", "shared", address, *ports))
+    expected = [f"{turn} to {port} from {port}" for turn in range(2) for port in ports]
+    assert run.stdout.splitlines() == expected, run
+    assert len(run.audit.where(event="connection.allowed", protocol="udp")) == len(ports), run
+    arrivals = internet.sinks.arrivals()
+    assert sorted((arrival.port, arrival.data) for arrival in arrivals) == sorted(
+        (port, f"{turn} to {port}") for turn in range(2) for port in ports
+    )
+
+
+@BOTH
+def test_many_flows(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    run = sandgate.run(allowing(udp(address, 4444)), *attack("datagrams", "many", address, 4444, 200))
+    assert run.stdout == "200 answered\n", run
+    assert len(run.audit.where(event="connection.allowed", protocol="udp")) == 200, run
+    closed = run.audit.where(event="connection.closed", protocol="udp")
+    assert sum(record["bytesUp"] for record in closed) == sum(len(f"flow {number}") for number in range(200)), run
+    assert len(internet.sinks.arrivals()) == 200
+
+
+@pytest.mark.slow
+def test_pause_longer_than_the_kernel_remembers(internet: Internet, sandgate: Sandgate) -> None:
+    """Conntrack forgets a flow after 30 seconds; the program goes on from the same port."""
+    run = sandgate.run(allowing(udp(plan.SINK4, 4444)), *attack("datagrams", "slow", plan.SINK4, 4444, 0, 34, 1))
+    assert run.stdout.splitlines() == ["after 0", "after 34", "after 1"], run
+    assert sorted(arrival.data for arrival in internet.sinks.arrivals()) == ["after 0", "after 1", "after 34"]
+
+
+def test_answers_from_another_source_are_not_let_in(internet: Internet, sandgate: Sandgate) -> None:
+    """Whoever learns the port outside and sends to it reaches nobody."""
+    running = sandgate.start(
+        allowing(udp(plan.SINK4, 4444)), attack("datagrams", "slow", plan.SINK4, 4444, 0, 2, 0), own_session=True
+    )
+    running.wait_for("after 0")
+    (arrival,) = internet.sinks.arrivals()
+    script = (
+        "import socket, sys\n"
+        "sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "sender.bind((sys.argv[1], 4444))\n"
+        "for _ in range(5): sender.sendto(b'forged', (sys.argv[2], int(sys.argv[3])))\n"
+    )
+    forge = ["/usr/bin/python3", "-c", script, plan.DENIED4, arrival.peer, str(arrival.peer_port)]
+    internet.namespace.check(*forge)
+    run = running.finish()
+    assert run.stdout.splitlines() == ["after 2", "after 0"], run
+
+
+def test_relay_cannot_be_addressed(internet: Internet, sandgate: Sandgate) -> None:
+    """A datagram straight to the relay's port wanted to go nowhere."""
+    for loopback in ("127.0.0.1", "::1"):
+        run = sandgate.run(allowing(udp("0.0.0.0/0"), udp("::/0")), *attack("packets", "udp", loopback, 64117, "to whom?"))
+        assert run.returncode != 0, run
+        assert not run.audit.where(event="connection.allowed"), run
+    assert internet.sinks.arrivals() == []
+
+
+@pytest.mark.parametrize("target", ["0.0.0.0/0", "::/0"])
+def test_guard_ranges_stay_closed(internet: Internet, sandgate: Sandgate, target: str) -> None:
+    guarded = plan.REACHABLE_GUARDED4 if "." in target else plan.REACHABLE_GUARDED6
+    node = plan.NODE4 if "." in target else plan.NODE6
+    for address in (*guarded, node):
+        run = sandgate.run(allowing(udp(target)), *attack("packets", "udp", address, plan.CANARY_PORT, "guarded"))
+        assert run.returncode != 0 and "PermissionError" in run.stderr, run
+        assert run.audit.denied("ip", ip=address, reason="guard-range"), run
+    assert internet.canary.arrivals() == []
+
+
+def test_default_allow_is_not_for_datagrams(internet: Internet, sandgate: Sandgate) -> None:
+    run = sandgate.run({"defaultAction": "allow"}, *attack("packets", "udp", plan.SINK4, 4444, "by default"))
+    assert run.returncode != 0 and "PermissionError" in run.stderr, run
+    assert internet.sinks.arrivals() == []
+
+
+def test_deny_rule_before_an_allow_rule(internet: Internet, sandgate: Sandgate) -> None:
+    policy = allowing(udp(f"{plan.V4}.0/24"))
+    policy["egress"].insert(0, {"action": "deny", "target": plan.SINK4, "ports": [4444]})
+    run = sandgate.run(policy, *attack("packets", "udp", plan.SINK4, 4444, "denied"))
+    assert run.returncode != 0, run
+    (denied,) = run.audit.denied("ip", ip=plan.SINK4, port=4444, protocol="udp")
+    assert denied["reason"] == "rule" and denied["rule"]["index"] == 0, run
+    run = sandgate.run(policy, *attack("packets", "udp", plan.SINK4, 123, "allowed"))
+    assert run.returncode == 0, run
+    assert internet.sinks.data() == "allowed"
+
+
+@BOTH
+def test_report_mode(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    command = attack("packets", "udp", address, 4444, "would be denied")
+    run = sandgate.run(allowing(mode="report"), *command)
+    assert run.returncode == 0 and "would be denied" in run.stdout, run
+    assert internet.sinks.data() == "would be denied"
+    assert run.audit.where(ip=address, port=4444, protocol="udp", reason="default"), run
+
+
+@pytest.mark.parametrize("address", [*plan.REACHABLE_GUARDED4[:2], plan.NODE4])
+def test_report_mode_keeps_guard_ranges(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    run = sandgate.run(allowing(mode="report"), *attack("packets", "udp", address, plan.CANARY_PORT, "guarded"))
+    assert run.returncode != 0, run
+    assert internet.canary.arrivals() == []
+
+
+def test_rule_that_expires(internet: Internet, sandgate: Sandgate) -> None:
+    """What a rule allowed ends with it, the flow that lives included."""
+    policy = allowing(udp(plan.SINK4, 4444) | {"ttl": "4s"})
+    run = sandgate.run(policy, *attack("datagrams", "slow", plan.SINK4, 4444, 0, 1, 5))
+    assert run.stdout.splitlines() == ["after 0", "after 1"] and run.returncode != 0, run
+    assert sorted(arrival.data for arrival in internet.sinks.arrivals()) == ["after 0", "after 1"]
+    (closed,) = run.audit.where(event="connection.closed", protocol="udp")
+    assert closed["durationMs"] < 5_500, run
+    (denied,) = run.audit.denied("ip", ip=plan.SINK4, port=4444, protocol="udp")
+    assert denied["reason"] == "expired-rule", run
+
+
+@BOTH
+def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate, address: str) -> None:
+    """A redirected datagram keeps the device it is bound to; it must not leave by it."""
+    with internet.capture(SINK_PACKETS) as outside:
+        sandgate.run(allowing(udp(address)), *attack("packets", "udp", address, 4444, "by the device", "--device"))
+    assert b"by the device" not in outside.payload
+
+
+def test_dns_stays_ours(internet: Internet, sandgate: Sandgate) -> None:
+    """A rule that opens UDP to a nameserver does not open port 53: the resolver answers."""
+    run = sandgate.run(
+        allowing(udp(plan.OTHER_DNS4), plan.ALLOWED),
+        *attack("query", plan.OTHER_DNS4, plan.DENIED, "A"),
+    )
+    assert "NXDOMAIN" in run.stdout, run
+    assert internet.other_dns.queries() == [], run
