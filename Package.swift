@@ -23,18 +23,18 @@ let package = Package(
         .target(name: "WireFormat", dependencies: ["NetPrimitives"]),
         .target(name: "EgressPolicy", dependencies: ["NetPrimitives"]),
         .target(name: "PolicyDocument", dependencies: ["EgressPolicy", "Yams"]),
-        // The files in policies/, through a link beside the sources, as bytes in the program: it needs no files of its own.
+        // The files in policies/, as bytes in the program: it needs no files of its own.
         .target(
             name: "Presets",
             resources: [
-                .embedInCode("policies/claude-code.yaml"),
-                .embedInCode("policies/codex.yaml"),
-                .embedInCode("policies/deny-all.yaml"),
-                .embedInCode("policies/gemini-cli.yaml"),
-                .embedInCode("policies/github.yaml"),
-                .embedInCode("policies/hugging-face.yaml"),
-                .embedInCode("policies/langgraph.yaml"),
-                .embedInCode("policies/qwen-code.yaml"),
+                .embedInCode("../../policies/claude-code.yaml"),
+                .embedInCode("../../policies/codex.yaml"),
+                .embedInCode("../../policies/deny-all.yaml"),
+                .embedInCode("../../policies/gemini-cli.yaml"),
+                .embedInCode("../../policies/github.yaml"),
+                .embedInCode("../../policies/hugging-face.yaml"),
+                .embedInCode("../../policies/langgraph.yaml"),
+                .embedInCode("../../policies/qwen-code.yaml"),
             ]
         ),
         .target(name: "HostDetection", dependencies: ["NetPrimitives", "EgressPolicy", "CLinux"]),
