@@ -83,7 +83,10 @@ let package = Package(
         .testTarget(name: "ConfinementTests", dependencies: ["Confinement", "Namespaces", "CConfinement", "CLinux"]),
         .testTarget(name: "UpstreamDNSTests", dependencies: ["UpstreamDNS"]),
         .testTarget(name: "DatapathTests", dependencies: ["Datapath", "Namespaces", "CLinux"]),
-        .testTarget(name: "AuditTests", dependencies: ["Audit", "PolicyDocument"]),
+        .testTarget(
+            name: "AuditTests",
+            dependencies: ["Audit", "PolicyDocument", .product(name: "Crypto", package: "swift-crypto")]
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -48,21 +48,3 @@ extension AuditLine {
         return parts.isEmpty ? nil : parts.joined(separator: ", ")
     }
 }
-
-extension AuditVerifier {
-    /// The outcome as one JSON object, without a newline.
-    public func report(file: String, broken: Break?) -> [UInt8] {
-        var writer = RecordWriter()
-        writer.member("file", string: file)
-        writer.member("intact", bool: broken == nil)
-        if let broken {
-            writer.member("line", number: broken.line)
-            writer.member("problem", string: broken.description)
-        }
-        writer.member("records", number: records)
-        writer.member("lost", number: lost)
-        writer.member("tornLines", number: tornLines)
-        if let head { writer.member("head", ascii: head.hexadecimal) } else { writer.member("head", null: ()) }
-        return writer.finish()
-    }
-}

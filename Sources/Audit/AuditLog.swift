@@ -1,5 +1,4 @@
 public import EgressCore
-import Glibc
 import NetPrimitives
 
 /// The audit file that a process writes: append-only, one record a line, every record tied to what stands before it.
@@ -17,58 +16,74 @@ public final class AuditLog {
     /// Why the last write failed; `nil` when it did not.
     public private(set) var lastFailure: AuditError?
 
-    private var descriptor: CInt
+    /// Is given the `audit.lost` records, which nobody else has a part in.
+    var onLossRecord: ((AuditEntry) -> Void)?
+    /// The number of the last record.
+    private(set) var lastSequence: UInt64
+    /// The first record of the file.
+    private(set) var firstRecord: (sequence: UInt64, time: WallTime)?
+
+    /// `nil` once the log is closed.
+    private var file: LogFile?
     private var chain: LineChain
-    private var lastSequence: UInt64
     private var buffer: [UInt8] = []
+    /// Whether the file's last line is none, and no `audit.lost` record attests it yet.
+    private var endsTorn: Bool
     /// Lost records that no `audit.lost` record has told of yet.
     private var untold: UInt64
     private var untoldSince: WallTime?
     private let bufferLimit: Int
     private let writeThreshold: Int
 
+    /// What is kept in memory while nothing can be written.
+    static let bufferLimit = 1 << 20
+
     /// Opens `path`, or creates it with mode 0600; symbolic links are not followed. A file that exists is continued.
     /// When a crash cut off its last line, the torn line is kept, ended, and followed by an `audit.lost` record. The
     /// file is locked as long as the log is open, so that two writers cannot tangle the chain.
     public convenience init(path: String) throws(AuditError) {
-        try self.init(path: path, bufferLimit: 1 << 20)
+        try self.init(path: path, bufferLimit: Self.bufferLimit)
     }
 
-    init(path: String, bufferLimit: Int) throws(AuditError) {
-        let descriptor = try Self.open(path)
-        let tail: LogTail
-        do {
-            tail = try LogTail(reading: descriptor, path: path)
-        } catch {
-            Glibc.close(descriptor)
-            throw error
-        }
-        self.path = path
-        self.descriptor = descriptor
+    convenience init(path: String, bufferLimit: Int) throws(AuditError) {
+        let file = try LogFile(path: path)
+        let tail = try LogTail(of: file.contents)
+        try self.init(file: file, behind: tail, bufferLimit: bufferLimit)
+    }
+
+    /// Continues `file` behind `tail`: its own end, or that of what it continues when there is no record in it.
+    init(file: LogFile, behind tail: LogTail, bufferLimit: Int) throws(AuditError) {
+        firstRecord = try file.contents.firstRecord(from: 0).map { ($0.record.sequence, $0.record.time) }
+        if file.size > 0, tail.endsInsideLine { buffer = [UInt8(ascii: "\n")] }
+        path = file.path
+        self.file = file
         self.bufferLimit = bufferLimit
         writeThreshold = min(32 << 10, bufferLimit)
         chain = tail.chain
         lastSequence = tail.lastSequence
         untold = tail.tornLines
-        if tail.endsInsideLine { buffer = [UInt8(ascii: "\n")] }
+        endsTorn = tail.tornLines > 0
         buffer.reserveCapacity(writeThreshold + 4096)
     }
 
     deinit { close() }
 
-    /// Records `event`. Written when 32 KiB have gathered, or at the next ``flush()``.
-    public func append(_ event: AuditEvent) {
-        if buffer.count >= writeThreshold { write() }
-        guard descriptor >= 0, buffer.count < bufferLimit else {
+    /// Records `event`, and gives its line; `nil` when it is lost. Written when 32 KiB have gathered, or at the next
+    /// ``flush()``.
+    @discardableResult
+    public func append(_ event: AuditEvent) -> AuditEntry? {
+        writeIfMuchHasGathered()
+        guard file != nil, buffer.count < bufferLimit else {
             lose(event)
-            return
+            return nil
         }
         tellOfLoss(at: event.time)
-        add(event)
+        return add(event)
     }
 
     /// Writes what has gathered. Whatever cannot be written is kept and tried again the next time.
     public func flush() {
+        guard file != nil else { return }
         write()
         guard buffer.isEmpty, let untoldSince else { return }
         tellOfLoss(at: untoldSince)
@@ -77,21 +92,31 @@ public final class AuditLog {
 
     /// Writes what has gathered and closes the file. Nothing is recorded afterwards.
     public func close() {
-        guard descriptor >= 0 else { return }
+        guard file != nil else { return }
         flush()
         let newline = UInt8(ascii: "\n")
         lostRecords += UInt64(buffer.count { $0 == newline })
         buffer = []
-        Glibc.close(descriptor)
-        descriptor = -1
+        file = nil
     }
 
-    private func add(_ event: AuditEvent) {
+    /// Writes when 32 KiB have gathered; gives whether it did.
+    @discardableResult
+    func writeIfMuchHasGathered() -> Bool {
+        guard buffer.count >= writeThreshold else { return false }
+        write()
+        return true
+    }
+
+    private func add(_ event: AuditEvent) -> AuditEntry {
         lastSequence += 1
         let line = AuditRecord(sequence: lastSequence, event: event, previous: chain.digest).line
+        if firstRecord == nil { firstRecord = (lastSequence, event.time) }
+        endsTorn = false
         chain.follow(record: line)
         buffer += line
         buffer.append(UInt8(ascii: "\n"))
+        return AuditEntry(sequence: lastSequence, line: line)
     }
 
     private func lose(_ event: AuditEvent) {
@@ -106,57 +131,36 @@ public final class AuditLog {
         event.count = untold
         untold = 0
         untoldSince = nil
-        add(event)
+        let entry = add(event)
+        onLossRecord?(entry)
     }
 
     private func write() {
-        var written = 0
-        while written < buffer.count {
-            let count = buffer[written...].withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if count > 0 {
-                written += count
-                continue
-            }
-            let code = errno
-            if count < 0, code == EINTR { continue }
-            lastFailure = AuditError(path: path, problem: .system(operation: "write", errno: count < 0 ? code : ENOSPC))
-            break
-        }
-        if written == buffer.count {
-            lastFailure = nil
+        guard let (written, failure) = file?.append(buffer) else { return }
+        lastFailure = failure
+        if failure == nil {
             buffer.removeAll(keepingCapacity: true)
         } else {
             buffer.removeFirst(written)
         }
     }
-
-    private static func open(_ path: String) throws(AuditError) -> CInt {
-        // O_NONBLOCK: opening somebody's pipe must not hang; it changes nothing for a regular file.
-        let flags = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK
-        let descriptor = Glibc.open(path, flags, 0o600)
-        guard descriptor >= 0 else { throw .system("open", path) }
-        do {
-            try claim(descriptor, path)
-            return descriptor
-        } catch {
-            Glibc.close(descriptor)
-            throw error
-        }
-    }
-
-    private static func claim(_ descriptor: CInt, _ path: String) throws(AuditError) {
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else { throw .system("inspect", path) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw AuditError(path: path, problem: .notRegular) }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            throw errno == EWOULDBLOCK ? AuditError(path: path, problem: .inUse) : .system("lock", path)
-        }
-    }
 }
 
-extension AuditError {
-    /// The system call that just failed.
-    static func system(_ operation: String, _ path: String) -> AuditError {
-        AuditError(path: path, problem: .system(operation: operation, errno: errno))
+/// Rotation.
+extension AuditLog {
+    /// How long the file is; what waits to be written is not counted.
+    var fileBytes: UInt64 { file?.size ?? 0 }
+
+    /// What tells the file from others; `nil` once the log is closed.
+    var fileIdentity: FileIdentity? { file?.identity }
+
+    /// Whether the file is complete: all is written, and its end is a record.
+    var isComplete: Bool { file != nil && buffer.isEmpty && !endsTorn }
+
+    /// Closes the file, which must be complete, and goes on with `next`, which must be empty. The chain carries on.
+    func goOn(in next: LogFile) {
+        precondition(isComplete && next.size == 0)
+        file = next
+        firstRecord = nil
     }
 }

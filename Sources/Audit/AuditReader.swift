@@ -15,31 +15,28 @@ public final class AuditReader {
     /// What has been read behind the last newline.
     public var partial: ArraySlice<UInt8> { buffer[consumed...] }
 
-    private var descriptor: CInt
+    private var descriptor: LogDescriptor
     private var buffer: [UInt8] = []
     private var consumed = 0
     /// How far `buffer` is known to hold no newline.
     private var searched = 0
     private var lineNumber: UInt64 = 0
-    private var identity: FileIdentity
-
-    /// No record is longer; a file with longer lines is something else.
-    private static let lineLimit = 1 << 20
-    private static let chunk = 64 << 10
+    /// What tells the file from others.
+    private(set) var identity: FileIdentity
 
     /// Opens a file for reading.
-    public init(path: String) throws(AuditError) {
-        self.path = path
-        descriptor = path == "-" ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
+    public convenience init(path: String) throws(AuditError) {
+        let descriptor = path == "-" ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
         guard descriptor >= 0 else { throw .system("open", path) }
-        guard let identity = FileIdentity(of: descriptor) else {
-            Glibc.close(descriptor)
-            throw .system("inspect", path)
-        }
-        self.identity = identity
+        try self.init(descriptor: LogDescriptor(taking: descriptor), path: path)
     }
 
-    deinit { close(descriptor) }
+    /// Reads what is open as `descriptor`; `path` is what it is called.
+    init(descriptor: LogDescriptor, path: String) throws(AuditError) {
+        self.path = path
+        self.descriptor = descriptor
+        identity = FileIdentity(try LogBytes(descriptor: descriptor, path: path).status())
+    }
 
     /// The next whole line; `nil` when there is none yet. Throws when reading fails, and for a file that has no lines
     /// that could be records.
@@ -53,7 +50,8 @@ public final class AuditReader {
                 return line
             }
             searched = buffer.count
-            guard buffer.count - consumed <= Self.lineLimit else {
+            // No record is so long; a file with longer lines is something else.
+            guard buffer.count - consumed <= LogBytes.reach else {
                 throw AuditError(path: path, problem: .notAnAuditLog)
             }
             guard try fill() else { return nil }
@@ -63,14 +61,46 @@ public final class AuditReader {
     /// Begins anew when the path leads to another file by now, or the file has become shorter: the log was rotated.
     /// What the old file still holds should have been read before.
     public func reopenIfReplaced() throws(AuditError) {
-        guard path != "-", let current = FileIdentity(of: path) else { return }
-        let position = lseek(descriptor, 0, SEEK_CUR)
-        guard !current.isSameFile(as: identity) || current.size < position else { return }
+        var current = stat()
+        guard path != "-", stat(path, &current) == 0 else { return }
+        guard FileIdentity(current) != identity else {
+            try rewindIfCut()
+            return
+        }
         let fresh = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
         guard fresh >= 0 else { throw .system("open", path) }
-        close(descriptor)
-        descriptor = fresh
-        identity = FileIdentity(of: fresh) ?? current
+        descriptor = LogDescriptor(taking: fresh)
+        identity = FileIdentity(try contents.status())
+        beginAnew()
+    }
+
+    /// Begins anew when the file has become shorter than what was read of it; gives whether it did.
+    @discardableResult
+    func rewindIfCut() throws(AuditError) -> Bool {
+        guard try contents.size() < Int(lseek(descriptor.value, 0, SEEK_CUR)) else { return false }
+        seek(to: 0)
+        return true
+    }
+
+    /// What is in the file.
+    var contents: LogBytes { LogBytes(descriptor: descriptor, path: path) }
+
+    /// Goes on reading at `offset`, the beginning of a line. Lines are counted from there.
+    func seek(to offset: Int) {
+        lseek(descriptor.value, off_t(offset), SEEK_SET)
+        beginAnew()
+    }
+
+    /// Takes what stands behind the last newline for a line, of a file that will not grow any more; `nil` when there
+    /// is nothing.
+    func takePartial() -> Line? {
+        guard !partial.isEmpty else { return nil }
+        lineNumber += 1
+        defer { consumed = buffer.count }
+        return Line(number: lineNumber, bytes: Array(partial))
+    }
+
+    private func beginAnew() {
         buffer = []
         consumed = 0
         searched = 0
@@ -82,41 +112,14 @@ public final class AuditReader {
         searched -= consumed
         consumed = 0
         let start = buffer.count
-        buffer.append(contentsOf: repeatElement(0, count: Self.chunk))
+        buffer.append(contentsOf: repeatElement(0, count: LogBytes.chunk))
         var count: Int
         repeat {
-            count = buffer[start...].withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
+            count = buffer[start...].withUnsafeMutableBytes { read(descriptor.value, $0.baseAddress, $0.count) }
         } while count < 0 && errno == EINTR
         let failure = errno
-        buffer.removeLast(Self.chunk - max(count, 0))
+        buffer.removeLast(LogBytes.chunk - max(count, 0))
         guard count >= 0 else { throw AuditError(path: path, problem: .system(operation: "read", errno: failure)) }
         return count > 0
     }
-}
-
-/// What tells one file from another, and how long it is.
-private struct FileIdentity {
-    private let device: dev_t
-    private let inode: ino_t
-    let size: off_t
-
-    init?(of descriptor: CInt) {
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else { return nil }
-        self.init(status)
-    }
-
-    init?(of path: String) {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return nil }
-        self.init(status)
-    }
-
-    private init(_ status: stat) {
-        device = status.st_dev
-        inode = status.st_ino
-        size = status.st_size
-    }
-
-    func isSameFile(as other: FileIdentity) -> Bool { device == other.device && inode == other.inode }
 }

@@ -20,6 +20,19 @@ public struct AuditVerifier: Sendable {
         public let line: UInt64
         /// What is wrong with it.
         public let problem: Problem
+
+        /// Whether the log begins with another record than the first: it may be a part of one.
+        public var isLateBeginning: Bool {
+            if case .sequence(_, expected: 1) = problem { true } else { false }
+        }
+    }
+
+    /// Where a log begins whose first records were removed.
+    public struct Beginning: Hashable, Sendable {
+        /// The number of the first record that is left.
+        public let sequence: UInt64
+        /// The digest of what stood before it.
+        public let previous: LineDigest
     }
 
     /// Lines seen.
@@ -33,13 +46,20 @@ public struct AuditVerifier: Sendable {
     /// The digest that the next record has to carry; `nil` before the first.
     public var head: LineDigest? { chain.digest }
 
+    /// Where the log begins; `nil` when it does so with the first record, and before a record was seen.
+    public private(set) var beginning: Beginning?
+
+    private let allowsLaterBeginning: Bool
     private var chain = LineChain()
     private var lastSequence: UInt64 = 0
     /// The first of the lines since the last record that are none.
     private var firstTorn: UInt64?
 
-    /// A verifier at the start of a log.
-    public init() {}
+    /// A verifier at the start of a log. With `allowsLaterBeginning` it may begin with any record, as a trail does
+    /// whose oldest files were removed: see ``beginning``. What stood before, it cannot judge then.
+    public init(allowsLaterBeginning: Bool = false) {
+        self.allowsLaterBeginning = allowsLaterBeginning
+    }
 
     /// Takes the next line, without its newline.
     public mutating func consume(_ line: some Collection<UInt8>) throws(Break) {
@@ -51,10 +71,15 @@ public struct AuditVerifier: Sendable {
             return
         }
         if let firstTorn, record.event != "audit.lost" { throw Break(line: firstTorn, problem: .notARecord) }
-        guard record.sequence == lastSequence + 1 else {
-            throw Break(line: lines, problem: .sequence(found: record.sequence, expected: lastSequence + 1))
+        if allowsLaterBeginning, records == 0, record.sequence > 1 {
+            guard let previous = record.previous else { throw Break(line: lines, problem: .chain) }
+            beginning = Beginning(sequence: record.sequence, previous: previous)
+        } else {
+            guard record.sequence == lastSequence + 1 else {
+                throw Break(line: lines, problem: .sequence(found: record.sequence, expected: lastSequence + 1))
+            }
+            guard record.previous == chain.digest else { throw Break(line: lines, problem: .chain) }
         }
-        guard record.previous == chain.digest else { throw Break(line: lines, problem: .chain) }
         if record.event == "audit.lost" { lost &+= record.count ?? 1 }
         firstTorn = nil
         lastSequence = record.sequence

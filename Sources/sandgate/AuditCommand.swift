@@ -11,7 +11,8 @@ struct AuditCommand: ParsableCommand {
         usage: "sandgate audit (--file FILE | --dir DIR) [OPTIONS]",
         discussion: """
             Without filters, every record is shown. With several filters, a record has to pass each of them. With \
-            --dir, the files ending in .jsonl are read together, in order of time.
+            --dir, the files ending in .jsonl are read together, in order of time; audit.jsonl and the files named after \
+            their first record (audit-00000000000000000042.jsonl) are what one daemon writes, and read as one.
 
             --verify recomputes the chain: every record carries the SHA-256 of the line before it. It finds changed, \
             removed, inserted and reordered lines, and prints the head of the chain: keep that elsewhere to find out \
@@ -122,6 +123,7 @@ struct AuditCommand: ParsableCommand {
         let paths = try dir.map { try AuditListing.Source.directory($0).paths() } ?? [file ?? "-"]
         var output = StandardOutput()
         var isIntact = true
+        if let dir { isIntact = try verifyTrail(dir, &output) }
         for path in paths {
             let (verifier, broken) = try verified(path)
             isIntact = isIntact && broken == nil
@@ -129,12 +131,32 @@ struct AuditCommand: ParsableCommand {
                 try output.line(verifier.report(file: path, broken: broken))
             } else if let broken {
                 Console.error("\(path): \(broken)")
+                if broken.isLateBeginning {
+                    Console.error("\(path): if it is one of a daemon's files, verify them as one: --dir")
+                }
             } else {
-                try output.line(summary(of: verifier, path))
+                try output.line("\(path): \(verifier.summary)")
             }
         }
         try output.flush()
         if !isIntact { throw Self.chainBroken }
+    }
+
+    /// Checks the files of the trail in a directory, if there are any, as one chain.
+    private func verifyTrail(_ directory: String, _ output: inout StandardOutput) throws -> Bool {
+        let verification = try TrailVerification(directory: directory)
+        guard let newest = verification.files.last else { return true }
+        if json {
+            try output.line(verification.report)
+        } else if let (file, broken) = verification.broken {
+            Console.error("\(file): \(broken)")
+        } else {
+            let older = verification.files.count - 1
+            let name = older == 0 ? newest : "\(newest) and \(older) older file\(older == 1 ? "" : "s")"
+            try output.line("\(name): \(verification.verifier.summary)")
+        }
+        if verification.endsInsideLine { warnOfPartialLine(newest) }
+        return verification.broken == nil
     }
 
     private func verified(_ path: String) throws(AuditError) -> (AuditVerifier, AuditVerifier.Break?) {
@@ -153,17 +175,13 @@ struct AuditCommand: ParsableCommand {
             return (verifier, error)
         }
         if !reader.partial.isEmpty {
-            Console.error("\(path): the last line is not complete: cut off, or being written")
+            warnOfPartialLine(path)
         }
         return (verifier, nil)
     }
 
-    private func summary(of verifier: AuditVerifier, _ path: String) -> String {
-        var text = "\(path): chain intact, \(verifier.records) records"
-        if verifier.lost > 0 { text += ", \(verifier.lost) lost" }
-        if verifier.tornLines > 0 { text += ", \(verifier.tornLines) lines cut off by a crash" }
-        if let head = verifier.head { text += ", head \(head)" }
-        return text
+    private func warnOfPartialLine(_ path: String) {
+        Console.error("\(path): the last line is not complete: cut off, or being written")
     }
 }
 

@@ -8,7 +8,8 @@ struct AuditListing {
         case file(String)
         case directory(String)
 
-        /// The files there are now, by name.
+        /// The files there are now that are a log each, by name: of a directory, those that end in .jsonl and are
+        /// not the files of a trail.
         func paths() throws(SetupError) -> [String] {
             switch self {
             case .file(let path): return [path]
@@ -22,7 +23,9 @@ struct AuditListing {
                     let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
                         String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
                     }
-                    if name.hasSuffix(".jsonl"), !name.hasPrefix(".") { names.append("\(path)/\(name)") }
+                    if name.hasSuffix(".jsonl"), !name.hasPrefix("."), !AuditTrail.includes(fileNamed: name) {
+                        names.append("\(path)/\(name)")
+                    }
                 }
                 return names.sorted()
             }
@@ -39,9 +42,35 @@ struct AuditListing {
         }
     }
 
-    /// A file and the record of it that was read and not yet shown.
+    /// What is read as one log.
+    private enum Log {
+        case file(AuditReader)
+        case trail(AuditTrailReader)
+
+        func next() throws(AuditError) -> AuditReader.Line? {
+            switch self {
+            case .file(let reader): try reader.next()
+            case .trail(let reader): try reader.next()
+            }
+        }
+
+        /// The file that the last line came from.
+        var path: String {
+            switch self {
+            case .file(let reader): reader.path
+            case .trail(let reader): reader.path
+            }
+        }
+
+        /// Goes on with the file that took the place of the one that was read. A trail does so by itself.
+        func reopenIfReplaced() throws(AuditError) {
+            if case .file(let reader) = self { try reader.reopenIfReplaced() }
+        }
+    }
+
+    /// A log and the record of it that was read and not yet shown.
     private struct Input {
-        let reader: AuditReader
+        let log: Log
         var pending: (line: AuditReader.Line, record: AuditLine)?
     }
 
@@ -56,7 +85,10 @@ struct AuditListing {
         self.source = source
         self.query = query
         self.isJSON = isJSON
-        for path in try source.paths() { inputs.append(Input(reader: try AuditReader(path: path))) }
+        for path in try source.paths() { inputs.append(Input(log: .file(try AuditReader(path: path)))) }
+        if case .directory(let path) = source {
+            inputs.append(Input(log: .trail(try AuditTrailReader(directory: path, since: query.since))))
+        }
     }
 
     /// Shows every record there is, the oldest first.
@@ -78,10 +110,10 @@ struct AuditListing {
             try showAll()
             watch.wait()
             try showAll()
-            for input in inputs { try input.reader.reopenIfReplaced() }
-            let known = Set(inputs.map(\.reader.path))
+            for input in inputs { try input.log.reopenIfReplaced() }
+            let known = Set(inputs.map(\.log.path))
             for path in try source.paths() where !known.contains(path) {
-                inputs.append(Input(reader: try AuditReader(path: path)))
+                inputs.append(Input(log: .file(try AuditReader(path: path))))
             }
         }
     }
@@ -99,14 +131,14 @@ struct AuditListing {
     /// Reads the next record of a file. Lines that are none are told of and passed over: a crash leaves them, and
     /// `--verify` is what judges them.
     private mutating func advance(_ index: Int) throws(AuditError) {
-        let reader = inputs[index].reader
+        let log = inputs[index].log
         inputs[index].pending = nil
-        while let line = try reader.next() {
+        while let line = try log.next() {
             if let record = try? AuditLine(parsing: line.bytes) {
                 inputs[index].pending = (line, record)
                 return
             }
-            Console.error("\(reader.path):\(line.number): not an audit record")
+            Console.error("\(log.path):\(line.number): not an audit record")
         }
     }
 }

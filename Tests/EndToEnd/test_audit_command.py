@@ -39,6 +39,15 @@ class Log:
         self._write(torn + b"\n")
         self._covered = torn if self._covered is None else self._covered + b"\n" + torn
 
+    def rotate(self) -> Path:
+        """Names the file after its first record, as the daemon does, and goes on in a new one; returns the old one."""
+        with self.path.open("rb") as file:
+            first = json.loads(file.readline())["seq"]
+        rotated = self.path.with_name(f"audit-{first:020}.jsonl")
+        self.path.rename(rotated)
+        self.path.touch()
+        return rotated
+
     def _write(self, data: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(data)
@@ -121,6 +130,79 @@ def test_merges_the_files_of_a_directory_by_time(log: Log, tmp_path: Path) -> No
     done = tool("audit", "--dir", tmp_path, "--verify")
     assert done.returncode == 0
     assert done.stdout.count("chain intact") == 2
+
+
+def test_reads_the_files_of_a_daemon_as_one(log: Log, tmp_path: Path) -> None:
+    first = log.rotate()
+    log.add(ago=60, **denied("second.example"))
+    log.add(ago=50, **denied("evil.example"))
+    log.rotate()
+    log.add(ago=10, **denied("third.example"))
+    done = tool("audit", "--dir", tmp_path, "--json")
+    assert hosts(done.stdout) == [
+        "old.example", "evil.example", "good.example", "maybe.example", "second.example", "evil.example", "third.example",
+    ]
+    done = tool("audit", "--dir", tmp_path, "--json", "--since", "70s", "--verdict", "deny")
+    assert hosts(done.stdout) == ["second.example", "evil.example", "third.example"]
+    other = Log(tmp_path / "other.jsonl")
+    other.add(ago=55, **denied("between.example"))
+    done = tool("audit", "--dir", tmp_path, "--json", "--since", "70s")
+    assert hosts(done.stdout) == ["second.example", "between.example", "evil.example", "third.example"]
+    done = tool("audit", "--dir", tmp_path, "--verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{log.path} and 2 older files: chain intact, 7 records, head {log.head}\n"
+        f"{other.path}: chain intact, 1 records, head {other.head}\n"
+    )
+    behind = hashlib.sha256(first.read_bytes().splitlines()[-1]).hexdigest()
+    first.unlink()
+    done = tool("audit", "--dir", tmp_path, "--verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == (
+        f"{log.path} and 1 older file: chain intact, 3 records from 5 on, the first behind {behind}, head {log.head}"
+    )
+    done = tool("audit", "--dir", tmp_path, "--verify", "--json")
+    assert json.loads(done.stdout.splitlines()[0]) == {
+        "file": str(log.path), "files": 2, "intact": True, "records": 3, "lost": 0, "tornLines": 0,
+        "begins": {"seq": 5, "prev": behind}, "head": log.head,
+    }
+
+
+def test_verify_names_the_file_of_a_daemon_that_breaks_the_chain(log: Log, tmp_path: Path) -> None:
+    first = log.rotate()
+    log.add(**denied("second.example"))
+    second = log.rotate()
+    log.add(**denied("third.example"))
+    intact = first.read_bytes()
+    first.write_bytes(intact.replace(b"maybe.example", b"never.example"))
+    done = tool("audit", "--dir", tmp_path, "--verify")
+    assert done.returncode == 1
+    assert done.stderr == f"sandgate: {second}: line 1: what stands before it was changed, removed or inserted\n"
+    first.write_bytes(intact)
+    second.unlink()
+    done = tool("audit", "--dir", tmp_path, "--verify", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["file"], report["line"]) == (str(log.path), 1)
+    assert report["problem"] == "line 1: record 6 stands where record 5 belongs"
+    done = tool("audit", "--file", log.path, "--verify")
+    assert done.returncode == 1
+    assert f"{log.path}: if it is one of a daemon's files, verify them as one: --dir" in done.stderr
+
+
+def test_follow_goes_on_when_a_daemon_rotates(log: Log, tmp_path: Path) -> None:
+    command = [str(binary()), "audit", "--dir", str(tmp_path), "--follow", "--json", "--host", "*.new"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for turn in range(5):
+                log.add(**denied(f"{turn}.new"))
+                assert json.loads(process.stdout.readline())["host"] == f"{turn}.new"
+                log.add(**denied(f"{turn}-last.new"))
+                log.rotate()
+                assert json.loads(process.stdout.readline())["host"] == f"{turn}-last.new"
+        finally:
+            process.terminate()
 
 
 def test_passes_over_lines_that_are_no_records(log: Log) -> None:
