@@ -1,0 +1,42 @@
+"""From exec to exit of the shortest run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from lab.namespaces import PREFIX
+
+from bench.result import Measured, Outcome, alternate
+from bench.stage import Stage
+
+NAMES = ("start-up",)
+
+
+def measure(stage: Stage) -> Iterator[Outcome]:
+    """`sandgate run -- true`, and three commands of `ip` for a namespace that enforces nothing."""
+    ways: dict[str, Callable[[], float]] = {"ours": partial(_run_milliseconds, stage), "theirs": _namespace_milliseconds}
+    for way in ways.values():
+        way()
+    rounds = alternate(stage.effort.start_ups, ways)
+    yield Measured("start-up", [(taken["ours"], taken["theirs"]) for taken in rounds])
+
+
+def _run_milliseconds(stage: Stage) -> float:
+    return milliseconds([str(stage.programs.sandgate), "run", "--quiet", "--", "true"])
+
+
+def _namespace_milliseconds() -> float:
+    name = f"{PREFIX}start-{os.getpid()}"
+    commands = (["netns", "add", name], ["netns", "exec", name, "true"], ["netns", "del", name])
+    return sum(milliseconds(["ip", *command]) for command in commands)
+
+
+def milliseconds(command: list[str]) -> float:
+    """What a command takes to its end."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - start) * 1e3
