@@ -59,7 +59,7 @@ def measure(stage: Stage, wanted: frozenset[str]) -> dict[str, Outcome]:
                 outcomes[outcome.name] = outcome
                 print(report.line(goals[outcome.name], outcome), flush=True)
         except (RuntimeError, OSError) as error:
-            found = [NotMeasured(name, str(error)) for name in missing]
+            found = [NotMeasured(name, " ".join(str(error).split())) for name in missing]
             for failed in found:
                 outcomes[failed.name] = failed
                 print(report.line(goals[failed.name], failed), flush=True)

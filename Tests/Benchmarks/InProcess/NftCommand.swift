@@ -9,13 +9,17 @@ enum NftCommand {
     /// `nft -f -` with `script` on its standard input, in the caller's network namespace.
     static func run(_ script: String) throws {
         var ends: [CInt] = [0, 0]
-        guard pipe2(&ends, CInt(O_CLOEXEC)) == 0 else { throw Failure(description: "cannot make a pipe: errno \(errno)") }
-        defer { close(ends[1]) }
-        let child = try spawn(reading: ends[0])
-        close(ends[0])
-        try write(script, to: ends[1])
-        close(ends[1])
-        ends[1] = -1
+        guard pipe(&ends) == 0 else { throw Failure(description: "cannot make a pipe: errno \(errno)") }
+        let (output, input) = (ends[0], ends[1])
+        let child: pid_t
+        do {
+            defer { close(output) }
+            child = try spawn(reading: output, closing: input)
+        }
+        do {
+            defer { close(input) }
+            try write(script, to: input)
+        }
         var status: CInt = 0
         while waitpid(child, &status, 0) < 0 {
             guard errno == EINTR else { throw Failure(description: "cannot wait for nft: errno \(errno)") }
@@ -23,12 +27,14 @@ enum NftCommand {
         guard status == 0 else { throw Failure(description: "nft ended with status \(status)") }
     }
 
-    private static func spawn(reading input: CInt) throws -> pid_t {
+    private static func spawn(reading output: CInt, closing input: CInt) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO)
-        var arguments: [UnsafeMutablePointer<CChar>?] = ["nft", "-f", "-"].map { strdup($0) } + [nil]
+        posix_spawn_file_actions_addclose(&actions, input)
+        posix_spawn_file_actions_adddup2(&actions, output, STDIN_FILENO)
+        let words = ["nft", "-f", "-"]
+        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { arguments.forEach { free($0) } }
         var child: pid_t = 0
         let status = posix_spawnp(&child, "nft", &actions, nil, &arguments, environ)

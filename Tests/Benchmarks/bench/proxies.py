@@ -27,7 +27,7 @@ def _haproxy_configuration(stage: Stage) -> str:
     return f"""\
 global
     nbthread 1
-    maxconn 20000
+    maxconn 4096
     tune.pipesize 262144
 defaults
     mode tcp
@@ -37,7 +37,7 @@ defaults
     option splice-auto
 listen sni
     bind 127.0.0.1:{HAPROXY_PORT} namespace {stage.inside.name} backlog 4096
-    maxconn 20000
+    maxconn 4096
     tcp-request inspect-delay 5s
     tcp-request content accept if {{ req.ssl_sni,lower,map_str({names}) -m found }}
     tcp-request content reject if {{ req.ssl_hello_type 1 }}

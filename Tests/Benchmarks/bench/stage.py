@@ -75,7 +75,7 @@ class Stage:
         self._address(self.plain, "eth0", f"{PLAIN}/30")
         self.plain.ip("route", "add", "default", "via", PLAIN_GATEWAY)
         # As in a sandbox: a route for connections to begin with, and nothing at the end of it.
-        self.inside.ip("link", "add", "eth0", "type", "dummy")
+        self.inside.ip("link", "add", "eth0", "type", "veth", "peer", "name", "nowhere")
         self._address(self.inside, "eth0", "198.51.100.133/30")
         self.inside.ip("route", "add", "default", "dev", "eth0")
         self._serve("serve", *ORIGIN, stack=stack)
