@@ -20,7 +20,7 @@ class Contender:
     pid: int
 
 
-def _haproxy_configuration(stage: Stage) -> str:
+def _haproxy_configuration(stage: Stage, splicing: str) -> str:
     """TCP mode; SNI looked up in a tree of 1,000 names; one thread, as Sandgate has one loop a sandbox."""
     names = stage.directory / "sni.map"
     names.write_text("".join(f"{name} allowed\n" for name in RULES))
@@ -34,7 +34,7 @@ defaults
     timeout connect 5s
     timeout client 1h
     timeout server 1h
-    option splice-auto
+    option {splicing}
 listen sni
     bind 127.0.0.1:{HAPROXY_PORT} namespace {stage.inside.name} backlog 4096
     maxconn 4096
@@ -46,10 +46,14 @@ listen sni
 
 
 @contextlib.contextmanager
-def haproxy(stage: Stage) -> Iterator[Contender]:
-    """HAProxy outside, listening inside a namespace whose connections to the origin are redirected to it."""
+def haproxy(stage: Stage, splicing: str = "splice-auto") -> Iterator[Contender]:
+    """HAProxy outside, listening inside a namespace whose connections to the origin are redirected to it.
+
+    By itself ("splice-auto") it hardly ever splices what is measured here: downloads are twice as fast with
+    "splice-response", and short connections a tenth cheaper without.
+    """
     file = stage.directory / "haproxy.cfg"
-    file.write_text(_haproxy_configuration(stage))
+    file.write_text(_haproxy_configuration(stage, splicing))
     chain = "type nat hook output priority -110;"
     redirect = f"ip daddr {ORIGIN[0]} tcp dport {ORIGIN[1]} redirect to :{HAPROXY_PORT}"
     stage.inside.check("nft", f"table inet peer {{ chain out {{ {chain} {redirect}; }}; }}")

@@ -37,7 +37,7 @@ def _transfer(contender: Contender, streams: int, size: int) -> Transfer:
 def measure(stage: Stage, wanted: frozenset[str]) -> Iterator[Outcome]:
     """All rows of bulk transfer."""
     size = stage.effort.bulk_bytes
-    with sandgate(stage) as ours, haproxy(stage) as theirs, no_proxy(stage) as nobody:
+    with sandgate(stage) as ours, haproxy(stage, "splice-response") as theirs, no_proxy(stage) as nobody:
         resolve_origin(ours)
         for streams in (1, 8):
             contenders = {"sandgate": ours, "haproxy": theirs} | ({"nobody": nobody} if streams == 1 else {})
