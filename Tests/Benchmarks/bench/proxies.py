@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .processes import Client, Server
-from .stage import ORIGIN, ORIGIN_NAME, RULES, Stage
+from .stage import NAMESERVER, ORIGIN, ORIGIN_NAME, RULES, Stage
 
 HAPROXY_PORT, SQUID_PORT, TINYPROXY_PORT = 8443, 3128, 3129
 
@@ -28,7 +28,7 @@ def _haproxy_configuration(stage: Stage, splicing: str) -> str:
 global
     nbthread 1
     maxconn 4096
-    tune.pipesize 262144
+    tune.pipesize 1048576
 defaults
     mode tcp
     timeout connect 5s
@@ -83,6 +83,9 @@ def squid(stage: Stage) -> Iterator[Contender]:
         f"""\
 http_port 127.0.0.1:{SQUID_PORT}
 pid_filename none
+visible_hostname benchmark
+pinger_enable off
+dns_nameservers {NAMESERVER[0]}
 cache deny all
 cache_mem 8 MB
 access_log none
@@ -125,7 +128,8 @@ def _forward_proxy(stage: Stage, command: list[str], port: int, configuration: s
     """A proxy that listens where it dials from: both in the namespace that has a link of its own."""
     program, *options, file = command
     (stage.directory / file).write_text(configuration)
-    stage.plain.use_hosts({ORIGIN_NAME: ORIGIN[0]})
+    # So that nobody has to ask for the origin's address.
+    stage.plain.use_hosts({"localhost": "127.0.0.1", ORIGIN_NAME: ORIGIN[0]})
     command = stage.plain.command(program, *options, stage.directory / file)
     with Server(command) as server:
         server.wait_for_port(stage.plain, "tcp", port)
