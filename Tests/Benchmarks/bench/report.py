@@ -31,8 +31,8 @@ def heading(machine: Mapping[str, object]) -> str:
 def columns(*cells: str) -> str:
     """One line of the table."""
     widths = (18, 8, 9, 8, 16, 2, 12, 12, 0)
-    aligned = (f"{cell:<{width}}" if index in (0, 8) else f"{cell:>{width}}" for index, (cell, width) in enumerate(zip(cells, widths)))
-    return "  ".join(aligned).rstrip()
+    first, *middle, last = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return "  ".join((f"{first.strip():<{widths[0]}}", *middle, last.strip()))
 
 
 HEAD = columns("row", "ratio", "goal", "", "spread", "n", "ours", "theirs", "against")
@@ -60,17 +60,21 @@ def line(goal: Goal, outcome: Outcome) -> str:
 
 
 def write(
-    path: Path, machine: Mapping[str, object], outcomes: Mapping[str, Outcome], binary: Mapping[str, float], *, quick: bool
+    path: Path,
+    machine: Mapping[str, object],
+    outcomes: Mapping[str, Outcome],
+    binary: Mapping[str, float],
+    *,
+    quick: bool,
 ) -> None:
     """The file, as contracts have it."""
-    measured = [(goal, outcomes.get(goal.name)) for goal in GOALS]
+    rows = [(goal, outcomes.get(goal.name)) for goal in GOALS]
+    missing = [row for _, row in rows if isinstance(row, NotMeasured)]
     document = {
         "machine": machine,
         "quick": quick,
-        "ratios": [outcome.as_json(goal) for goal, outcome in measured if isinstance(outcome, Measured)],
-        "notMeasured": [
-            {"name": goal.name, "reason": outcome.reason} for goal, outcome in measured if isinstance(outcome, NotMeasured)
-        ],
+        "ratios": [outcome.as_json(goal) for goal, outcome in rows if isinstance(outcome, Measured)],
+        "notMeasured": [{"name": row.name, "reason": row.reason} for row in missing],
         "binary": binary,
     }
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

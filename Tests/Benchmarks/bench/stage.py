@@ -64,7 +64,9 @@ class Stage:
 
     def __init__(self, directory: Path, programs: Programs, effort: Effort, stack: contextlib.ExitStack) -> None:
         self.directory, self.programs, self.effort = directory, programs, effort
-        self.internet, self.inside, self.plain = (self._namespace(role, stack) for role in ("internet", "inside", "plain"))
+        self.internet = self._namespace("internet", stack)
+        self.inside = self._namespace("inside", stack)
+        self.plain = self._namespace("plain", stack)
         check("ip", "link", "add", NODE_LINK, "type", "veth", "peer", "name", "uplink", "netns", self.internet.name)
         stack.callback(remove_node_link)
         check("ip", "address", "add", f"{NODE}/25", "dev", NODE_LINK)

@@ -22,7 +22,8 @@ static void resolve(const char *name) {
 static void obey(char *line) {
     char *words[16];
     int count = 0;
-    for (char *word = strtok(line, " \n"); word != NULL && count < 16; word = strtok(NULL, " \n")) words[count++] = word;
+    for (char *word = strtok(line, " \n"); word != NULL && count < 16; word = strtok(NULL, " \n"))
+        words[count++] = word;
     if (count == 0) return;
     if (strcmp(words[0], "connections") == 0) {
         run_connections(count, words);

@@ -70,7 +70,8 @@ static size_t answer_query(uint8_t *message, size_t count, int known_count, char
     memset(message + 6, 0, 6);
     if (answer.length > 0) {
         message[7] = 1;
-        uint8_t record[12] = {0xc0, 12, (uint8_t)(answer.type >> 8), (uint8_t)answer.type, 0, 1, 0, 0, 14, 16, 0, answer.length};
+        // The name by a pointer to the question's; a TTL of an hour.
+        uint8_t record[12] = {0xc0, 12, 0, (uint8_t)answer.type, 0, 1, 0, 0, 14, 16, 0, answer.length};
         memcpy(message + end, record, sizeof record);
         memcpy(message + end + sizeof record, answer.data, answer.length);
         end += sizeof record + answer.length;

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench.processes import cpu_seconds
-from bench.proxies import Contender, haproxy, no_proxy, squid, tinyproxy
-from bench.proxies import SQUID_PORT, TINYPROXY_PORT
+from bench.proxies import SQUID_PORT, TINYPROXY_PORT, Contender, haproxy, no_proxy, squid, tinyproxy
 from bench.result import Measured, Outcome, against_better, alternate
 from bench.sandgate import EXPLICIT_PROXY, resolve_origin, sandgate
 from bench.stage import ORIGIN, ORIGIN_NAME, Stage
@@ -53,7 +52,10 @@ def measure_short(stage: Stage) -> Iterator[Outcome]:
             _connect(contender, count // 4, CONCURRENCY)
         rounds = alternate(
             stage.effort.samples,
-            {"ours": partial(_connect, ours, count, CONCURRENCY), "theirs": partial(_connect, theirs, count, CONCURRENCY)},
+            {
+                "ours": partial(_connect, ours, count, CONCURRENCY),
+                "theirs": partial(_connect, theirs, count, CONCURRENCY),
+            },
         )
     yield Measured("short-rate", [(taken["ours"].rate, taken["theirs"].rate) for taken in rounds])
     yield Measured("short-cpu", [(taken["ours"].cpu, taken["theirs"].cpu) for taken in rounds])

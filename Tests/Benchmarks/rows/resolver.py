@@ -50,7 +50,7 @@ def _query_cpu(contender: Contender, port: int, pattern: str, count: int) -> flo
     right = result["nameErrors"] if "denied" in pattern else result["records"]
     # A datagram may be lost when the machine is busy with something else.
     if right < 0.99 * count:
-        raise RuntimeError(f"of {count} queries at port {port} only {right:.0f} were answered as they should be: {result}")
+        raise RuntimeError(f"of {count} queries at port {port} only {right:.0f} were answered rightly: {result}")
     return used / right * 1e6
 
 

@@ -18,7 +18,8 @@ NAMES = ("start-up",)
 
 def measure(stage: Stage) -> Iterator[Outcome]:
     """`sandgate run -- true`, and three commands of `ip` for a namespace that enforces nothing."""
-    ways: dict[str, Callable[[], float]] = {"ours": partial(_run_milliseconds, stage), "theirs": _namespace_milliseconds}
+    ours = partial(_run_milliseconds, stage)
+    ways: dict[str, Callable[[], float]] = {"ours": ours, "theirs": _namespace_milliseconds}
     for way in ways.values():
         way()
     rounds = alternate(stage.effort.start_ups, ways)
