@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -22,8 +22,8 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def memory_bytes(pid: int, field: str = "Pss") -> int:
-    """A line of a process's memory map in sum: "Pss" or "Rss"."""
+def memory_bytes(pid: int, field: Literal["Rss", "Anonymous"]) -> int:
+    """A line of a process's memory map in sum: what is resident, or what of it is no file's."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == field:
@@ -107,10 +107,7 @@ class Client:
     ) -> dict[str, float]:
         """`count` connections, every one of which has to get its whole reply."""
         words: list[object] = ["connections", *origin, name, reply, concurrency, count, "stay" if stay else "close"]
-        result = self.ask(*words, *(("via", *via) if via else ()))
-        if result["failed"]:
-            raise RuntimeError(f"{result['failed']} of {count} connections to {name} failed")
-        return result
+        return self.ask(*words, *(("via", *via) if via else ()))
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,7 @@ struct plan {
     struct request request;
     int poller;
     size_t count, begun, ended, failed;
+    const char *failure;  // what happened to the last that failed
     uint64_t received;
     uint64_t *latencies;  // from connect to the reply's first byte, in nanoseconds
     size_t latency_count;
@@ -47,12 +48,16 @@ static void begin(struct plan *plan, struct connection *connection) {
     if (epoll_ctl(plan->poller, EPOLL_CTL_ADD, connection->descriptor, &event) < 0) fail("epoll_ctl");
 }
 
-// A connection has ended, or got all that it asked for and stays; the next takes its place.
-static void end(struct plan *plan, struct connection *connection, bool succeeded) {
+// A connection has ended, or got all that it asked for and stays; the next takes its place. `failure` says what went
+// wrong, NULL if nothing did.
+static void end(struct plan *plan, struct connection *connection, const char *failure) {
     plan->ended++;
     plan->received += connection->received;
-    if (!succeeded) plan->failed++;
-    if (succeeded && plan->request.stays) {
+    if (failure != NULL) {
+        plan->failed++;
+        plan->failure = failure;
+    }
+    if (failure == NULL && plan->request.stays) {
         epoll_ctl(plan->poller, EPOLL_CTL_DEL, connection->descriptor, NULL);
         held[held_count++] = connection->descriptor;
     } else {
@@ -83,26 +88,28 @@ static void receive(struct plan *plan, struct connection *connection) {
         // MSG_TRUNC: the kernel drops what was read instead of copying it.
         ssize_t count = recv(connection->descriptor, ignored, sizeof ignored, MSG_TRUNC);
         if (count < 0 && errno == EAGAIN) return;
-        if (count <= 0) return end(plan, connection, count == 0 && connection->received == plan->request.reply);
+        if (count < 0) return end(plan, connection, "reset while receiving");
+        if (count == 0)
+            return end(plan, connection, connection->received == plan->request.reply ? NULL : "ended too early");
         if (connection->received == 0) plan->latencies[plan->latency_count++] = now() - connection->begun;
         connection->received += (uint64_t)count;
-        if (plan->request.stays && connection->received == plan->request.reply) return end(plan, connection, true);
+        if (plan->request.stays && connection->received == plan->request.reply) return end(plan, connection, NULL);
     }
 }
 
 static void go_on(struct plan *plan, struct connection *connection, uint32_t events) {
     if (connection->phase == CONNECTING) {
-        if (!(events & EPOLLOUT) || events & (EPOLLERR | EPOLLHUP)) return end(plan, connection, false);
+        if (!(events & EPOLLOUT) || events & (EPOLLERR | EPOLLHUP)) return end(plan, connection, "refused");
         connection->phase = plan->head_size > 0 ? ASKING_PROXY : RECEIVING;
         bool sent = plan->head_size > 0 ? send_all(connection->descriptor, plan->head, plan->head_size)
                                         : send_all(connection->descriptor, plan->hello, plan->hello_size);
-        if (!sent) return end(plan, connection, false);
+        if (!sent) return end(plan, connection, "closed before the hello");
     }
     if (connection->phase == ASKING_PROXY) {
         int answer = read_answer(connection->descriptor);
         if (answer == 0) return;
         if (answer < 0 || !send_all(connection->descriptor, plan->hello, plan->hello_size))
-            return end(plan, connection, false);
+            return end(plan, connection, "refused by the proxy");
         connection->phase = RECEIVING;
     }
     receive(plan, connection);
@@ -139,9 +146,17 @@ void run_connections(int count, char **words) {
     }
     double seconds = (double)(now() - start) / 1e9;
     close(plan.poller);
+    if (plan.failed > 0 || plan.ended < plan.count) {
+        const char *failure = plan.failure != NULL ? plan.failure : "no end in two minutes";
+        printf("{\"error\": \"%zu of %zu connections to %s:%s failed: %s\"}\n",
+            plan.failed + plan.count - plan.ended, plan.count, words[1], words[2], failure);
+        free(plan.latencies);
+        free(connections);
+        return;
+    }
     printf(
-        "{\"seconds\": %.9f, \"connections\": %zu, \"failed\": %zu, \"bytes\": %llu, \"p50\": %llu, \"p99\": %llu}\n",
-        seconds, plan.ended, plan.failed + plan.count - plan.ended, (unsigned long long)plan.received,
+        "{\"seconds\": %.9f, \"connections\": %zu, \"bytes\": %llu, \"p50\": %llu, \"p99\": %llu}\n", seconds,
+        plan.ended, (unsigned long long)plan.received,
         (unsigned long long)quantile(plan.latencies, plan.latency_count, 0.5),
         (unsigned long long)quantile(plan.latencies, plan.latency_count, 0.99));
     free(plan.latencies);

@@ -40,9 +40,10 @@ def _tunnel_bytes(
             resolve_origin(contender)
         open_tunnels = partial(contender.client.connections, ORIGIN, ORIGIN_NAME, reply=1024, concurrency=16, stay=True)
         open_tunnels(count=WARM_UP)
-        before = memory_bytes(contender.pid)
+        # Not what is resident: pages of the program itself that are used for the first time would count.
+        before = memory_bytes(contender.pid, "Anonymous")
         open_tunnels(count=count)
-        grown = memory_bytes(contender.pid) - before
+        grown = memory_bytes(contender.pid, "Anonymous") - before
         contender.client.ask("release")
     # A tunnel that costs less than can be seen still costs something.
     return max(grown, 4096) / count
