@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -45,25 +47,25 @@ def measure(stage: Stage, wanted: frozenset[str]) -> dict[str, Outcome]:
     """Runs what fills `wanted`, and prints each row as it comes. What fails leaves its rows empty and says why."""
     goals = {goal.name: goal for goal in GOALS}
     outcomes: dict[str, Outcome] = {}
+
+    def note(outcome: Outcome) -> None:
+        outcomes[outcome.name] = outcome
+        print(report.line(goals[outcome.name], outcome), flush=True)
+
     print(report.HEAD, flush=True)
     for experiment in EXPERIMENTS:
         missing = [name for name in experiment.names if name in wanted]
         if not missing:
             continue
-        found: list[Outcome] = []
         try:
             for outcome in experiment.run(stage, wanted):
-                found = [outcome]
-                if outcome.name not in missing:
-                    continue
-                missing.remove(outcome.name)
-                outcomes[outcome.name] = outcome
-                print(report.line(goals[outcome.name], outcome), flush=True)
-        except (RuntimeError, OSError) as error:
-            found = [NotMeasured(name, " ".join(str(error).split())) for name in missing]
-            for failed in found:
-                outcomes[failed.name] = failed
-                print(report.line(goals[failed.name], failed), flush=True)
+                if outcome.name in missing:
+                    missing.remove(outcome.name)
+                    note(outcome)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            reason = " ".join(str(error).split())
+            for name in missing:
+                note(NotMeasured(name, reason))
     return outcomes
 
 
@@ -81,6 +83,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """0 if every row that was wanted could be measured; whether goals are met is for the reader."""
     arguments = parse()
+    # Whoever ends us leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if arguments.list:
         for goal in GOALS:
             print(f"{goal.name:<18}  {goal.what}, against {goal.against}")

@@ -1,7 +1,7 @@
 import EgressPolicy
 import NetPrimitives
 
-/// Compiling 100,000 rules about names, exact ones and wildcards in turn, in milliseconds; goal and "theirs" are 150.
+/// Compiling 100,000 rules about names, exact ones and wildcards in turn, in milliseconds of CPU time; "theirs" is 150.
 struct CompileBenchmark {
     private static let goal = 150.0
 
@@ -12,7 +12,7 @@ struct CompileBenchmark {
         }
         let policy = Policy(rules: rules)
         for _ in 0..<rounds {
-            let (seconds, compiled) = timed { CompiledPolicy(policy) }
+            let (seconds, compiled) = timedOnCPU { CompiledPolicy(policy) }
             use(compiled)
             report(seconds * 1e3, Self.goal)
         }

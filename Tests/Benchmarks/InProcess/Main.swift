@@ -1,7 +1,7 @@
 import Glibc
 
-/// What is measured inside one process: judgement, and the kernel's sets. Every round prints a line, ours and theirs, in
-/// the unit of the row; one right after the other, so that what else the machine does weighs on both.
+/// What is measured inside one process: judgement, and the kernel's sets. Every round prints a line, ours and theirs,
+/// in the unit of the row; one right after the other, so that what else the machine does weighs on both.
 ///
 ///     sandgate-benchmark policy-decision|policy-compile|pin-latency|ruleset-apply ROUNDS
 ///

@@ -9,8 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from rows.start_up import milliseconds
-
+from .processes import milliseconds
 from .stage import Programs
 
 PEERS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,13 @@ def memory_bytes(pid: int, field: Literal["Rss", "Anonymous"]) -> int:
         if name == field:
             return int(rest.split()[0]) * 1024
     raise RuntimeError(f"no {field} of process {pid}")
+
+
+def milliseconds(command: list[str]) -> float:
+    """What a command takes to its end."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - start) * 1e3
 
 
 class Server:
@@ -79,6 +87,9 @@ class Client:
 
     def _read(self) -> dict[str, float]:
         assert self.process.stdout is not None and self.process.stderr is not None
+        # Longer than the client itself waits for anything.
+        if not select.select([self.process.stdout], [], [], 150)[0]:
+            raise RuntimeError(f"{self.process.args!r} does not answer")
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.process.args!r} ended: {self.process.stderr.read()}")

@@ -13,12 +13,16 @@ EXPLICIT_PROXY = ("127.0.0.1", 64128)
 """Where Sandgate's own proxy listens inside a sandbox."""
 
 
+def sandgate_run(stage: Stage, *options: str) -> list[str]:
+    """A command line that lacks only the command to run."""
+    return [str(stage.programs.sandgate), "run", "--quiet", "--upstream-dns", NAMESERVER[0], *options, "--"]
+
+
 @contextlib.contextmanager
 def sandgate(stage: Stage, names: Sequence[str] = RULES) -> Iterator[Contender]:
     """One sandbox and the client in it. Without an audit file, as the peers are without logs."""
-    command = [str(stage.programs.sandgate), "run", "--quiet", "--policy", str(stage.policy(names))]
-    command += ["--upstream-dns", NAMESERVER[0], "--", *stage.client_command()]
-    with Client(command) as client:
+    command = sandgate_run(stage, "--policy", str(stage.policy(names)))
+    with Client([*command, *stage.client_command()]) as client:
         yield Contender(client, client.process.pid)
 
 

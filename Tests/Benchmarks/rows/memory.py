@@ -12,7 +12,7 @@ from lab.processes import wait_until
 from bench.processes import Server, memory_bytes
 from bench.proxies import Contender, haproxy
 from bench.result import Measured, Outcome, alternate
-from bench.sandgate import resolve_origin, sandgate
+from bench.sandgate import resolve_origin, sandgate, sandgate_run
 from bench.stage import ORIGIN, ORIGIN_NAME, Stage
 
 TUNNELS = ("tunnel-memory",)
@@ -59,10 +59,11 @@ def measure_resident(stage: Stage) -> Iterator[Outcome]:
 
 
 def _supervisor_kibibytes(stage: Stage) -> float:
-    command = [str(stage.programs.sandgate), "run", "--quiet", "--", "/bin/sh", "-c", "echo started; exec sleep 60"]
+    command = [*sandgate_run(stage), "/bin/sh", "-c", "echo started; exec sleep 60"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
-        assert process.stdout is not None and process.stdout.readline() == b"started\n"
+        if process.stdout is None or process.stdout.readline() != b"started\n":
+            raise RuntimeError("sandgate run did not start its command")
         return memory_bytes(process.pid, "Rss") / 1024
     finally:
         process.terminate()

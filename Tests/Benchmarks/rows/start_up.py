@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from lab.namespaces import PREFIX
 
+from bench.processes import milliseconds
 from bench.result import Measured, Outcome, alternate
+from bench.sandgate import sandgate_run
 from bench.stage import Stage
 
 NAMES = ("start-up",)
@@ -27,17 +27,10 @@ def measure(stage: Stage) -> Iterator[Outcome]:
 
 
 def _run_milliseconds(stage: Stage) -> float:
-    return milliseconds([str(stage.programs.sandgate), "run", "--quiet", "--", "true"])
+    return milliseconds([*sandgate_run(stage), "true"])
 
 
 def _namespace_milliseconds() -> float:
     name = f"{PREFIX}start-{os.getpid()}"
     commands = (["netns", "add", name], ["netns", "exec", name, "true"], ["netns", "del", name])
     return sum(milliseconds(["ip", *command]) for command in commands)
-
-
-def milliseconds(command: list[str]) -> float:
-    """What a command takes to its end."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    return (time.perf_counter() - start) * 1e3
