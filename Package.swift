@@ -70,6 +70,13 @@ let package = Package(
             ]
         ),
 
+        // No product: deploy/benchmark builds it, and nobody installs it.
+        .executableTarget(
+            name: "sandgate-benchmark",
+            dependencies: ["EgressPolicy", "Nftables"],
+            path: "Tests/Benchmarks/InProcess"
+        ),
+
         .testTarget(name: "NetPrimitivesTests", dependencies: ["NetPrimitives"]),
         .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"]),
         .testTarget(name: "EgressPolicyTests", dependencies: ["EgressPolicy"]),

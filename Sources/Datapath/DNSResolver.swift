@@ -266,15 +266,16 @@ extension DNSResolver {
     }
 
     /// The last steps before an answer is released. The policy may have changed since it was asked for.
+    ///
+    /// No judge is kept: it holds the pin table, which pinning would then have to copy whole.
     private func release(_ answer: DNSAnswer, for name: DomainName) -> Outcome {
-        let judge = judge()
-        if let (response, verdict) = judge.judgeRelease(of: name) { return .denied(response, verdict) }
+        if let (response, verdict) = judge().judgeRelease(of: name) { return .denied(response, verdict) }
         let (policy, wallTime) = (attachment.policy, attachment.loop.wallTime())
         let (usable, removed) = answer.removingAddresses { policy.mayUse($0, at: wallTime) }
         let addresses = usable.addresses
         if addresses.isEmpty, !removed.isEmpty {
             let verdict = Verdict(.deny, .guardRange)
-            return .denied(judge.denial(verdict), verdict)
+            return .denied(judge().denial(verdict), verdict)
         }
         do {
             try attachment.pinner.pin(addresses, for: name, ttl: usable.ttl)

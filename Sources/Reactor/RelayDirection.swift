@@ -85,7 +85,7 @@ struct RelayDirection {
                 return .waits
             }
             guard budget > 0 else { return .budgetSpent }
-            switch fill(loop) {
+            switch fill(loop, upTo: budget) {
             case .bytes(let count): budget -= count
             case .wouldBlock: sourceIsReady = false
             case .ended where sourceIsBroken: return .sourceFailed(ECONNRESET)
@@ -124,18 +124,18 @@ struct RelayDirection {
 // MARK: - Reading
 
 extension RelayDirection {
-    /// Reads once. Nothing is held before.
-    private mutating func fill(_ loop: EventLoop) -> CountResult {
+    /// Reads once, at most `budget` where nothing smaller bounds it. Nothing is held before.
+    private mutating func fill(_ loop: EventLoop, upTo budget: Int) -> CountResult {
         if delivered >= Self.copyLimit, !mustCopy {
             if pipe == nil { pipe = loop.pipes.take() }
-            if let pipe { return fill(pipe) }
+            if let pipe { return fill(pipe, upTo: min(budget, PipePool.pipeSize)) }
         }
         return fillByCopying(loop.scratch)
     }
 
-    private mutating func fill(_ pipe: SplicePipe) -> CountResult {
+    private mutating func fill(_ pipe: SplicePipe, upTo count: Int) -> CountResult {
         // The pipe is empty, so would-block speaks of the source.
-        let result = Sockets.splice(from: source, to: pipe.writeEnd, upTo: PipePool.pipeSize)
+        let result = Sockets.splice(from: source, to: pipe.writeEnd, upTo: count)
         if case .bytes(let count) = result { bytesInPipe = count }
         return result
     }

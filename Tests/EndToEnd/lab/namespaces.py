@@ -50,6 +50,12 @@ class Namespace:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "resolv.conf").write_text(f"nameserver {address}\n")
 
+    def use_hosts(self, addresses: dict[str, str]) -> None:
+        """Gives programs inside a hosts file of their own."""
+        directory = Path("/etc/netns") / self.name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "hosts").write_text("".join(f"{address} {name}\n" for name, address in addresses.items()))
+
     def remove(self) -> None:
         """Ends what still runs inside and removes the namespace with its links."""
         remove_namespace(self.name)
