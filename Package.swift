@@ -8,7 +8,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // C: thin, no logic that could live in Swift. Swift takes what a header like sys/socket.h declares (SOCK_STREAM) from
@@ -59,14 +62,26 @@ let package = Package(
         ),
         .target(
             name: "Sandboxes",
-            dependencies: ["Datapath", "Nftables", "Namespaces", "Confinement", "Audit", "CLinux"]
+            dependencies: ["Datapath", "Nftables", "Namespaces", "Confinement", "Audit", "PolicyDocument", "CLinux"]
+        ),
+        .target(
+            name: "Control",
+            dependencies: [
+                "Sandboxes", "PolicyDocument", "Audit",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            resources: [.embedInCode("openapi.yaml")]
         ),
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit",
+                "Control", "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+                "Yams",
             ]
         ),
 

@@ -1,8 +1,11 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <linux/nsfs.h>
 #include <linux/sockios.h>
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -34,6 +37,24 @@ int clinux_pipe(int descriptors[2]) {
 
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {
     return posix_spawn_file_actions_addchdir_np(actions, path);
+}
+
+int clinux_pidfd_open(pid_t process) {
+    return (int)syscall(SYS_pidfd_open, process, 0);
+}
+
+const int clinux_network_namespace = CLONE_NEWNET;
+
+int clinux_namespace_type(int descriptor) {
+    return ioctl(descriptor, NS_GET_NSTYPE);
+}
+
+int clinux_owning_user_namespace(int descriptor) {
+    return ioctl(descriptor, NS_GET_USERNS);
+}
+
+int clinux_parent_namespace(int descriptor) {
+    return ioctl(descriptor, NS_GET_PARENT);
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

@@ -65,14 +65,15 @@ public final class Attachment {
     /// What the kernel lets through to the proxy whatever was resolved.
     private var possible: [ClosedRange<IPAddress>] = []
     private var expiryTimer: TimerToken?
-    private var sweepTimer: TimerToken?
 
     /// An attachment whose table has its door closed. Opens what `policy` may allow; nothing flows before listeners run.
+    /// `pins` are what a process before this one left in the table.
     public init(
         id: String,
         loop: EventLoop,
         kernel: SandboxTable,
         policy: CompiledPolicy,
+        pins: [KernelPin] = [],
         limits: Limits = Limits(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
@@ -85,16 +86,18 @@ public final class Attachment {
         self.pinner = Pinner(kernel: kernel, loop: loop)
         self.datagrams = DatagramFlows(loop: loop, limits: limits)
         try openKernel(for: policy)
+        if !pins.isEmpty {
+            try pinner.restore(pins)
+            try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
+        }
         armExpiry()
-        armSweep()
     }
 
     /// Closes every tunnel and datagram flow at once and stops the timers. The kernel's table stays.
     public func stop() {
         if let expiryTimer { loop.cancel(expiryTimer) }
-        if let sweepTimer { loop.cancel(sweepTimer) }
         expiryTimer = nil
-        sweepTimer = nil
+        pinner.stop()
         endEverything()
     }
 }
@@ -215,6 +218,13 @@ extension Attachment {
         record(event(.sandboxResumed))
     }
 
+    /// Opens the door for the first time: from now on what the sandbox sends reaches the listeners. Not for one that was
+    /// taken over paused; its door opens when it is resumed.
+    public func open(isPaused: Bool) throws {
+        self.isPaused = isPaused
+        if !isPaused { try kernel.installRedirects() }
+    }
+
     /// A rule's expiry is a policy change.
     private func armExpiry() {
         if let expiryTimer { loop.cancel(expiryTimer) }
@@ -238,10 +248,9 @@ extension Attachment {
         }
     }
 
-    private func armSweep() {
-        sweepTimer = loop.schedule(at: loop.now.advanced(bySeconds: 60)) { [weak self] in
-            self?.pinner.removeExpired()
-            self?.armSweep()
-        }
-    }
+    /// How many connections and datagram flows live.
+    public var liveCount: Int { tunnels.count + datagrams.count }
+
+    /// How many addresses are pinned.
+    public var pinCount: Int { pinner.table.addressCount }
 }

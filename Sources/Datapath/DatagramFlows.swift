@@ -7,8 +7,8 @@ import Reactor
 /// A program that opens a socket for each question (resolvers do) leaves flows behind that nobody says the end of. So
 /// where there are too many the one that has been silent longest makes room, as in any router.
 final class DatagramFlows {
-    /// For datagrams on their way, one at a time.
-    let buffer = DatagramBuffer()
+    /// For datagrams on their way, one at a time. Made when the first one comes: most sandboxes send none.
+    private(set) lazy var buffer = DatagramBuffer()
 
     private let loop: EventLoop
     private let limits: Attachment.Limits

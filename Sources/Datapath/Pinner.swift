@@ -19,6 +19,9 @@ final class Pinner {
     private(set) var table: PinTable
     private let kernel: SandboxTable
     private let loop: EventLoop
+    /// Runs while something is pinned: a sandbox that does nothing costs nothing.
+    private var sweepTimer: TimerToken?
+    private static let sweepSeconds: UInt64 = 60
 
     init(kernel: SandboxTable, loop: EventLoop, limits: PinTable.Limits = .init()) {
         self.table = PinTable(limits: limits)
@@ -40,6 +43,7 @@ final class Pinner {
                 throw .tooManyAddresses
             }
         }
+        armSweep()
     }
 
     /// A connection used the pin; its grace starts anew. A kernel error is not one for the connection: the pin then
@@ -47,6 +51,22 @@ final class Pinner {
     func renew(_ address: IPAddress, for name: DomainName) {
         guard let timeout = table.renew(address, for: name, at: loop.now) else { return }
         try? install([(address, timeout, name)])
+    }
+
+    /// Takes over the pins that the process before this one left in the kernel; those that cannot be are removed there.
+    func restore(_ pins: [KernelPin]) throws(PinError) {
+        for pin in pins {
+            guard let name = pin.name else { continue }
+            table.restore(pin.address, for: name, secondsLeft: pin.secondsLeft, at: loop.now)
+        }
+        armSweep()
+        let forgotten = pins.map(\.address).filter { !table.isPinned($0, at: loop.now) }
+        guard !forgotten.isEmpty else { return }
+        do {
+            try kernel.unpin(forgotten)
+        } catch {
+            throw .kernel("\(error)")
+        }
     }
 
     /// Removes the pins that `policy` no longer has a use for, in the kernel first.
@@ -67,9 +87,21 @@ final class Pinner {
         table = remaining
     }
 
-    /// Forgets what has expired; the kernel has done so by itself.
-    func removeExpired() {
-        table.removeExpired(at: loop.now)
+    /// Forgets no more by itself.
+    func stop() {
+        if let sweepTimer { loop.cancel(sweepTimer) }
+        sweepTimer = nil
+    }
+
+    /// From now on forgets what has expired; the kernel does so by itself.
+    private func armSweep() {
+        guard sweepTimer == nil, table.addressCount > 0 else { return }
+        sweepTimer = loop.schedule(at: loop.now.advanced(bySeconds: Self.sweepSeconds)) { [weak self] in
+            guard let self else { return }
+            sweepTimer = nil
+            table.removeExpired(at: loop.now)
+            armSweep()
+        }
     }
 
     private func install(_ pins: [(IPAddress, timeoutSeconds: UInt32, name: DomainName)]) throws(PinError) {

@@ -124,6 +124,22 @@ extension PinTable {
         admissions[address] = entries
     }
 
+    /// Takes over a pin that the kernel holds for `secondsLeft` more, from the process that made it. Of its time the
+    /// last ``Limits/graceSeconds`` are grace. Ignored when there is no room.
+    public mutating func restore(_ address: IPAddress, for name: DomainName, secondsLeft: UInt32, at now: MonotonicTime)
+    {
+        guard admissions[address] == nil, admissions.count < limits.maximumAddresses, secondsLeft > 0 else { return }
+        let fresh = secondsLeft > limits.graceSeconds ? secondsLeft - limits.graceSeconds : 0
+        admissions[address] = [
+            Admission(
+                name: name,
+                freshUntil: now.advanced(bySeconds: UInt64(fresh)),
+                graceUntil: now.advanced(bySeconds: UInt64(secondsLeft))
+            )
+        ]
+        addressesPerName[name, default: 0] += 1
+    }
+
     /// A connection used the pin: its grace starts anew when less than half of it is left. Returns the timeout in
     /// seconds that the kernel's element must be given then, `nil` when nothing changed.
     public mutating func renew(_ address: IPAddress, for name: DomainName, at now: MonotonicTime) -> UInt32? {

@@ -54,12 +54,42 @@ public final class NetworkNamespace: Sendable {
         }
     }
 
+    /// Whether the descriptor is of a network namespace, and not of a file or of another kind.
+    public var isNetwork: Bool { clinux_namespace_type(descriptor) == clinux_network_namespace }
+
     /// The number that tells namespaces apart: the inode of the descriptor.
     public var identifier: UInt64 {
         var status = stat()
         // fstat of a descriptor that this object owns cannot fail.
         guard fstat(descriptor, &status) == 0 else { preconditionFailure("the namespace's descriptor was closed") }
         return UInt64(status.st_ino)
+    }
+}
+
+// MARK: - Names
+
+extension NetworkNamespace {
+    /// Gives the namespace a place in the file system, as ip-netns(8) does: an empty file that it is mounted on. It
+    /// lives on there without any process. Throws EEXIST when `path` exists. Needs CAP_SYS_ADMIN.
+    public func mount(at path: String) throws(NamespaceError) {
+        let file = Glibc.open(path, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0o444)
+        guard file >= 0 else { throw NamespaceError("cannot create \(path)", errno: errno) }
+        close(file)
+        guard Glibc.mount("/proc/self/fd/\(descriptor)", path, nil, UInt(MS_BIND), nil) == 0 else {
+            let error = NamespaceError("cannot mount a network namespace at \(path)", errno: errno)
+            unlink(path)
+            throw error
+        }
+    }
+
+    /// Takes the place of ``mount(at:)`` away. What is gone already is no error. The namespace lives on while something
+    /// else holds it.
+    public static func unmount(_ path: String) throws(NamespaceError) {
+        // Several mounts may lie on one another, after a crash between two steps.
+        while umount2(path, CInt(MNT_DETACH) | CInt(UMOUNT_NOFOLLOW)) == 0 {}
+        guard unlink(path) == 0 || errno == ENOENT else {
+            throw NamespaceError("cannot remove \(path)", errno: errno)
+        }
     }
 }
 

@@ -30,6 +30,8 @@ public final class SandboxNetwork: Sendable {
         public static let address6 = IPAddress(v6: 0xfd73_616e_6467_0000_0000_0000_0000_0002)
         /// The IPv6 gateway, fd73:616e:6467::1, which nobody is.
         public static let gateway6 = IPAddress(v6: 0xfd73_616e_6467_0000_0000_0000_0000_0001)
+        /// Both gateways.
+        public static let gateways = [gateway4, gateway6]
         /// The device in the sandbox.
         public static let device = "eth0"
         /// The device in the dead end.
@@ -53,13 +55,28 @@ public final class SandboxNetwork: Sendable {
 
     /// Makes both namespaces and the pair between them, configured and up. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
     public static func make() throws(NamespaceError) -> SandboxNetwork {
-        let namespace = try NetworkNamespace.anonymous()
+        try make(endingIn: try makeDeadEnd(), deadEndDevice: Plan.deadEndDevice)
+    }
+
+    /// Makes a namespace for the far ends of any number of networks. They do not meet there: it has no address and
+    /// forwards nothing.
+    public static func makeDeadEnd() throws(NamespaceError) -> NetworkNamespace {
         let deadEnd = try NetworkNamespace.anonymous()
+        try typed { try deadEnd.enter { try silence() } }
+        return deadEnd
+    }
+
+    /// ``make()`` with a dead end of ``makeDeadEnd()``, where the far device is called `deadEndDevice` (at most 15 bytes).
+    public static func make(
+        endingIn deadEnd: NetworkNamespace,
+        deadEndDevice: String
+    ) throws(NamespaceError) -> SandboxNetwork {
+        let namespace = try NetworkNamespace.anonymous()
+        let far = VethEnd(name: deadEndDevice, hardware: Plan.deadEndHardware, namespace: deadEnd)
         let hasIPv6 = try typed {
-            try deadEnd.enter { try silence() }
-            let hasIPv6 = try namespace.enter { try prepare(namespace: namespace, deadEnd: deadEnd) }
+            let hasIPv6 = try namespace.enter { try prepare(namespace: namespace, far: far) }
             // The dead end comes up first: a device without carrier would lose the IPv6 routes it was given.
-            try deadEnd.enter { try Link(named: Plan.deadEndDevice).setUp(asking: false) }
+            try deadEnd.enter { try Link(named: deadEndDevice).setUp(asking: false) }
             try namespace.enter { try bringUp(hasIPv6: hasIPv6) }
             return hasIPv6
         }
@@ -78,7 +95,7 @@ public final class SandboxNetwork: Sendable {
     }
 
     /// Runs in the sandbox's namespace before the device comes up.
-    private static func prepare(namespace: NetworkNamespace, deadEnd: NetworkNamespace) throws(NamespaceError) -> Bool {
+    private static func prepare(namespace: NetworkNamespace, far: VethEnd) throws(NamespaceError) -> Bool {
         try NetworkSetting(path: "ipv4/ip_forward", value: "0").apply()
         let hasIPv6 = try NetworkSetting(path: "ipv6/conf/all/disable_ipv6", value: "0").apply()
         for scope in ["all", "default"] {
@@ -89,7 +106,7 @@ public final class SandboxNetwork: Sendable {
         }
         try Link.makeVethPair(
             VethEnd(name: Plan.device, hardware: Plan.hardware, namespace: namespace),
-            VethEnd(name: Plan.deadEndDevice, hardware: Plan.deadEndHardware, namespace: deadEnd)
+            far
         )
         if hasIPv6 { try Link(named: Plan.device).disableAutomaticLinkLocal() }
         return hasIPv6

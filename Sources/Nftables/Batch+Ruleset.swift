@@ -6,11 +6,20 @@ import NetPrimitives
 extension Batch {
     /// Creates a table, with `isOwned` one with an owner that outlives its socket; an error when it exists.
     mutating func createTable(_ name: String, isOwned: Bool) {
+        append(.createTable(name), flags: NLM_F_CREATE | NLM_F_EXCL, table: name, isOwned: isOwned)
+    }
+
+    /// Becomes the owner of a table that has none any more; an error when there is no such table or somebody owns it.
+    mutating func adoptTable(_ name: String, isOwned: Bool) {
+        append(.adoptTable(name), flags: 0, table: name, isOwned: isOwned)
+    }
+
+    private mutating func append(_ change: Change, flags: Int32, table name: String, isOwned: Bool) {
         let table = nftnl_table_alloc()
         defer { nftnl_table_free(table) }
         nftnl_table_set_str(table, UInt16(NFTNL_TABLE_NAME.rawValue), name)
         nftnl_table_set_u32(table, UInt16(NFTNL_TABLE_FLAGS.rawValue), isOwned ? KernelConstants.ownedAndPersistent : 0)
-        append(.createTable(name), type: UInt16(NFT_MSG_NEWTABLE.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+        append(change, type: UInt16(NFT_MSG_NEWTABLE.rawValue), flags: flags) {
             nftnl_table_nlmsg_build_payload($0, table)
         }
     }

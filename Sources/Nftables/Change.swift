@@ -3,6 +3,7 @@ import NetPrimitives
 /// What one message of a batch does. Becomes text only when it failed: batches are built for every DNS answer.
 enum Change: Hashable, Sendable {
     case createTable(String)
+    case adoptTable(String)
     case deleteTable(String)
     case createSet(String)
     case flushSet(String)
@@ -21,6 +22,7 @@ extension Change: CustomStringConvertible {
     var description: String {
         switch self {
         case .createTable(let table): "create table inet \(table)"
+        case .adoptTable(let table): "take over table inet \(table)"
         case .deleteTable(let table): "delete table inet \(table)"
         case .createSet(let set): "create set \(set)"
         case .flushSet(let set): "empty set \(set)"

@@ -38,6 +38,11 @@ struct NetlinkAttribute {
         payload.count == 4 ? payload.reduce(0) { $0 << 8 | UInt32($1) } : nil
     }
 
+    /// The payload as a 64-bit number in network order; `nil` when it is not 8 bytes long.
+    var bigEndian64: UInt64? {
+        payload.count == 8 ? payload.reduce(0) { $0 << 8 | UInt64($1) } : nil
+    }
+
     /// The payload as text up to a NUL.
     var text: String { String(decoding: payload.prefix { $0 != 0 }, as: UTF8.self) }
 }

@@ -157,6 +157,48 @@ extension NetlinkSocket {
         return answers
     }
 
+    /// Sends a question for everything of a kind (NLM_F_DUMP) and returns the messages of the answer. Asks again when
+    /// what was listed changed meanwhile.
+    func dump(_ message: [UInt8], operation: String) throws(NetlinkError) -> [NetlinkMessage] {
+        for _ in 0..<Self.dumpAttempts {
+            if let answers = try dumpOnce(message, operation: operation) { return answers }
+        }
+        throw NetlinkError(operation: operation, errno: EINTR)
+    }
+
+    private static let dumpAttempts = 16
+
+    /// `nil` when what was listed changed meanwhile.
+    private func dumpOnce(_ message: [UInt8], operation: String) throws(NetlinkError) -> [NetlinkMessage]? {
+        lastSequence &+= 1
+        var message = message
+        message.withUnsafeMutableBytes { buffer in
+            var header = buffer.loadUnaligned(as: nlmsghdr.self)
+            header.nlmsg_seq = lastSequence
+            buffer.storeBytes(of: header, as: nlmsghdr.self)
+        }
+        try send(message, operation: operation)
+        var answers: [NetlinkMessage] = []
+        var isConsistent = true
+        while true {
+            switch receive() {
+            case .datagram(let bytes):
+                for message in NetlinkMessages(bytes)
+                where message.header.nlmsg_pid == portID && message.header.nlmsg_seq == lastSequence {
+                    if message.header.nlmsg_flags & UInt16(NLM_F_DUMP_INTR) != 0 { isConsistent = false }
+                    if let reply = NetlinkReply(message) {
+                        throw NetlinkError(operation: operation, errno: reply.errno, detail: reply.detail)
+                    }
+                    if message.header.nlmsg_type == UInt16(NLMSG_DONE) { return isConsistent ? answers : nil }
+                    answers.append(message)
+                }
+            // The kernel makes the next part when one was read: there is nothing to wait for.
+            case .wouldBlock: throw NetlinkError(operation: operation, errno: EPROTO)
+            case .failed(let error): throw NetlinkError(operation: operation, errno: error)
+            }
+        }
+    }
+
     private func send(_ datagram: [UInt8], operation: String) throws(NetlinkError) {
         // The kernel's side (port 0) is where an unconnected netlink socket sends to.
         var count: Int

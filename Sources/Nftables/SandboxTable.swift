@@ -75,6 +75,32 @@ extension SandboxTable {
         try netlink.commit(batch)
     }
 
+    /// Takes over the table that a process before this one left in the namespace, and closes its door: rules are
+    /// replaced in kept chains, so nothing passes meanwhile that passed neither before nor after. Pins stay. Throws
+    /// ENOENT when there is none of this version's shape, and EPERM when another process has it.
+    public func adopt() throws(NetlinkError) {
+        do {
+            try adoptTable()
+        } catch  where error.errno == EOPNOTSUPP && error.messageIndex == 0 && isOwned {
+            isOwned = false
+            try adoptTable()
+        }
+        // What the interval sets hold is somebody else's doing: the next change replaces all of it.
+        possible = nil
+        possibleUDP = nil
+        ports = [:]
+    }
+
+    private func adoptTable() throws(NetlinkError) {
+        var batch = Batch()
+        batch.adoptTable(table, isOwned: isOwned)
+        for chain in SandboxRuleset.chains {
+            batch.flush(chain, table: table)
+            for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
+        }
+        try netlink.commit(batch)
+    }
+
     /// Opens the door: DNS, TCP to pinned and possible addresses, and the datagrams that ``setDatagrams`` speaks of reach
     /// our listeners from now on.
     public func installRedirects() throws(NetlinkError) {
@@ -127,6 +153,19 @@ extension SandboxTable {
             batch.add(address, to: set, table: table, milliseconds: UInt64(max(seconds, 1)) * 1_000, name: name)
         }
         try netlink.commit(batch)
+    }
+
+    /// What is pinned, as the kernel has it.
+    public func pins() throws(NetlinkError) -> [KernelPin] {
+        var pins: [KernelPin] = []
+        for family in [IPAddress.Family.v4, .v6] {
+            let set = SandboxRuleset.pinned(family)
+            let question = KernelPin.question(set, table: table)
+            for message in try netlink.dump(question, operation: "list set \(set.name)") {
+                pins += KernelPin.read(message, family)
+            }
+        }
+        return pins
     }
 
     /// Takes addresses back. They may have expired, or never have been pinned.

@@ -62,7 +62,8 @@ extension PolicyReader {
         return readPolicy(member.value, "networkPolicy")
     }
 
-    private mutating func readPolicy(_ node: DocumentNode, _ path: String) -> Policy {
+    /// A policy's mapping; `null` denies everything.
+    mutating func readPolicy(_ node: DocumentNode, _ path: String) -> Policy {
         var policy = Policy()
         guard !node.isNull else { return policy }
         guard let members = members(of: node, path, allowed: Self.policyKeys) else { return policy }
@@ -217,7 +218,8 @@ extension PolicyReader {
         return now.advanced(bySeconds: seconds)
     }
 
-    private mutating func readTime(_ node: DocumentNode, _ path: String) -> WallTime? {
+    /// A time as in RFC 3339.
+    mutating func readTime(_ node: DocumentNode, _ path: String) -> WallTime? {
         guard let time = node.text.flatMap(InternetTime.parse) else {
             report(
                 node.position,
@@ -233,10 +235,10 @@ extension PolicyReader {
 // MARK: - Parts
 
 extension PolicyReader {
-    private func join(_ path: String, _ key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }
+    func join(_ path: String, _ key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }
 
     /// The members of a mapping that have a known key and are the first with it.
-    private mutating func members(of node: DocumentNode, _ path: String, allowed: [String]) -> [DocumentNode.Member]? {
+    mutating func members(of node: DocumentNode, _ path: String, allowed: [String]) -> [DocumentNode.Member]? {
         guard case .mapping(let members) = node.value else {
             report(node.position, path, "expected a mapping, found \(node.kind)")
             return nil
@@ -259,7 +261,8 @@ extension PolicyReader {
         }
     }
 
-    private mutating func text(_ node: DocumentNode, _ path: String) -> String? {
+    /// The text of a string.
+    mutating func text(_ node: DocumentNode, _ path: String) -> String? {
         if let text = node.text { return text }
         report(node.position, path, "expected a string, found \(node.kind)")
         return nil

@@ -74,11 +74,7 @@ public final class EventLoop {
     }
 
     /// The civil time now.
-    public func wallTime() -> WallTime {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return WallTime(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
-    }
+    public func wallTime() -> WallTime { .current }
 
     private static func readClock() -> MonotonicTime {
         var time = timespec()

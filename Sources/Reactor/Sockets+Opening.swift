@@ -43,6 +43,13 @@ extension Sockets {
         try bound(to: endpoint, type: SOCK_DGRAM, "UDP")
     }
 
+    /// Whether `address` is one of the calling thread's namespace.
+    public static func canBind(_ address: IPAddress) -> Bool {
+        guard let descriptor = try? udpSocket(Endpoint(address, 0)) else { return false }
+        close(descriptor)
+        return true
+    }
+
     /// Lets about so many bytes wait in the socket; without CAP_NET_ADMIN no more than the system's limit
     /// (net.core.rmem_max).
     public static func setReceiveBuffer(_ descriptor: CInt, bytes: Int) {

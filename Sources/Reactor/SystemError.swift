@@ -17,7 +17,7 @@ public struct SystemError: Error, Hashable, Sendable {
     }
 
     /// The error of the system call that has just failed in this thread.
-    static func current(_ operation: String, _ context: String = "") -> SystemError {
+    package static func current(_ operation: String, _ context: String = "") -> SystemError {
         SystemError(operation: operation, errno: Glibc.errno, context: context)
     }
 }

@@ -36,7 +36,19 @@ struct InsideSockets {
         var descriptors: [CInt] { [table, refusals, conntrack].map(\.descriptor) }
     }
 
+    /// What becomes of a table that the namespace has already.
+    enum Inheritance: Sendable {
+        /// There is none; one that is there is an error.
+        case none
+        /// It is taken over with its pins: an earlier process guarded this sandbox.
+        case pins
+        /// Its rules are taken over and its pins removed: nobody knows what they were for.
+        case rules
+    }
+
     let table: SandboxTable
+    /// What is pinned in the table.
+    let pins: [KernelPin]
     let refusalLog: RefusalLog
     let conntrack: Conntrack
     let families: [Family]
@@ -46,32 +58,76 @@ struct InsideSockets {
 
     /// Opens them by a thread that enters the namespace for that.
     init(in namespace: NetworkNamespace, ports: ListenerPorts) throws {
-        self = try namespace.enter {
-            try InsideSockets(ports, try Netlinks(open: { try NetlinkSocket() })) {
-                try Self.openFamilies(ports: ports)
-            }
+        self = try namespace.enter { try Self.open(ports: ports) }
+    }
+
+    /// Opens them in the calling thread's namespace. With `gateways` other than those of a network that we made; IPv6
+    /// is left out where the namespace has none.
+    static func open(
+        ports: ListenerPorts,
+        inheritance: Inheritance = .none,
+        gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
+        needsIPv6: Bool = true
+    ) throws -> InsideSockets {
+        let netlinks = try Netlinks { try NetlinkSocket() }
+        return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways) {
+            try openFamilies(ports: ports, needsIPv6: needsIPv6)
         }
     }
 
     private init(
         _ ports: ListenerPorts,
         _ netlinks: Netlinks,
+        inheritance: Inheritance = .none,
+        gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
         openFamilies: () throws -> [Family]
     ) throws {
         table = SandboxTable(
             netlink: netlinks.table,
             ports: ports,
             nflogGroup: Self.refusalGroup,
-            gateways: [SandboxNetwork.Plan.gateway4, SandboxNetwork.Plan.gateway6]
+            gateways: gateways
         )
-        try table.closeDoor()
+        pins = try Self.closeDoor(table, inheritance)
         refusalLog = try RefusalLog(socket: netlinks.refusals, group: Self.refusalGroup)
         conntrack = Conntrack(socket: netlinks.conntrack)
         families = try openFamilies()
     }
 
+    /// Removes the table of the calling thread's namespace, whoever left it there; none is no error. Nothing is enforced
+    /// there any more.
+    static func removeTable(ports: ListenerPorts) throws(NetlinkError) {
+        let table = SandboxTable(netlink: try NetlinkSocket(), ports: ports, nflogGroup: refusalGroup)
+        do {
+            try table.adopt()
+        } catch  where error.errno == ENOENT {
+            return
+        }
+        try table.delete()
+    }
+
+    /// Returns the pins that are kept.
+    private static func closeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws(NetlinkError) -> [KernelPin]
+    {
+        guard inheritance != .none else {
+            try table.closeDoor()
+            return []
+        }
+        do {
+            try table.adopt()
+        } catch  where error.errno == ENOENT {
+            try table.closeDoor()
+            return []
+        }
+        let pins = try table.pins()
+        if inheritance == .pins { return pins }
+        try table.unpin(pins.map(\.address))
+        return []
+    }
+
     /// All listeners, opened in the calling thread's namespace, or none.
-    private static func openFamilies(ports: ListenerPorts) throws(SystemError) -> [Family] {
+    private static func openFamilies(ports: ListenerPorts, needsIPv6: Bool = true) throws(SystemError) -> [Family] {
+        let addresses = needsIPv6 || Sockets.canBind(addresses[1]) ? addresses : [addresses[0]]
         var opened: [CInt] = []
         func kept(_ descriptor: CInt) -> CInt {
             opened.append(descriptor)
@@ -99,6 +155,14 @@ struct InsideSockets {
         }
     }
 
+    /// The listeners' descriptors, family by family.
+    var listeners: [CInt] { families.flatMap(\.descriptors) }
+
+    /// Closes them, when nobody serves them.
+    func closeListeners() {
+        listeners.forEach(Sockets.close)
+    }
+
     private static let addresses = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
 }
 
@@ -121,10 +185,7 @@ extension InsideSockets {
 
         /// All of them, in the order in which they are unpacked. They stay this value's own.
         var descriptors: [CInt] {
-            netlinks.descriptors
-                + families.flatMap {
-                    [$0.dnsUDP, $0.dnsTCP, $0.proxy, $0.explicitProxy, $0.datagrams.datagrams, $0.datagrams.icmp]
-                }
+            netlinks.descriptors + families.flatMap(\.descriptors)
         }
     }
 
@@ -144,6 +205,11 @@ extension InsideSockets {
 }
 
 extension InsideSockets.Family {
+    /// In the order of the initialiser below.
+    fileprivate var descriptors: [CInt] {
+        [dnsUDP, dnsTCP, proxy, explicitProxy, datagrams.datagrams, datagrams.icmp]
+    }
+
     fileprivate init(unpacking descriptors: inout ArraySlice<CInt>, family: IPAddress.Family) {
         self.family = family
         dnsUDP = descriptors.removeFirst()

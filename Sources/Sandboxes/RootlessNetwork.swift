@@ -49,7 +49,12 @@ public final class RootlessNetwork {
     }
 
     /// Tries the self-test's probes.
-    var attempt: SelfTestProbes.Attempt { { [attendant] in try attendant.probe($0) } }
+    var attempt: SelfTestProbes.Attempt {
+        { [attendant] probes in
+            try attendant.probe(probes)
+            return Set(probes.refusals)
+        }
+    }
 }
 
 // MARK: - The other side
@@ -83,7 +88,7 @@ extension RootlessNetwork {
             return try AttendantMessage(text: "self-test: malformed probes").send(to: channel)
         }
         var answer = ""
-        do { try namespace.enter { try probes.probe() } } catch { answer = "\(error)" }
+        do { _ = try namespace.enter { try probes.probe() } } catch { answer = "\(error)" }
         try AttendantMessage(text: answer).send(to: channel)
     }
 }

@@ -15,7 +15,7 @@ public final class Sandbox {
     /// What everything on the way out of the sandbox needs of it.
     public let attachment: Attachment
 
-    private let access: NamespaceAccess
+    private let attempt: SelfTestProbes.Attempt
     private let table: SandboxTable
     private let recorder: Recorder
     private let resolver: DNSResolver
@@ -32,7 +32,7 @@ public final class Sandbox {
 
     /// Puts a namespace under enforcement. Nothing may run in it before ``selfTest(completion:)`` has succeeded.
     /// Throws with the door closed when a step fails.
-    public init(
+    public convenience init(
         id: String,
         loop: EventLoop,
         access: NamespaceAccess,
@@ -41,55 +41,97 @@ public final class Sandbox {
         limits: Attachment.Limits = .init(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
-        let recorder = Recorder(sink: record)
-        let inside = try access.open(ports: Self.ports)
-        self.access = access
-        self.table = inside.table
-        self.recorder = recorder
-        self.attachment = try Attachment(
+        try self.init(
             id: id,
             loop: loop,
-            kernel: inside.table,
+            inside: try access.open(ports: Self.ports),
+            attempt: access.attempt,
             policy: policy,
+            upstream: upstream,
             limits: limits,
-            record: recorder.record
+            record: record
         )
-        self.resolver = DNSResolver(attachment: attachment, upstream: upstream)
-        try serve(inside)
     }
 
-    private func serve(_ inside: InsideSockets) throws {
-        for family in inside.families {
-            dnsListeners.append(
-                try DNSListener(attachment: attachment, resolver: resolver, udp: family.dnsUDP, tcp: family.dnsTCP)
+    /// Serves a namespace in which the door is closed and the sockets are open. Opens the door, unless it `isPaused`.
+    init(
+        id: String,
+        loop: EventLoop,
+        inside: InsideSockets,
+        attempt: @escaping SelfTestProbes.Attempt,
+        policy: CompiledPolicy,
+        upstream: UpstreamResolver,
+        isPaused: Bool = false,
+        limits: Attachment.Limits = .init(),
+        record: @escaping (AuditEvent) -> Void
+    ) throws {
+        let recorder = Recorder(sink: record)
+        self.attempt = attempt
+        self.table = inside.table
+        self.recorder = recorder
+        do {
+            self.attachment = try Attachment(
+                id: id,
+                loop: loop,
+                kernel: inside.table,
+                policy: policy,
+                pins: inside.pins,
+                limits: limits,
+                record: recorder.record
             )
-            proxyListeners.append(
-                try ProxyListener(
-                    attachment,
-                    descriptor: family.proxy,
-                    family: family.family,
-                    kind: .transparent
-                )
-            )
-            proxyListeners.append(
-                try ProxyListener(
-                    attachment,
-                    descriptor: family.explicitProxy,
-                    family: family.family,
-                    kind: .explicit
-                )
-            )
-            datagramListeners.append(
-                try DatagramListener(attachment, conntrack: inside.conntrack, descriptors: family.datagrams)
-            )
+        } catch {
+            inside.closeListeners()
+            throw error
         }
-        refusals = try RefusalReader(attachment, log: inside.refusalLog)
-        try inside.table.installRedirects()
+        self.resolver = DNSResolver(attachment: attachment, upstream: upstream)
+        try serve(inside)
+        try attachment.open(isPaused: isPaused)
+    }
+
+    /// Puts listeners behind the sockets; on an error all of them are closed.
+    private func serve(_ inside: InsideSockets) throws {
+        var unserved = inside.listeners[...]
+        do {
+            for family in inside.families {
+                dnsListeners.append(
+                    try DNSListener(attachment: attachment, resolver: resolver, udp: family.dnsUDP, tcp: family.dnsTCP)
+                )
+                unserved = unserved.dropFirst(2)
+                let proxies = [(family.proxy, ProxyListener.Kind.transparent), (family.explicitProxy, .explicit)]
+                for (descriptor, kind) in proxies {
+                    proxyListeners.append(
+                        try ProxyListener(attachment, descriptor: descriptor, family: family.family, kind: kind)
+                    )
+                    unserved = unserved.dropFirst()
+                }
+                datagramListeners.append(
+                    try DatagramListener(attachment, conntrack: inside.conntrack, descriptors: family.datagrams)
+                )
+                unserved = unserved.dropFirst(2)
+            }
+            refusals = try RefusalReader(attachment, log: inside.refusalLog)
+        } catch {
+            stop()
+            unserved.forEach(Sockets.close)
+            throw error
+        }
     }
 
     /// Records something of the sandbox's life.
     public func record(_ kind: AuditEvent.Kind) {
         attachment.record(kind)
+    }
+
+    /// Removes the rules: from now on nothing is enforced. After ``stop()``, for a namespace that goes on without us.
+    func release() throws(NetlinkError) {
+        try table.delete()
+    }
+
+    /// Ends every connection, closes the door and stops serving.
+    func shut() {
+        // Where the kernel would not, the redirects lead nowhere: refused all the same, with an error less clear.
+        try? table.pause()
+        stop()
     }
 
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.
@@ -110,22 +152,28 @@ public final class Sandbox {
 
 extension Sandbox {
     /// Tries from inside whether the door is what it should be. `completion` is called on the loop, which must be
-    /// running. What the probes leave behind is not recorded.
+    /// running. What the probes cause is not recorded; what others do meanwhile is.
     public func selfTest(completion: @escaping (SelfTestFailure?) -> Void) {
-        let probes = SelfTestProbes(refused: { [attachment] in attachment.refuses($0) })
+        selfTest(toleratesMissingRoutes: false, completion: completion)
+    }
+
+    /// ``selfTest(completion:)`` for a network that may have no route for a family.
+    func selfTest(toleratesMissingRoutes: Bool, completion: @escaping (SelfTestFailure?) -> Void) {
+        var probes = SelfTestProbes(refused: { [attachment] in attachment.refuses($0) })
+        probes.toleratesMissingRoutes = toleratesMissingRoutes
         let run = SelfTestRun(loop: attachment.loop, probes: probes) { [weak self] failure in
             self?.recorder.probe = nil
             completion(failure)
         }
         recorder.probe = { run.observe($0) }
-        run.start(access.attempt)
+        run.start(attempt)
     }
 }
 
 /// Passes records on, except those that the self-test causes.
 final class Recorder {
-    /// Gets the records instead of the log while the self-test runs; nothing else runs in the sandbox then.
-    var probe: ((AuditEvent) -> Void)?
+    /// Sees the records first while the self-test runs; says whether it caused one, which is then kept out of the log.
+    var probe: ((AuditEvent) -> Bool)?
     private let sink: (AuditEvent) -> Void
 
     init(sink: @escaping (AuditEvent) -> Void) {
@@ -133,6 +181,7 @@ final class Recorder {
     }
 
     func record(_ event: AuditEvent) {
-        if let probe { probe(event) } else { sink(event) }
+        if let probe, probe(event) { return }
+        sink(event)
     }
 }

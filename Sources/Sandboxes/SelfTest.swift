@@ -36,8 +36,8 @@ public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible 
 /// What a newly made sandbox is tried with: queries that the redirect must catch, and destinations that the policy
 /// leaves closed. Every address is one for documentation or a guard range, and nothing gets past the namespace anyway.
 struct SelfTestProbes: Sendable {
-    /// Tries probes in a sandbox's namespace.
-    typealias Attempt = @Sendable (SelfTestProbes) throws -> Void
+    /// Tries probes in a sandbox's namespace; returns what the kernel has to tell of having refused.
+    typealias Attempt = @Sendable (SelfTestProbes) throws -> Set<Refusal>
 
     /// Somebody else's DNS servers.
     let servers: [Endpoint]
@@ -49,6 +49,10 @@ struct SelfTestProbes: Sendable {
         let endpoint: Endpoint
         let transport: TransportProtocol
     }
+
+    /// Whether a family may have no route. In a network that is not of our making that is its owner's choice, and
+    /// nothing leaves over it.
+    var toleratesMissingRoutes = false
 
     private static let documentation = [IPAddress("192.0.2.53")!, IPAddress("2001:db8::53")!]
 
@@ -66,13 +70,16 @@ struct SelfTestProbes: Sendable {
         }
     }
 
-    /// Tries everything, in the calling thread's namespace; blocks for at most a few seconds.
-    func probe() throws(SelfTestFailure) {
+    /// Tries everything, in the calling thread's namespace; blocks for at most a few seconds. Returns what the kernel
+    /// refused, and has to tell of.
+    func probe() throws(SelfTestFailure) -> Set<Refusal> {
         for server in servers {
             try probeResolver(server, SOCK_DGRAM)
             try probeResolver(server, SOCK_STREAM)
         }
-        for refusal in refusals { try expect(refusal) }
+        var refused: Set<Refusal> = []
+        for refusal in refusals where try isRefused(refusal) { refused.insert(refusal) }
+        return refused
     }
 }
 
@@ -110,20 +117,26 @@ extension SelfTestProbes {
         let probe = try ProbeSocket(server.address.family, type)
         let isStream = type == SOCK_STREAM
         let length: [UInt8] = isStream ? [0, UInt8(Self.query.count)] : []
-        guard probe.connect(to: server) == 0, probe.send(length + Self.query) == 0 else {
-            throw .resolverSilent(server)
-        }
+        let outcome = probe.connect(to: server)
+        if lacksRoute(outcome) { return }
+        guard outcome == 0, probe.send(length + Self.query) == 0 else { throw .resolverSilent(server) }
         let reply = probe.receive(atLeast: isStream ? 14 : 12)
         guard reply.dropFirst(isStream ? 2 : 0).starts(with: Self.query.prefix(2)) else {
             throw .resolverSilent(server)
         }
     }
 
-    private func expect(_ refusal: Refusal) throws(SelfTestFailure) {
+    private func lacksRoute(_ outcome: CInt) -> Bool {
+        toleratesMissingRoutes && [ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT].contains(outcome)
+    }
+
+    /// Throws when it went through. `false` where there was no way to go.
+    private func isRefused(_ refusal: Refusal) throws(SelfTestFailure) -> Bool {
         let (endpoint, transport) = (refusal.endpoint, refusal.transport)
         let probe = try ProbeSocket(endpoint.address.family, transport == .tcp ? SOCK_STREAM : SOCK_DGRAM)
         var outcome = probe.connect(to: endpoint)
         if outcome == 0, transport == .udp { outcome = probe.send([0]) }
+        if lacksRoute(outcome) { return false }
         let expected = transport == .tcp ? [ECONNREFUSED] : [EPERM]
         guard expected.contains(outcome) else {
             throw .notRefused(
@@ -132,6 +145,7 @@ extension SelfTestProbes {
                 outcome == 0 ? "it went through" : String(cString: strerror(outcome))
             )
         }
+        return true
     }
 }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import Audit
 import Glibc
 import NetPrimitives
+import Reactor
 
 /// `sandgate audit`: read, follow and verify audit files.
 struct AuditCommand: ParsableCommand {

@@ -3,6 +3,7 @@ import Glibc
 import NetPrimitives
 import PolicyDocument
 import Presets
+import Reactor
 
 /// Puts the policy of a run together: `--deny`, then `--allow`, then the file's rules, then the presets' and what was
 /// detected. So the file can take back what a preset allows, and no preset what the file denies.

@@ -1,6 +1,7 @@
 import EgressPolicy
 import NetPrimitives
 import PolicyDocument
+import Reactor
 
 /// What became of checking one file.
 struct PolicyCheck {

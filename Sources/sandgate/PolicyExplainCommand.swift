@@ -4,6 +4,7 @@ import EgressPolicy
 import Foundation
 import NetPrimitives
 import PolicyDocument
+import Reactor
 
 /// `sandgate policy explain`: what a policy decides about one destination, and why.
 struct PolicyExplainCommand: ParsableCommand {
@@ -62,7 +63,8 @@ struct PolicyExplainCommand: ParsableCommand {
             host: host,
             address: ip.flatMap { IPAddress($0) },
             port: port,
-            transport: transport.transport
+            transport: transport.transport,
+            at: .current
         )
         if json {
             let encoder = JSONEncoder()

@@ -1,6 +1,7 @@
 import Glibc
 import NetPrimitives
 import PolicyDocument
+import Reactor
 
 /// Reads policy files.
 enum PolicyFile {
@@ -42,14 +43,5 @@ enum PolicyFile {
             bytes += chunk.prefix(count)
             guard bytes.count <= maximumBytes else { throw SetupError("cannot read \(path): larger than 8 MiB") }
         }
-    }
-}
-
-extension WallTime {
-    /// CLOCK_REALTIME.
-    static var current: WallTime {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return WallTime(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
     }
 }

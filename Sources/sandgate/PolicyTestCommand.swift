@@ -4,6 +4,7 @@ import EgressPolicy
 import Foundation
 import NetPrimitives
 import PolicyDocument
+import Reactor
 
 /// `sandgate policy test`: hold policies to what is expected of them.
 struct PolicyTestCommand: ParsableCommand {

@@ -126,7 +126,7 @@ struct RunCommand: ParsableCommand {
         Diagnostics.start(level: logLevel)
         let plan = try RunPlan(
             policy: policyAssembly().assemble(),
-            upstreamServers: upstreamServers(),
+            upstreamServers: UpstreamOption.servers(upstreamDNS),
             announcedProxies: announcedProxies,
             auditPath: audit,
             policyPath: policy,
@@ -155,10 +155,14 @@ struct RunCommand: ParsableCommand {
             isReport: report || learn
         )
     }
+}
 
-    private func upstreamServers() throws -> [Endpoint] {
-        guard upstreamDNS.isEmpty else {
-            return try upstreamDNS.map { text in
+/// The values of `--upstream-dns`.
+enum UpstreamOption {
+    /// The servers that were named; none: those of the system.
+    static func servers(_ names: [String]) throws -> [Endpoint] {
+        guard names.isEmpty else {
+            return try names.map { text in
                 guard let endpoint = Endpoint(parsing: text, defaultPort: 53) else {
                     throw SetupError("--upstream-dns \(text): expected IP, IP:PORT or [IPv6]:PORT")
                 }

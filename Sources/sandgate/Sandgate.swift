@@ -3,7 +3,7 @@ import Glibc
 import Sandboxes
 
 @main
-struct Sandgate: ParsableCommand {
+struct Sandgate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sandgate",
         abstract: "Run untrusted code that can reach only what its policy allows.",
@@ -15,13 +15,16 @@ struct Sandgate: ParsableCommand {
               sandgate audit --file audit.jsonl --verdict deny
             """,
         version: Version.text,
-        subcommands: [RunCommand.self, PolicyCommand.self, AuditCommand.self, DoctorCommand.self]
+        subcommands: [
+            RunCommand.self, ServeCommand.self, PolicyCommand.self, AuditCommand.self, ListCommand.self,
+            InspectCommand.self, AttachCommand.self, DetachCommand.self, DoctorCommand.self,
+        ]
     )
 
     /// Exit status when a sandbox could not be set up, so that it is not mistaken for the command's.
     private static let setupFailed: CInt = 125
 
-    static func main() {
+    static func main() async {
         if CommandLine.arguments.dropFirst().elementsEqual([RootlessNetwork.attendantArgument]) {
             RootlessNetwork.attend()
         }
@@ -32,7 +35,11 @@ struct Sandgate: ParsableCommand {
         let isRun = CommandLine.arguments.dropFirst().first == RunCommand.configuration.commandName
         do {
             var command = try parseAsRoot()
-            try command.run()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
         } catch let error where exitCode(for: error) == .failure && !(error is ExitCode) {
             Console.error("\(error)")
             Glibc.exit(isRun ? setupFailed : 1)

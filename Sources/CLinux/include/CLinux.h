@@ -47,6 +47,18 @@ int clinux_block_icmp(int descriptor);
 extern const int clinux_so_original_dst;
 extern const int clinux_ip6t_so_original_dst;
 
+// pidfd_open(2), close-on-exec; -1 with ESRCH when there is no such process.
+int clinux_pidfd_open(pid_t process);
+
+// ioctl(2), NS_GET_NSTYPE: CLONE_NEWNET for a network namespace; -1 when the descriptor is of none.
+int clinux_namespace_type(int descriptor);
+extern const int clinux_network_namespace;
+
+// ioctl(2), NS_GET_USERNS and NS_GET_PARENT: a descriptor of the user namespace that owns a namespace, or that is above a
+// user namespace, close-on-exec; -1 with EPERM when it is out of reach.
+int clinux_owning_user_namespace(int descriptor);
+int clinux_parent_namespace(int descriptor);
+
 // The most descriptors that go in one message.
 #define CLINUX_DESCRIPTORS_MAX 32
 

@@ -1,9 +1,8 @@
-import Audit
-import EgressPolicy
-import NetPrimitives
+public import EgressPolicy
+public import NetPrimitives
 
 /// A verdict with all that a person or script wants to know of it.
-struct Explanation {
+public struct Explanation {
     private let verdict: Verdict
     private let query: QueryVerdict?
     private let host: String?
@@ -12,16 +11,16 @@ struct Explanation {
     private let transport: TransportProtocol
     private let skipsAddressRules: Bool
 
-    /// Judges a destination now. `host` may be an address, as in a URL; a host that is neither is denied as it is on
+    /// Judges a destination as it would be at `now`. `host` may be an address, as in a URL; a host that is neither is denied as it is on
     /// the wire.
-    init(
+    public init(
         of policy: CompiledPolicy,
         host: String?,
         address: IPAddress?,
         port: UInt16,
-        transport: TransportProtocol
+        transport: TransportProtocol,
+        at now: WallTime
     ) {
-        let now = WallTime.current
         let literal = host.flatMap { IPAddress($0) }
         let name = literal == nil ? host.flatMap { try? DomainName($0) } : nil
         self.host = name?.description ?? (literal == nil ? host : nil)
@@ -45,7 +44,7 @@ struct Explanation {
     }
 
     /// The lines for a person; the first is the verdict alone.
-    var lines: [String] {
+    public var lines: [String] {
         var lines = [verdict.action.rawValue]
         lines.append("rule: \(verdict.rule?.place ?? "none")")
         lines.append("reason: \(verdict.reason.rawValue) (\(reasonText))")
@@ -91,7 +90,7 @@ struct Explanation {
     }
 
     /// The explanation for a script.
-    var document: Document {
+    public var document: Document {
         let answer: String? =
             switch query {
             case .allow?: "allow"
@@ -114,8 +113,8 @@ struct Explanation {
     }
 
     /// The members that `--json` prints, named as in audit records; what there is none of is absent.
-    struct Document: Encodable {
-        struct Rule: Encodable {
+    public struct Document: Encodable, Sendable {
+        struct Rule: Encodable, Sendable {
             let index: Int
             let action: String
             let target: String

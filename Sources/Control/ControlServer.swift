@@ -1,0 +1,85 @@
+public import Audit
+import HTTPTypes
+import Hummingbird
+public import Logging
+import NIOCore
+public import Sandboxes
+
+/// Serves a node's API: over a Unix socket to whoever may open it, over TCP to whoever has a token.
+public struct ControlServer: Sendable {
+    /// Where the API is served.
+    public enum Place: Sendable {
+        /// A Unix socket, which is its owner's alone.
+        case socket(path: String)
+        /// An address and port.
+        case tcp(host: String, port: Int, tokens: AccessTokens)
+    }
+
+    private let node: SandboxNode
+    private let archive: AuditArchive
+    private let place: Place
+    private let log: Logger
+
+    /// A server of `node` at one place.
+    public init(node: SandboxNode, archive: AuditArchive, place: Place, log: Logger) {
+        self.node = node
+        self.archive = archive
+        self.place = place
+        self.log = log
+    }
+
+    /// Serves until the task is cancelled. `onReady` is called when clients can connect.
+    public func run(onReady: @escaping @Sendable () async -> Void) async throws {
+        var log = log
+        log.logLevel = .warning
+        let address: BindAddress
+        switch place {
+        case .socket(let path): address = .unixDomainSocket(path: path)
+        case .tcp(let host, let port, _): address = .hostname(host, port: port)
+        }
+        let application = Application(
+            router: router(),
+            configuration: ApplicationConfiguration(address: address),
+            onServerRunning: { _ in await onReady() },
+            logger: log
+        )
+        try await application.run()
+    }
+
+    private func router() -> Router<BasicRequestContext> {
+        let router = Router(context: BasicRequestContext.self)
+        router.add(middleware: ErrorMiddleware())
+        if case .tcp(_, _, let tokens) = place { router.add(middleware: TokenMiddleware(tokens: tokens)) }
+        router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
+        router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
+        router.get("metrics") { [node] _, _ in
+            var states: [SandboxRecord.State: Int] = [:]
+            for record in await node.records() { states[record.state, default: 0] += 1 }
+            let text = MetricsText.render(await node.journal.counters(), states: states)
+            return Answer.raw(Array(text.utf8), type: "text/plain; version=0.0.4; charset=utf-8")
+        }
+        router.get("openapi.yaml") { _, _ in Answer.raw(PackageResources.openapi_yaml, type: "application/yaml") }
+        let sandboxes = router.group("v1/sandboxes")
+        SandboxRoutes(node: node).add(to: sandboxes)
+        PolicyRoutes(node: node).add(to: sandboxes)
+        let version = router.group("v1")
+        PolicyToolRoutes(node: node).add(to: version)
+        AuditRoutes(node: node, archive: archive).add(to: version)
+        return router
+    }
+}
+
+/// Answers whatever was thrown.
+private struct ErrorMiddleware<Context: RequestContext>: RouterMiddleware {
+    func handle(
+        _ request: Request,
+        context: Context,
+        next: (Request, Context) async throws -> Response
+    ) async throws -> Response {
+        do {
+            return try await next(request, context)
+        } catch {
+            return APIError(error).response
+        }
+    }
+}

@@ -1,0 +1,93 @@
+import EgressPolicy
+import HTTPTypes
+import Hummingbird
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+
+/// `/v1/sandboxes/{id}/policy`: reading and changing it, with the bodies of OpenSandbox's `/policy`.
+struct PolicyRoutes {
+    let node: SandboxNode
+
+    func add(to group: RouterGroup<some RequestContext>) {
+        group.get("{id}/policy") { _, context in
+            let (policy, record) = try await node.policy(of: try context.parameters.require("id"))
+            return answer(policy, record)
+        }
+        group.put("{id}/policy") { request, context in
+            try await replace(try context.parameters.require("id"), request)
+        }
+        group.post("{id}/policy") { request, context in
+            try await replace(try context.parameters.require("id"), request)
+        }
+        group.patch("{id}/policy") { request, context in
+            try await patch(try context.parameters.require("id"), request)
+        }
+        group.delete("{id}/policy") { request, context in
+            try await delete(try context.parameters.require("id"), request)
+        }
+    }
+
+    /// The entity tag of a revision.
+    static func tag(_ revision: UInt64) -> String { "\"\(revision)\"" }
+
+    private func answer(_ policy: Policy, _ record: SandboxRecord, _ warnings: [Problem] = []) -> Response {
+        Answer.json(
+            PolicyBody(policy, revision: record.revision, warnings: warnings),
+            headers: [.eTag: Self.tag(record.revision)]
+        )
+    }
+
+    /// The revision that If-Match speaks of (RFC 9110 13.1.1); `nil` for any.
+    private func expected(_ request: Request) throws -> UInt64? {
+        guard let text = request.headers[.ifMatch], text != "*" else { return nil }
+        guard text.count > 2, text.first == "\"", text.last == "\"", let revision = UInt64(text.dropFirst().dropLast())
+        else { throw APIError.parameter("If-Match", "expected one entity tag, such as \"7\", or *") }
+        return revision
+    }
+
+    /// A whole policy takes the place of the one in force.
+    private func replace(_ id: String, _ request: Request) async throws -> Response {
+        let document = try PolicyDocument.load(
+            bytes: try await request.bytes(),
+            format: .json,
+            file: "body",
+            now: .current
+        )
+        let (policy, record) = try await node.changePolicy(of: id, expecting: try expected(request)) { _ in
+            document.policy
+        }
+        return answer(policy, record, document.warnings)
+    }
+
+    /// Rules go in front, and take the place of rules with the same target.
+    private func patch(_ id: String, _ request: Request) async throws -> Response {
+        let (rules, warnings) = try PolicyDocument.loadRules(
+            bytes: try await request.bytes(),
+            format: .json,
+            file: "body",
+            now: .current
+        )
+        let (policy, record) = try await node.changePolicy(of: id, expecting: try expected(request)) { policy in
+            var changed = policy
+            let targets = Set(rules.map(\.target))
+            changed.rules = rules + policy.rules.filter { !targets.contains($0.target) }
+            return changed
+        }
+        return answer(policy, record, warnings)
+    }
+
+    /// Rules with these targets go.
+    private func delete(_ id: String, _ request: Request) async throws -> Response {
+        let targets = Set(
+            try PolicyDocument.loadTargets(bytes: try await request.bytes(), format: .json, file: "body")
+        )
+        let (policy, record) = try await node.changePolicy(of: id, expecting: try expected(request)) { policy in
+            var changed = policy
+            changed.rules.removeAll { targets.contains($0.target) }
+            return changed
+        }
+        return answer(policy, record)
+    }
+}

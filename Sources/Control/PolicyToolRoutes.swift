@@ -1,0 +1,102 @@
+import Audit
+import EgressPolicy
+import FoundationEssentials
+import Hummingbird
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+
+/// `/v1/policies`: questions about policies that need not be in force anywhere.
+struct PolicyToolRoutes {
+    let node: SandboxNode
+
+    func add(to group: RouterGroup<some RequestContext>) {
+        group.post("policies/check") { request, _ in try await check(request) }
+        group.post("policies/explain") { request, _ in try await explain(request) }
+    }
+
+    /// What a check found.
+    private struct Findings: Encodable {
+        let valid: Bool
+        let policy: Policy?
+        let problems: [APIError.Detail]
+        let warnings: [APIError.Detail]
+    }
+
+    private func check(_ request: Request) async throws -> Response {
+        func details(_ problems: [Problem]) -> [APIError.Detail] {
+            problems.map { .init(path: $0.path, message: $0.message, line: $0.line, column: $0.column) }
+        }
+        let bytes = try await request.bytes()
+        do {
+            let document = try PolicyDocument.load(bytes: bytes, format: .automatic, file: "body", now: .current)
+            let warnings = details(document.warnings)
+            return Answer.json(Findings(valid: true, policy: document.policy, problems: [], warnings: warnings))
+        } catch {
+            return Answer.json(Findings(valid: false, policy: nil, problems: details(error.problems), warnings: []))
+        }
+    }
+
+    /// What is asked beside the policy.
+    private struct Question: Decodable {
+        let host: String?
+        let ip: String?
+        let port: UInt16?
+        let `protocol`: String?
+        /// In place of a policy in the body: the one that is in force for this sandbox.
+        let sandbox: String?
+    }
+
+    /// Judges a destination by the policy in the body, or by that of a sandbox, with the node's rules before it.
+    private func explain(_ request: Request) async throws -> Response {
+        let bytes = try await request.bytes()
+        let question: Question
+        do {
+            question = try JSONDecoder().decode(Question.self, from: Data(bytes))
+        } catch {
+            throw APIError.parameter(
+                "body",
+                "expected an object with host or ip, port, protocol, and networkPolicy or sandbox"
+            )
+        }
+        guard question.host != nil || question.ip != nil else { throw APIError.parameter("host", "missing") }
+        let address = try question.ip.map { text in
+            guard let address = IPAddress(text) else { throw APIError.parameter("ip", "expected an address") }
+            return address
+        }
+        guard let transport = TransportProtocol(named: question.protocol ?? "tcp") else {
+            throw APIError.parameter("protocol", "expected tcp or udp")
+        }
+        guard let port = Optional(question.port ?? 443), port > 0 else {
+            throw APIError.parameter("port", "expected 1...65535")
+        }
+        let policy: Policy
+        if let id = question.sandbox {
+            policy = try await node.policy(of: id).policy
+        } else {
+            policy = try CreateRequest.loadPolicy(bytes: bytes, file: "body", now: .current)
+        }
+        let rules = await node.operatorRules
+        let compiled = CompiledPolicy(policy, always: rules.always, nodeAddresses: rules.nodeAddresses)
+        let explanation = Explanation(
+            of: compiled,
+            host: question.host,
+            address: address,
+            port: port,
+            transport: transport,
+            at: .current
+        )
+        return Answer.json(explanation.document)
+    }
+}
+
+extension TransportProtocol {
+    fileprivate init?(named name: String) {
+        switch name {
+        case "tcp": self = .tcp
+        case "udp": self = .udp
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,281 @@
+public import EgressPolicy
+public import NetPrimitives
+
+/// What a create request of OpenSandbox's lifecycle API says to a node: the fields that are a node's to read. All
+/// others are somebody else's, and are ignored.
+public struct CreateRequest: Hashable, Sendable {
+    /// Which network namespace is put under enforcement.
+    public enum Attachment: Hashable, Sendable {
+        /// One that the node makes.
+        case create
+        /// The one at a path, such as `/run/netns/NAME`.
+        case netns(String)
+        /// The one of a process.
+        case pid(Int32)
+        /// The one of a container, by its id or name.
+        case container(String)
+    }
+
+    /// The sandbox's name; `nil` when the node is to choose one.
+    public var id: String?
+    /// The policy; `nil` when the node's default applies.
+    public var policy: Policy?
+    /// When the sandbox's time is over; `nil` for never.
+    public var expiresAt: WallTime?
+    /// Words of the caller's that come back with the sandbox.
+    public var metadata: [String: String]
+    /// The namespace.
+    public var attachment: Attachment
+    /// Whether the caller accepts that processes in the namespace could get around the rules.
+    public var acceptsRawSockets: Bool
+    /// What is accepted, but probably not meant.
+    public var warnings: [Problem]
+
+    /// A request from its parts.
+    public init(
+        id: String? = nil,
+        policy: Policy? = nil,
+        expiresAt: WallTime? = nil,
+        metadata: [String: String] = [:],
+        attachment: Attachment,
+        acceptsRawSockets: Bool = false,
+        warnings: [Problem] = []
+    ) {
+        self.id = id
+        self.policy = policy
+        self.expiresAt = expiresAt
+        self.metadata = metadata
+        self.attachment = attachment
+        self.acceptsRawSockets = acceptsRawSockets
+        self.warnings = warnings
+    }
+}
+
+extension CreateRequest {
+    /// The longest id, in bytes: it names a file.
+    public static let longestID = 128
+    /// How many entries metadata may have, and how long key and value may be, in bytes.
+    static let metadataLimits = (entries: 64, key: 128, value: 1_024)
+    /// The longest time to live, in seconds: 10 years.
+    static let longestTimeout: Int64 = 315_576_000
+
+    /// Reads a request. Nothing is taken over in part: the error holds all problems. A `timeout` counts from `now`.
+    public static func load(bytes: [UInt8], file: String, now: WallTime) throws(DocumentError) -> CreateRequest {
+        let root = try PolicyDocument.tree(bytes, .json, file)
+        var reader = CreateRequestReader(file: file, now: now)
+        let request = reader.read(root)
+        try PolicyDocument.refuse(reader.problems)
+        return request
+    }
+
+    /// Reads the policy of a request alone; without one, everything is denied.
+    public static func loadPolicy(bytes: [UInt8], file: String, now: WallTime) throws(DocumentError) -> Policy {
+        let root = try PolicyDocument.tree(bytes, .json, file)
+        var reader = PolicyReader(file: file, now: now)
+        guard let root, case .mapping(let members) = root.value,
+            let member = members.first(where: { $0.key == "networkPolicy" })
+        else { return Policy() }
+        let policy = reader.readPolicy(member.value, member.key)
+        try PolicyDocument.refuse(reader.problems)
+        return policy
+    }
+
+    /// Reads the body of a renewal: `{"expiresAt": TIME}`.
+    public static func loadExpiry(bytes: [UInt8], file: String, now: WallTime) throws(DocumentError) -> WallTime {
+        let root = try PolicyDocument.tree(bytes, .json, file)
+        var reader = CreateRequestReader(file: file, now: now)
+        let expiry = reader.readRenewal(root)
+        try PolicyDocument.refuse(reader.problems)
+        return expiry ?? now
+    }
+
+    /// Whether `id` may name a sandbox: letters, digits, `.`, `_` and `-`, the first of them a letter or digit.
+    public static func isValidID(_ id: String) -> Bool {
+        guard (1...longestID).contains(id.utf8.count), let first = id.utf8.first, isAlphanumeric(first) else {
+            return false
+        }
+        return id.utf8.allSatisfy { isAlphanumeric($0) || ".-_".utf8.contains($0) }
+    }
+
+    private static func isAlphanumeric(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        default: false
+        }
+    }
+}
+
+/// Makes a request of a document's tree.
+private struct CreateRequestReader {
+    private var reader: PolicyReader
+    private let now: WallTime
+
+    init(file: String, now: WallTime) {
+        reader = PolicyReader(file: file, now: now)
+        self.now = now
+    }
+
+    var problems: [Problem] { reader.problems }
+
+    mutating func read(_ root: DocumentNode?) -> CreateRequest {
+        var request = CreateRequest(attachment: .create)
+        guard let root, case .mapping(let members) = root.value else {
+            reader.report(root?.position ?? .init(), "", "expected a create request, found \(root?.kind ?? "nothing")")
+            return request
+        }
+        var seen: [String: DocumentNode.Position] = [:]
+        var hasAttachment = false
+        for member in members {
+            let (key, value) = (member.key, member.value)
+            let isOurs = ["id", "networkPolicy", "timeout", "expiresAt", "metadata", "attachment"].contains(key)
+            guard isOurs else { continue }
+            if seen.updateValue(member.position, forKey: key) != nil {
+                reader.report(member.position, key, "duplicate key")
+            }
+            guard !value.isNull else { continue }
+            switch key {
+            case "id": request.id = readID(value)
+            case "networkPolicy": request.policy = reader.readPolicy(value, key)
+            case "timeout": request.expiresAt = readTimeout(value) ?? request.expiresAt
+            case "expiresAt": request.expiresAt = readExpiry(value) ?? request.expiresAt
+            case "metadata": request.metadata = readMetadata(value)
+            default:
+                hasAttachment = true
+                readAttachment(value, &request)
+            }
+            if value.isNull { seen[key] = nil }
+        }
+        if let position = seen["timeout"], seen["expiresAt"] != nil {
+            reader.report(position, "timeout", "stands beside expiresAt: only one of them is accepted")
+        }
+        if !hasAttachment {
+            reader.report(root.position, "attachment", "missing: expected \(Self.attachmentForms)")
+        }
+        request.warnings = reader.warnings
+        return request
+    }
+
+    private mutating func readID(_ node: DocumentNode) -> String? {
+        guard let id = reader.text(node, "id") else { return nil }
+        guard CreateRequest.isValidID(id) else {
+            reader.report(
+                node.position,
+                "id",
+                "expected 1 to \(CreateRequest.longestID) letters, digits, dots, hyphens and underscores, beginning "
+                    + "with a letter or digit"
+            )
+            return nil
+        }
+        return id
+    }
+
+    private mutating func readTimeout(_ node: DocumentNode) -> WallTime? {
+        guard case .number(let text) = node.value, let seconds = Int64(text),
+            (1...CreateRequest.longestTimeout).contains(seconds)
+        else {
+            reader.report(
+                node.position,
+                "timeout",
+                "expected whole seconds of 1...\(CreateRequest.longestTimeout), found \(node.kind)"
+            )
+            return nil
+        }
+        return now.advanced(bySeconds: seconds)
+    }
+
+    private mutating func readExpiry(_ node: DocumentNode) -> WallTime? {
+        guard let time = reader.readTime(node, "expiresAt") else { return nil }
+        if time <= now { reader.report(node.position, "expiresAt", "has passed") }
+        return time
+    }
+
+    mutating func readRenewal(_ root: DocumentNode?) -> WallTime? {
+        guard let root, case .mapping(let members) = root.value,
+            let member = members.first(where: { $0.key == "expiresAt" })
+        else {
+            reader.report(root?.position ?? .init(), "expiresAt", "missing: expected {\"expiresAt\": TIME}")
+            return nil
+        }
+        return readExpiry(member.value)
+    }
+
+    private mutating func readMetadata(_ node: DocumentNode) -> [String: String] {
+        guard case .mapping(let members) = node.value else {
+            reader.report(node.position, "metadata", "expected a mapping of strings, found \(node.kind)")
+            return [:]
+        }
+        let limits = CreateRequest.metadataLimits
+        guard members.count <= limits.entries else {
+            reader.report(node.position, "metadata", "\(members.count) entries: at most \(limits.entries) are accepted")
+            return [:]
+        }
+        var metadata: [String: String] = [:]
+        for member in members {
+            let path = reader.join("metadata", member.key)
+            guard let value = reader.text(member.value, path) else { continue }
+            if member.key.utf8.count > limits.key || value.utf8.count > limits.value {
+                reader.report(
+                    member.position,
+                    path,
+                    "too long: at most \(limits.key) bytes of key and \(limits.value) of value are accepted"
+                )
+            }
+            if metadata.updateValue(value, forKey: member.key) != nil {
+                reader.report(member.position, path, "duplicate key")
+            }
+        }
+        return metadata
+    }
+
+    private static let attachmentForms =
+        "{\"create\": true}, {\"netns\": PATH}, {\"pid\": NUMBER} or {\"container\": ID}"
+
+    private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
+        let path = "attachment"
+        let kinds = ["create", "netns", "pid", "container"]
+        guard let members = reader.members(of: node, path, allowed: kinds + ["acceptRawSockets"]) else { return }
+        let stated = members.filter { kinds.contains($0.key) }
+        guard stated.count == 1 else {
+            return reader.report(node.position, path, "expected exactly one of \(Self.attachmentForms)")
+        }
+        for member in members {
+            let (value, path) = (member.value, reader.join(path, member.key))
+            switch member.key {
+            case "acceptRawSockets":
+                guard case .bool(let isAccepted) = value.value else {
+                    reader.report(value.position, path, "expected true or false, found \(value.kind)")
+                    continue
+                }
+                request.acceptsRawSockets = isAccepted
+            case "create":
+                guard case .bool(true) = value.value else {
+                    reader.report(value.position, path, "expected true, found \(value.kind)")
+                    continue
+                }
+                request.attachment = .create
+            case "netns":
+                guard let text = reader.text(value, path) else { continue }
+                guard text.hasPrefix("/"), !text.utf8.contains(0), text.utf8.count < 4_096 else {
+                    reader.report(value.position, path, "expected an absolute path, such as /run/netns/NAME")
+                    continue
+                }
+                request.attachment = .netns(text)
+            case "pid":
+                guard case .number(let text) = value.value, let pid = Int32(text), pid > 0 else {
+                    reader.report(value.position, path, "expected the number of a process, found \(value.kind)")
+                    continue
+                }
+                request.attachment = .pid(pid)
+            default:
+                guard let text = reader.text(value, path) else { continue }
+                guard CreateRequest.isValidID(text) else {
+                    reader.report(value.position, path, "expected the id or name of a container, found \(value.kind)")
+                    continue
+                }
+                request.attachment = .container(text)
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+internal import CLinux
+import Glibc
+public import NetPrimitives
+
+extension WallTime {
+    /// CLOCK_REALTIME, now.
+    public static var current: WallTime {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return WallTime(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
+    }
+}

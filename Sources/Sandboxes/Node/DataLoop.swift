@@ -1,0 +1,147 @@
+import EgressCore
+import Glibc
+import NetPrimitives
+import Reactor
+import Synchronization
+import UpstreamDNS
+
+/// A thread with an event loop, and the sandboxes that live on it. What lives on it is touched by its thread alone, so a
+/// noisy sandbox is held to one core and nothing needs a lock.
+final class DataLoop: Sendable {
+    /// What is confined to the loop's thread.
+    final class Residents {
+        let loop: EventLoop
+        let upstream: UpstreamResolver
+        private let outbox: RecordOutbox
+        private var sandboxes: [String: Sandbox] = [:]
+
+        fileprivate init(servers: [Endpoint], deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
+            loop = try EventLoop()
+            upstream = try UpstreamResolver(loop: loop, servers: servers)
+            outbox = RecordOutbox(loop: loop, deliver: deliver)
+        }
+
+        /// The sandbox called `id`, if it lives here.
+        subscript(id: String) -> Sandbox? {
+            get { sandboxes[id] }
+            set { sandboxes[id] = newValue }
+        }
+
+        /// Where records go.
+        var record: (AuditEvent) -> Void { { [outbox] in outbox.add($0) } }
+    }
+
+    private let residents: LoopBound<Residents>
+
+    /// Starts the thread. `deliver` gets what its sandboxes record, a turn of the loop at a time, in that thread.
+    init(servers: [Endpoint], deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
+        let started = Handover<Result<LoopBound<Residents>, any Error>>()
+        DetachedThread.start {
+            let residents: Residents
+            do {
+                residents = try Residents(servers: servers, deliver: deliver)
+            } catch {
+                return started.give(.failure(error))
+            }
+            started.give(.success(LoopBound(residents, to: residents.loop)))
+            do {
+                try residents.loop.run()
+            } catch {
+                // Without its loop a sandbox is served by nobody; the rules refuse everything, and a new process begins.
+                fatalError("an event loop ended: \(error)")
+            }
+        }
+        residents = try started.take().get()
+    }
+
+    /// Runs `body` in the loop's thread and returns what it returns.
+    func run<Output: Sendable>(_ body: @escaping @Sendable (Residents) throws -> Output) async throws -> Output {
+        try await withCheckedThrowingContinuation { continuation in
+            residents.post { residents in continuation.resume(with: Result { try body(residents) }) }
+        }
+    }
+
+    /// Runs `body` in the loop's thread; it calls its completion there, once.
+    func run<Output: Sendable>(
+        completing body: @escaping @Sendable (Residents, @escaping @Sendable (Output) -> Void) -> Void
+    ) async -> Output {
+        await withCheckedContinuation { continuation in
+            residents.post { residents in body(residents) { continuation.resume(returning: $0) } }
+        }
+    }
+}
+
+/// Records of one loop on their way to the journal: all of one turn in one piece.
+private final class RecordOutbox {
+    private let loop: EventLoop
+    private let deliver: @Sendable ([AuditEvent]) -> Void
+    private var events: [AuditEvent] = []
+
+    init(loop: EventLoop, deliver: @escaping @Sendable ([AuditEvent]) -> Void) {
+        self.loop = loop
+        self.deliver = deliver
+    }
+
+    func add(_ event: AuditEvent) {
+        events.append(event)
+        guard events.count == 1 else { return }
+        loop.schedule(at: loop.now) { [self] in
+            deliver(events)
+            events = []
+        }
+    }
+}
+
+/// One value on its way from a thread that gives it up to one that waits for it.
+///
+/// `@unchecked Sendable` holds because the giver lets go of the value, and the lock orders the two threads.
+final class Handover<Value>: @unchecked Sendable {
+    private let lock = Mutex(())
+    private let isThere = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+    private var value: Value?
+
+    init() {
+        sem_init(isThere, 0, 0)
+    }
+
+    deinit {
+        sem_destroy(isThere)
+        isThere.deallocate()
+    }
+
+    /// Gives it up; once.
+    func give(_ value: Value) {
+        lock.withLock { _ in self.value = value }
+        sem_post(isThere)
+    }
+
+    /// Waits for it and takes it; once.
+    func take() -> Value {
+        while sem_wait(isThere) != 0 {}
+        return lock.withLock { _ in
+            defer { value = nil }
+            return value!
+        }
+    }
+}
+
+/// A value that one thread made, and that another one takes over for good.
+///
+/// `@unchecked Sendable` holds because the maker keeps nothing of it.
+struct Transferred<Value>: @unchecked Sendable {
+    let value: Value
+
+    init(_ value: Value) {
+        self.value = value
+    }
+}
+
+/// Work that blocks for a moment, on a thread of its own, for callers that must not block.
+package enum Blocking {
+    /// Runs `body` there.
+    package static func run<Output: Sendable>(_ body: @escaping @Sendable () throws -> Output) async throws -> Output {
+        try await withCheckedThrowingContinuation { continuation in
+            DetachedThread.start { continuation.resume(with: Result { try body() }) }
+        }
+    }
+}

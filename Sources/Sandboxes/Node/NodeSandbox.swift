@@ -1,0 +1,418 @@
+import Datapath
+import EgressCore
+import EgressPolicy
+import Glibc
+import Namespaces
+import NetPrimitives
+import Nftables
+import PolicyDocument
+import Reactor
+
+/// What a node judges by besides each sandbox's own policy.
+struct NodeRules: Sendable {
+    /// For sandboxes that were created without a policy.
+    var defaultPolicy: Policy
+    /// Before every policy.
+    var always: AlwaysRules
+    /// Addresses that are guarded like loopback.
+    let nodeAddresses: [IPAddress]
+
+    /// What is in force for a sandbox.
+    func compile(_ record: SandboxRecord) -> CompiledPolicy {
+        CompiledPolicy(
+            record.policy ?? defaultPolicy,
+            always: always,
+            nodeAddresses: nodeAddresses,
+            generation: record.revision
+        )
+    }
+}
+
+/// What a node's sandboxes share.
+struct NodeServices: Sendable {
+    let state: StateDirectory
+    let namespaces: NamespaceSource
+    let watch: NamespaceWatch
+    let journal: NodeJournal
+    let limits: Attachment.Limits
+}
+
+/// One sandbox of a node, from its request to its release. What is asked of it is done one thing after the other, each
+/// on the disk before it is answered; what fails leaves everything as it was.
+///
+///     Pending ─▶ Running ◀─▶ Paused
+///        │          └────┬──────┘
+///        ▼               ▼
+///     Failed        Terminated        in both the door is closed, until the sandbox is released
+actor NodeSandbox {
+    private(set) var record: SandboxRecord
+    private let services: NodeServices
+    private let loop: DataLoop
+    /// Whether it lives on the loop: listeners are open and somebody is behind them.
+    private var isServed = false
+    /// Whether the namespace's table is this sandbox's, served or not.
+    private var isGuarded = false
+    private var isReleased = false
+    private var isBusy = false
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+
+    init(_ record: SandboxRecord, services: NodeServices, loop: DataLoop) {
+        self.record = record
+        self.services = services
+        self.loop = loop
+    }
+
+    /// What is asked is done one after the other.
+    private func exclusively<Output>(_ body: () async throws -> Output) async throws -> Output {
+        if isBusy { await withCheckedContinuation { waiting.append($0) } }
+        isBusy = true
+        defer {
+            if waiting.isEmpty { isBusy = false } else { waiting.removeFirst().resume() }
+        }
+        guard !isReleased else { throw NodeError.unknownSandbox(record.id) }
+        return try await body()
+    }
+
+    private func event(_ kind: AuditEvent.Kind) {
+        var event = AuditEvent(kind, time: .current, sandbox: record.id)
+        event.policyRevision = record.revision
+        services.journal.record([event])
+    }
+
+    /// Puts a changed record on the disk, then in place.
+    private func save(_ changed: SandboxRecord) async throws {
+        try await Blocking.run { [state = services.state] in
+            do { try state.save(changed) } catch { throw NodeError.failed("\(error)") }
+        }
+        record = changed
+    }
+}
+
+// MARK: - Beginning
+
+extension NodeSandbox {
+    /// Finds or makes the namespace; nothing is changed in one that exists. Returns its number.
+    func findNamespace() async throws -> UInt64 {
+        try await exclusively {
+            let (attachment, id) = (record.attachment, record.id)
+            let reference = try await Blocking.run { [namespaces = services.namespaces] in
+                try namespaces.open(attachment, id: id).1
+            }
+            record.namespace = reference
+            return reference.inode
+        }
+    }
+
+    /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. The sandbox runs when this
+    /// returns. When it throws, a namespace that we made is gone; another one is left with its door closed and the
+    /// sandbox failed, until it is released.
+    func begin(under rules: NodeRules) async throws {
+        try await exclusively {
+            // On the disk before anything is done, so that a process after this one knows what to undo.
+            try await save(record)
+            do {
+                try await refuseThreats()
+                try await serve(under: rules, inheritance: .rules, isPaused: false)
+                var running = record
+                running.enter(.running, at: .current)
+                try await save(running)
+            } catch {
+                await abandon(after: error)
+                throw Self.nodeError(error)
+            }
+            event(.sandboxAttached)
+            watchNamespace()
+        }
+    }
+
+    /// Takes a sandbox up again after a restart, paused or running as it was, with its pins. What cannot be taken up
+    /// is failed, with its door closed.
+    func adopt(under rules: NodeRules) async {
+        try? await exclusively {
+            guard record.state == .running || record.state == .paused else { return watchNamespace() }
+            do {
+                try await serve(under: rules, inheritance: .pins, isPaused: record.state == .paused)
+                watchNamespace()
+            } catch {
+                await abandon(after: error)
+            }
+        }
+    }
+
+    private func watchNamespace() {
+        guard let namespace = record.namespace else { return }
+        services.watch.watch(record.id, at: namespace.path)
+    }
+
+    private func refuseThreats() async throws {
+        guard record.attachment != .create, !record.acceptsRawSockets, let reference = record.namespace else { return }
+        let threats = try await Blocking.run { [namespaces = services.namespaces] in
+            namespaces.reopen(reference).map(Inhabitants.threats) ?? []
+        }
+        guard let first = threats.first else { return }
+        let others = threats.count > 1 ? " and \(threats.count - 1) more" : ""
+        throw NodeError.unprocessable(
+            field: "attachment",
+            "process \(first.process) (\(first.program))\(others) in this namespace could get around the rules with "
+                + "\(first.capabilities.joined(separator: ", ")): start it without, or say acceptRawSockets"
+        )
+    }
+
+    /// Opens what serves the sandbox and has it tried from inside.
+    private func serve(
+        under rules: NodeRules,
+        inheritance: InsideSockets.Inheritance,
+        isPaused: Bool
+    ) async throws {
+        guard let reference = record.namespace,
+            let namespace = services.namespaces.reopen(reference)
+        else { throw NodeError.failed("the namespace of \(record.id) is gone") }
+        let isOurs = record.attachment == .create
+        let inside = try await Blocking.run {
+            try namespace.enter {
+                if !isOurs { try Link(named: "lo").setUp() }
+                return Transferred(
+                    try InsideSockets.open(
+                        ports: Sandbox.ports,
+                        inheritance: inheritance,
+                        gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
+                        needsIPv6: isOurs
+                    )
+                )
+            }
+        }
+        isGuarded = true
+        let policy = rules.compile(record)
+        let (id, limits) = (record.id, services.limits)
+        try await loop.run { residents in
+            residents[id] = try Sandbox(
+                id: id,
+                loop: residents.loop,
+                inside: inside.value,
+                attempt: { probes in try namespace.enter { try probes.probe() } },
+                policy: policy,
+                upstream: residents.upstream,
+                isPaused: isPaused,
+                limits: limits,
+                record: residents.record
+            )
+        }
+        isServed = true
+        // Behind a closed door nothing is redirected, so there is nothing to try.
+        guard !isPaused else { return }
+        let failure: SelfTestFailure? = await loop.run { residents, completion in
+            guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
+            sandbox.selfTest(toleratesMissingRoutes: !isOurs, completion: completion)
+        }
+        if let failure { throw NodeError.failed("\(failure)") }
+    }
+
+    /// After a failure: closes the door, and removes what we made.
+    private func abandon(after error: any Error) async {
+        await shut()
+        let isOurs = record.attachment == .create
+        if record.state == .pending, isOurs || !isGuarded {
+            isReleased = true
+            try? await Blocking.run { [services, id = record.id] in
+                if isOurs { try services.namespaces.remove(id) }
+                try services.state.remove(id)
+            }
+            return
+        }
+        var failed = record
+        failed.enter(.failed, reason: "enforcement-failed", message: "\(error)", at: .current)
+        // On a full disk it stays what it was there, and is tried again by the next process.
+        do { try await save(failed) } catch { record = failed }
+    }
+
+    private static func nodeError(_ error: any Error) -> NodeError {
+        if let error = error as? NetlinkError, error.errno == EPERM {
+            return .conflict("another process enforces a policy in this network namespace: \(error)")
+        }
+        return error as? NodeError ?? .failed("\(error)")
+    }
+}
+
+// MARK: - Policy
+
+extension NodeSandbox {
+    /// Puts another policy in force; `nil` for the node's default. What it no longer allows has ended when this returns.
+    /// `expected` is the revision that the caller wants to change.
+    func setPolicy(
+        expecting expected: UInt64?,
+        under rules: NodeRules,
+        _ change: (Policy?) throws -> Policy?
+    ) async throws -> SandboxRecord {
+        try await exclusively {
+            if let expected, expected != record.revision { throw NodeError.stale(current: record.revision) }
+            guard record.state == .running || record.state == .paused else { throw conflict("have its policy changed") }
+            var changed = record
+            changed.policy = try change(record.policy)
+            changed.revision += 1
+            let staged = try await Blocking.run { [state = services.state, changed] in
+                do { return try state.stage(changed) } catch { throw NodeError.failed("\(error)") }
+            }
+            do {
+                try await enforce(rules.compile(changed))
+            } catch {
+                services.state.discard(staged)
+                throw error
+            }
+            do {
+                try await Blocking.run { [state = services.state] in try state.commit(staged) }
+            } catch {
+                try? await enforce(rules.compile(record))
+                throw NodeError.failed("\(error)")
+            }
+            record = changed
+            return changed
+        }
+    }
+
+    /// Puts the same policy in force under other rules of the node.
+    func reapply(_ rules: NodeRules) async throws {
+        try await exclusively {
+            guard record.state == .running || record.state == .paused else { return }
+            try await enforce(rules.compile(record))
+        }
+    }
+
+    private func enforce(_ policy: CompiledPolicy) async throws {
+        let id = record.id
+        do {
+            try await loop.run { residents in try residents[id]?.attachment.replacePolicy(with: policy) }
+        } catch {
+            throw NodeError.failed("the policy was not changed: \(error)")
+        }
+    }
+
+    private func conflict(_ what: String) -> NodeError {
+        .conflict("sandbox \(record.id) is \(record.state.rawValue.lowercased()) and cannot \(what)")
+    }
+}
+
+// MARK: - Life
+
+extension NodeSandbox {
+    /// Denies everything; policy and pins stay.
+    func pause() async throws -> SandboxRecord {
+        try await move(from: .running, to: .paused, "be paused") { try $0.attachment.pause() }
+    }
+
+    /// Puts the policy in force again.
+    func resume() async throws -> SandboxRecord {
+        try await move(from: .paused, to: .running, "be resumed") { try $0.attachment.resume() }
+    }
+
+    private func move(
+        from: SandboxRecord.State,
+        to: SandboxRecord.State,
+        _ verb: String,
+        _ change: @escaping @Sendable (Sandbox) throws -> Void
+    ) async throws -> SandboxRecord {
+        try await exclusively {
+            if record.state == to { return record }
+            guard record.state == from else { throw conflict(verb) }
+            let before = record
+            var changed = record
+            changed.enter(to, at: .current)
+            // The door closes before the disk says so, and opens after it did.
+            let isOpening = to == .running
+            if isOpening { try await save(changed) }
+            do {
+                let id = record.id
+                try await loop.run { residents in try residents[id].map(change) }
+                if !isOpening { try await save(changed) }
+            } catch {
+                if isOpening { try? await save(before) }
+                throw Self.nodeError(error)
+            }
+            return record
+        }
+    }
+
+    /// Gives it until `time`.
+    func renew(until time: WallTime) async throws -> SandboxRecord {
+        try await exclusively {
+            guard record.state == .running || record.state == .paused else { throw conflict("be renewed") }
+            guard time > .current else { throw NodeError.unprocessable(field: "expiresAt", "has passed") }
+            var changed = record
+            changed.expiresAt = time
+            try await save(changed)
+            return record
+        }
+    }
+
+    /// Ends it when its time is over: closes the door for good. The rules stay until it is released.
+    func expire() async {
+        try? await exclusively {
+            guard record.state == .running || record.state == .paused, let expiry = record.expiresAt, expiry <= .current
+            else { return }
+            await shut()
+            event(.sandboxExpired)
+            var ended = record
+            ended.enter(.terminated, reason: "expired", message: "its time was over", at: .current)
+            do { try await save(ended) } catch { record = ended }
+        }
+    }
+
+    /// Releases it: nothing of it is left, neither rules nor files.
+    func release() async throws {
+        try await exclusively {
+            services.watch.forget(record.id)
+            let wasLive = record.state == .running || record.state == .paused
+            await shut()
+            do {
+                try await Blocking.run { [services, record] in
+                    if record.attachment == .create {
+                        try services.namespaces.remove(record.id)
+                    } else if let reference = record.namespace, let namespace = services.namespaces.reopen(reference) {
+                        try namespace.enter { try InsideSockets.removeTable(ports: Sandbox.ports) }
+                    }
+                    try services.state.remove(record.id)
+                }
+            } catch {
+                throw Self.nodeError(error)
+            }
+            if wasLive { event(.sandboxDetached) }
+            isReleased = true
+        }
+    }
+
+    /// The namespace is gone: nothing is left to guard.
+    func vanish() async {
+        try? await exclusively {
+            await shut()
+            event(.sandboxDetached)
+            isReleased = true
+            try? await Blocking.run { [services, record] in
+                if record.attachment == .create { try services.namespaces.remove(record.id) }
+                try services.state.remove(record.id)
+            }
+        }
+    }
+
+    /// Closes the door and every socket. The table stays.
+    private func shut() async {
+        guard isServed else { return }
+        isServed = false
+        let id = record.id
+        try? await loop.run { residents in
+            residents[id]?.shut()
+            residents[id] = nil
+        }
+    }
+}
+
+// MARK: - Watching
+
+extension NodeSandbox {
+    /// What lives in it now.
+    func activity() async -> (connections: Int, pins: Int) {
+        let id = record.id
+        let counts = try? await loop.run { residents in
+            residents[id].map { ($0.attachment.liveCount, $0.attachment.pinCount) } ?? (0, 0)
+        }
+        return counts ?? (0, 0)
+    }
+}

@@ -1,0 +1,381 @@
+public import Audit
+public import Datapath
+import EgressCore
+public import EgressPolicy
+import Namespaces
+public import NetPrimitives
+public import PolicyDocument
+import Reactor
+
+/// What a node is made with.
+public struct NodeConfiguration: Sendable {
+    /// Where state is kept, a file for each sandbox; on a disk that outlives the machine's restart.
+    public var stateDirectory = "/var/lib/sandgate"
+    /// Where namespaces that the node makes are mounted; on a file system that does not.
+    public var runtimeDirectory = "/run/sandgate"
+    /// Where the audit trail is written.
+    public var auditDirectory = "/var/log/sandgate"
+    /// When a file of the trail is followed by the next.
+    public var auditLimits = AuditTrail.Limits()
+    /// The DNS servers that are asked, in this order.
+    public var upstreamServers: [Endpoint] = []
+    /// For sandboxes that are created without a policy.
+    public var defaultPolicy = Policy()
+    /// Before every policy.
+    public var always = AlwaysRules()
+    /// How many threads carry traffic; a sandbox lives on one of them.
+    public var loops = 1
+    /// Bounds on each sandbox.
+    public var limits = Attachment.Limits()
+    /// How container engines are asked.
+    public var containers = ContainerRuntime()
+    /// The most sandboxes at once, ended ones that are not released included.
+    public var maximumSandboxes = 20_000
+
+    /// The defaults.
+    public init() {}
+}
+
+/// The sandboxes of a machine under enforcement. What is acknowledged is on the disk: a node that begins takes up what
+/// the one before it left, and until it has, the kernel's rules refuse everything.
+public actor SandboxNode {
+    /// What a node did when it began.
+    public struct Beginning: Sendable {
+        /// How many sandboxes were taken up again.
+        public var adopted = 0
+        /// How many were gone, with their namespaces.
+        public var vanished = 0
+        /// How many could not be taken up, and have their door closed.
+        public var failed = 0
+        /// What is wrong with files that are no records.
+        public var problems: [String] = []
+    }
+
+    /// The records of what happens in its sandboxes.
+    public nonisolated let journal: NodeJournal
+    private let services: NodeServices
+    private let loops: [DataLoop]
+    private let maximumSandboxes: Int
+    private var rules: NodeRules
+    private var sandboxes: [String: NodeSandbox] = [:]
+    /// Which sandbox has a namespace, by the namespace's number.
+    private var owners: [UInt64: String] = [:]
+    private var expiries: [String: WallTime] = [:]
+    private var expiryTask: (deadline: WallTime, task: Task<Void, Never>)?
+    private var nextLoop = 0
+    private var isStopping = false
+
+    /// The wall clock may be set: expiries are looked at so often at least.
+    private static let longestSleepSeconds: Int64 = 60
+
+    /// Opens the directories and starts the threads. Sandboxes are taken up by ``begin()``.
+    public init(_ configuration: NodeConfiguration) throws {
+        let journal = try NodeJournal(directory: configuration.auditDirectory, limits: configuration.auditLimits)
+        self.journal = journal
+        let vanished = AsyncStream<String>.makeStream()
+        services = NodeServices(
+            state: try StateDirectory(path: "\(configuration.stateDirectory)/sandboxes"),
+            namespaces: try NamespaceSource(
+                directory: "\(configuration.runtimeDirectory)/netns",
+                containers: configuration.containers
+            ),
+            watch: try NamespaceWatch { vanished.continuation.yield($0) },
+            journal: journal,
+            limits: configuration.limits
+        )
+        loops = try (0..<max(configuration.loops, 1)).map { _ in
+            try DataLoop(servers: configuration.upstreamServers) { journal.record($0) }
+        }
+        rules = NodeRules(
+            defaultPolicy: configuration.defaultPolicy,
+            always: configuration.always,
+            nodeAddresses: try nodeAddresses()
+        )
+        maximumSandboxes = configuration.maximumSandboxes
+        Task { [weak self] in
+            for await id in vanished.stream { await self?.namespaceVanished(id) }
+        }
+    }
+
+    /// Takes up what a node before this one left. To be called once, before anything else.
+    public func begin() async throws -> Beginning {
+        var beginning = Beginning()
+        let loaded = try services.state.load()
+        beginning.problems = loaded.problems
+        journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: "")])
+        var adopting: [NodeSandbox] = []
+        for record in loaded.records {
+            guard record.state != .pending, let reference = record.namespace,
+                services.namespaces.reopen(reference) != nil
+            else {
+                // Was never acknowledged, or went with its namespace.
+                if record.state != .pending { beginning.vanished += 1 }
+                forgetRemains(of: record)
+                continue
+            }
+            let sandbox = NodeSandbox(record, services: services, loop: chooseLoop())
+            sandboxes[record.id] = sandbox
+            owners[reference.inode] = record.id
+            expiries[record.id] = record.expiresAt
+            adopting.append(sandbox)
+        }
+        let rules = rules
+        // Two at a time for each core: most of it is waiting for the kernel.
+        await withTaskGroup(of: Bool.self) { group in
+            var rest = adopting[...]
+            for _ in 0..<min(loops.count * 2, adopting.count) {
+                let sandbox = rest.removeFirst()
+                group.addTask { await Self.adopt(sandbox, rules) }
+            }
+            while let isFine = await group.next() {
+                if isFine { beginning.adopted += 1 } else { beginning.failed += 1 }
+                if let sandbox = rest.popFirst() { group.addTask { await Self.adopt(sandbox, rules) } }
+            }
+        }
+        armExpiry()
+        return beginning
+    }
+
+    private static func adopt(_ sandbox: NodeSandbox, _ rules: NodeRules) async -> Bool {
+        await sandbox.adopt(under: rules)
+        return await sandbox.record.state != .failed
+    }
+
+    private func forgetRemains(of record: SandboxRecord) {
+        if record.attachment == .create { try? services.namespaces.remove(record.id) }
+        try? services.state.remove(record.id)
+        guard record.state != .pending else { return }
+        journal.record([AuditEvent(.sandboxDetached, time: .current, sandbox: record.id)])
+    }
+
+    private func chooseLoop() -> DataLoop {
+        defer { nextLoop += 1 }
+        return loops[nextLoop % loops.count]
+    }
+
+    /// Accepts nothing more and writes the journal to its end. The sandboxes' doors stay as they are, with nobody
+    /// behind them once the process ends: everything is refused until a node begins again.
+    public func stop() async {
+        isStopping = true
+        expiryTask?.task.cancel()
+        expiryTask = nil
+        journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: "")])
+        await journal.close()
+    }
+}
+
+// MARK: - Sandboxes
+
+extension SandboxNode {
+    /// Puts a namespace under enforcement. Asked again for the same sandbox with the same namespace and policy, it
+    /// returns what there is.
+    public func create(_ request: CreateRequest) async throws -> (record: SandboxRecord, isNew: Bool) {
+        guard !isStopping else { throw NodeError.stopping }
+        let id = request.id ?? newID()
+        if let existing = sandboxes[id] { return (try await same(existing, as: request), false) }
+        guard sandboxes.count < maximumSandboxes else {
+            throw NodeError.failed("the node has \(maximumSandboxes) sandboxes, which is its limit")
+        }
+        let record = SandboxRecord(request, id: id, now: .current)
+        let sandbox = NodeSandbox(record, services: services, loop: chooseLoop())
+        // The name is taken from here on.
+        sandboxes[id] = sandbox
+        do {
+            let inode = try await sandbox.findNamespace()
+            if let owner = owners[inode] {
+                throw NodeError.conflict("this network namespace is that of sandbox \(owner)")
+            }
+            owners[inode] = id
+            try await sandbox.begin(under: rules)
+        } catch {
+            // A failed one stays, with its door closed, until it is released.
+            if await sandbox.record.state != .failed { forget(id) }
+            throw error
+        }
+        let begun = await sandbox.record
+        noteExpiry(of: begun)
+        return (begun, true)
+    }
+
+    private func same(_ existing: NodeSandbox, as request: CreateRequest) async throws -> SandboxRecord {
+        let record = await existing.record
+        guard record.attachment == request.attachment, request.attachment != .create else {
+            throw NodeError.conflict("there is a sandbox \(record.id) already")
+        }
+        guard record.state == .running || record.state == .paused else {
+            throw NodeError.conflict("sandbox \(record.id) is \(record.state.rawValue.lowercased())")
+        }
+        guard record.policy == request.policy else {
+            throw NodeError.conflict("sandbox \(record.id) has another policy: change it by its own resource")
+        }
+        return record
+    }
+
+    private func newID() -> String {
+        var id: String
+        repeat {
+            id = "sbx-" + String(UInt64.random(in: 1 << 59..<(1 << 60)), radix: 32)
+        } while sandboxes[id] != nil
+        return id
+    }
+
+    private func forget(_ id: String) {
+        sandboxes[id] = nil
+        expiries[id] = nil
+        if let inode = owners.first(where: { $0.value == id })?.key { owners[inode] = nil }
+    }
+
+    private func find(_ id: String) throws -> NodeSandbox {
+        guard !isStopping else { throw NodeError.stopping }
+        guard let sandbox = sandboxes[id] else { throw NodeError.unknownSandbox(id) }
+        return sandbox
+    }
+
+    /// What is known of a sandbox.
+    public func record(of id: String) async throws -> SandboxRecord {
+        try await find(id).record
+    }
+
+    /// How many connections and pins it has now.
+    public func activity(of id: String) async throws -> (connections: Int, pins: Int) {
+        try await find(id).activity()
+    }
+
+    /// Every sandbox's id, sorted.
+    public var ids: [String] { sandboxes.keys.sorted() }
+
+    /// What is known of every sandbox, in the order of their ids.
+    public func records() async -> [SandboxRecord] {
+        var records: [SandboxRecord] = []
+        for (_, sandbox) in sandboxes.sorted(by: { $0.key < $1.key }) { records.append(await sandbox.record) }
+        return records
+    }
+
+    /// Releases a sandbox; one that is unknown is released already.
+    public func release(_ id: String) async throws {
+        guard !isStopping else { throw NodeError.stopping }
+        guard let sandbox = sandboxes[id] else { return }
+        do {
+            try await sandbox.release()
+        } catch NodeError.unknownSandbox {
+            // Somebody else was faster.
+        }
+        if sandboxes[id] === sandbox { forget(id) }
+    }
+
+    private func namespaceVanished(_ id: String) async {
+        guard let sandbox = sandboxes[id] else { return }
+        await sandbox.vanish()
+        if sandboxes[id] === sandbox { forget(id) }
+    }
+}
+
+// MARK: - Life
+
+extension SandboxNode {
+    /// Denies everything; policy and pins stay.
+    public func pause(_ id: String) async throws -> SandboxRecord {
+        try await find(id).pause()
+    }
+
+    /// Puts the policy in force again.
+    public func resume(_ id: String) async throws -> SandboxRecord {
+        try await find(id).resume()
+    }
+
+    /// Gives a sandbox until `time`.
+    public func renew(_ id: String, until time: WallTime) async throws -> SandboxRecord {
+        let record = try await find(id).renew(until: time)
+        noteExpiry(of: record)
+        return record
+    }
+
+    private func noteExpiry(of record: SandboxRecord) {
+        expiries[record.id] = record.expiresAt
+        armExpiry()
+    }
+
+    private func armExpiry() {
+        guard let earliest = expiries.values.min(), !isStopping else { return }
+        let deadline = min(earliest, WallTime.current.advanced(bySeconds: Self.longestSleepSeconds))
+        if let expiryTask, expiryTask.deadline <= deadline { return }
+        expiryTask?.task.cancel()
+        let task = Task { [weak self] in
+            let microseconds = max(deadline.microseconds - WallTime.current.microseconds, 0)
+            try? await Task.sleep(for: .microseconds(microseconds))
+            guard !Task.isCancelled else { return }
+            await self?.expireDue()
+        }
+        expiryTask = (deadline, task)
+    }
+
+    private func expireDue() async {
+        expiryTask = nil
+        let now = WallTime.current
+        for (id, expiry) in expiries where expiry <= now {
+            expiries[id] = nil
+            await sandboxes[id]?.expire()
+            // It may have been given more time meanwhile.
+            guard let record = await sandboxes[id]?.record, record.state == .running || record.state == .paused,
+                expiries[id] == nil
+            else { continue }
+            expiries[id] = record.expiresAt
+        }
+        armExpiry()
+    }
+}
+
+// MARK: - Policies
+
+extension SandboxNode {
+    /// The policy that is in force for a sandbox.
+    public func policy(of id: String) async throws -> (policy: Policy, record: SandboxRecord) {
+        let record = try await find(id).record
+        return (record.policy ?? rules.defaultPolicy, record)
+    }
+
+    /// The policy that is in force for a sandbox of which `record` is known.
+    public func effectivePolicy(of record: SandboxRecord) -> Policy { record.policy ?? rules.defaultPolicy }
+
+    /// What is judged by before and behind the sandboxes' own policies.
+    public var operatorRules: (defaultPolicy: Policy, always: AlwaysRules, nodeAddresses: [IPAddress]) {
+        (rules.defaultPolicy, rules.always, rules.nodeAddresses)
+    }
+
+    /// Changes a sandbox's policy. `change` gets the policy in force. `expected` is the revision that is to be changed.
+    public func changePolicy(
+        of id: String,
+        expecting expected: UInt64?,
+        _ change: @Sendable (Policy) throws -> Policy
+    ) async throws -> (policy: Policy, record: SandboxRecord) {
+        let defaultPolicy = rules.defaultPolicy
+        let record = try await find(id).setPolicy(expecting: expected, under: rules) { policy in
+            try change(policy ?? defaultPolicy)
+        }
+        return (record.policy ?? defaultPolicy, record)
+    }
+
+    /// Changes what is judged by besides the sandboxes' own policies, for all of them or for none.
+    public func changeRules(defaultPolicy: Policy, always: AlwaysRules) async throws {
+        var changed = rules
+        changed.defaultPolicy = defaultPolicy
+        changed.always = always
+        let before = rules
+        rules = changed
+        do {
+            for sandbox in sandboxes.values { try await Self.reapply(changed, to: sandbox) }
+        } catch {
+            rules = before
+            for sandbox in sandboxes.values { try? await Self.reapply(before, to: sandbox) }
+            throw error
+        }
+    }
+
+    private static func reapply(_ rules: NodeRules, to sandbox: NodeSandbox) async throws {
+        do {
+            try await sandbox.reapply(rules)
+        } catch NodeError.unknownSandbox {
+            // Was released meanwhile.
+        }
+    }
+}

@@ -1,0 +1,70 @@
+import FoundationEssentials
+import NetPrimitives
+import PolicyDocument
+
+/// The form of a record on disk: a create request, with what has become of it under `status`.
+extension SandboxRecord: Encodable {
+    private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
+    private enum AttachmentKey: CodingKey { case create, netns, pid, container, acceptRawSockets }
+    private enum StatusKey: CodingKey {
+        case state, reason, message, lastTransitionAt, createdAt, revision, namespace, inode, bootID
+    }
+
+    /// Members that have no value are absent.
+    public func encode(to encoder: any Encoder) throws {
+        var root = encoder.container(keyedBy: Key.self)
+        try root.encode(id, forKey: .id)
+        try root.encodeIfPresent(policy, forKey: .networkPolicy)
+        try root.encodeIfPresent(expiresAt.map(Timestamp.text(of:)), forKey: .expiresAt)
+        if !metadata.isEmpty { try root.encode(metadata, forKey: .metadata) }
+        var form = root.nestedContainer(keyedBy: AttachmentKey.self, forKey: .attachment)
+        switch attachment {
+        case .create: try form.encode(true, forKey: .create)
+        case .netns(let path): try form.encode(path, forKey: .netns)
+        case .pid(let number): try form.encode(number, forKey: .pid)
+        case .container(let name): try form.encode(name, forKey: .container)
+        }
+        if acceptsRawSockets { try form.encode(true, forKey: .acceptRawSockets) }
+        var status = root.nestedContainer(keyedBy: StatusKey.self, forKey: .status)
+        try status.encode(state.rawValue, forKey: .state)
+        if !reason.isEmpty { try status.encode(reason, forKey: .reason) }
+        if !message.isEmpty { try status.encode(message, forKey: .message) }
+        try status.encode(Timestamp.text(of: lastTransitionAt), forKey: .lastTransitionAt)
+        try status.encode(Timestamp.text(of: createdAt), forKey: .createdAt)
+        try status.encode(revision, forKey: .revision)
+        if let namespace {
+            try status.encode(namespace.path, forKey: .namespace)
+            try status.encode("\(namespace.inode)", forKey: .inode)
+            try status.encode(namespace.bootID, forKey: .bootID)
+        }
+    }
+
+    /// The bytes of the file.
+    var stored: [UInt8] {
+        get throws {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
+            return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+        }
+    }
+
+    /// Reads what ``stored`` wrote. `file` is for messages.
+    init(stored bytes: [UInt8], file: String) throws(DocumentError) {
+        // Times that have passed are no error here.
+        let request = try CreateRequest.load(bytes: bytes, file: file, now: WallTime(microseconds: .min))
+        let status = try StoredStatus(bytes: bytes, file: file)
+        guard let id = request.id else { throw status.missing("id") }
+        self.init(request, id: id, now: try status.time("createdAt"))
+        guard let state = State(rawValue: try status.text("state")) else { throw status.missing("state") }
+        enter(
+            state,
+            reason: status.optionalText("reason") ?? "",
+            message: status.optionalText("message") ?? "",
+            at: try status.time("lastTransitionAt")
+        )
+        revision = try status.number("revision")
+        guard let path = status.optionalText("namespace") else { return }
+        guard let inode = UInt64(try status.text("inode")) else { throw status.missing("inode") }
+        namespace = NamespaceReference(path: path, inode: inode, bootID: try status.text("bootID"))
+    }
+}

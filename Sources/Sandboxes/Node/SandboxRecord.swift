@@ -1,0 +1,84 @@
+public import EgressPolicy
+public import NetPrimitives
+public import PolicyDocument
+
+/// What a node knows of a sandbox and keeps on disk: what was asked for, and what has become of it.
+public struct SandboxRecord: Hashable, Sendable {
+    /// Where a sandbox is in its life, in the words of OpenSandbox's lifecycle API.
+    public enum State: String, Hashable, Sendable, CaseIterable {
+        /// Being put under enforcement: the door is closed.
+        case pending = "Pending"
+        /// Its policy is in force.
+        case running = "Running"
+        /// Everything is denied until it is resumed.
+        case paused = "Paused"
+        /// Its time is over: everything is denied until it is deleted.
+        case terminated = "Terminated"
+        /// It could not be put under enforcement, or taken up again: everything is denied until it is deleted.
+        case failed = "Failed"
+    }
+
+    /// Its name.
+    public let id: String
+    /// Which namespace was asked for.
+    public let attachment: CreateRequest.Attachment
+    /// Whether the caller accepted that processes in the namespace could get around the rules.
+    public let acceptsRawSockets: Bool
+    /// The namespace; `nil` until it was found or made.
+    public var namespace: NamespaceReference?
+    /// Its own policy; `nil` when the node's default applies.
+    public var policy: Policy?
+    /// Counts the policies; records carry it.
+    public var revision: UInt64 = 1
+    /// Words of the caller's.
+    public let metadata: [String: String]
+    /// When it was asked for.
+    public let createdAt: WallTime
+    /// When its time is over; `nil` for never.
+    public var expiresAt: WallTime?
+    /// Where it is in its life.
+    public private(set) var state: State = .pending
+    /// Why it is in this state, in a word for programs; empty when that goes without saying.
+    public private(set) var reason = ""
+    /// The same, in a sentence for people.
+    public private(set) var message = ""
+    /// When it came into this state.
+    public private(set) var lastTransitionAt: WallTime
+
+    /// What is known of a sandbox when it is asked for.
+    init(_ request: CreateRequest, id: String, now: WallTime) {
+        self.id = id
+        attachment = request.attachment
+        acceptsRawSockets = request.acceptsRawSockets
+        policy = request.policy
+        metadata = request.metadata
+        expiresAt = request.expiresAt
+        createdAt = now
+        lastTransitionAt = now
+    }
+
+    /// Enters a state.
+    mutating func enter(_ state: State, reason: String = "", message: String = "", at time: WallTime) {
+        self.state = state
+        self.reason = reason
+        self.message = message
+        lastTransitionAt = time
+    }
+}
+
+/// A network namespace that is found again after a restart, and not mistaken for another one.
+public struct NamespaceReference: Hashable, Sendable {
+    /// Where it is opened.
+    public let path: String
+    /// Its number, by which the kernel tells it from all others that exist.
+    public let inode: UInt64
+    /// The kernel's word for the time since it was started; numbers are used again after that.
+    public let bootID: String
+
+    /// A reference from its parts.
+    public init(path: String, inode: UInt64, bootID: String) {
+        self.path = path
+        self.inode = inode
+        self.bootID = bootID
+    }
+}

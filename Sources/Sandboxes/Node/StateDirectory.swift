@@ -1,0 +1,156 @@
+import Glibc
+import PolicyDocument
+import Reactor
+
+/// The directory in which a node keeps a file for each of its sandboxes. What was committed is there after a crash of
+/// the process or the machine: files are written beside their place, synchronised, and moved into it.
+final class StateDirectory: Sendable {
+    /// A record that is on the disk and not in its place yet.
+    struct Staged: Sendable {
+        fileprivate let temporary: String
+        fileprivate let place: String
+    }
+
+    private let path: String
+    private let lock: CInt
+    private static let suffix = ".json"
+    private static let temporarySuffix = ".new"
+
+    /// Opens the directory, made if need be, for this process alone. Throws ``NodeError/conflict(_:)`` when another one
+    /// has it.
+    init(path: String) throws {
+        self.path = path
+        try Self.make(path)
+        lock = open("\(path)/.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard lock >= 0 else { throw SystemError.current("open", "\(path)/.lock") }
+        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+            let isTaken = errno == EWOULDBLOCK
+            let error = SystemError.current("lock", "\(path)/.lock")
+            close(lock)
+            throw isTaken ? NodeError.conflict("another process keeps its state in \(path)") : error
+        }
+    }
+
+    deinit {
+        close(lock)
+    }
+
+    /// Makes a directory that is its owner's alone, and those above it.
+    static func make(_ path: String) throws(SystemError) {
+        let components = path.split(separator: "/")
+        var partial = path.hasPrefix("/") ? "" : "."
+        for component in components {
+            partial += "/\(component)"
+            guard mkdir(partial, 0o700) != 0, errno != EEXIST else { continue }
+            throw .current("create", "directory \(partial)")
+        }
+    }
+
+    /// Every record, and what is wrong with the files that are none.
+    func load() throws(SystemError) -> (records: [SandboxRecord], problems: [String]) {
+        var records: [SandboxRecord] = []
+        var problems: [String] = []
+        for name in try fileNames() {
+            if name.hasSuffix(Self.temporarySuffix) {
+                // Was never committed.
+                unlink("\(path)/\(name)")
+                continue
+            }
+            guard name.hasSuffix(Self.suffix) else { continue }
+            do {
+                let file = "\(path)/\(name)"
+                let record = try SandboxRecord(stored: try Self.read(file), file: file)
+                guard name == record.id + Self.suffix else { throw NodeError.failed("\(file) is of \(record.id)") }
+                records.append(record)
+            } catch {
+                problems.append("\(error)")
+            }
+        }
+        return (records.sorted { $0.createdAt < $1.createdAt }, problems)
+    }
+
+    /// Writes a record to the disk. It counts from ``commit(_:)`` on.
+    func stage(_ record: SandboxRecord) throws -> Staged {
+        let place = "\(path)/\(record.id)\(Self.suffix)"
+        let staged = Staged(temporary: place + Self.temporarySuffix, place: place)
+        do {
+            try Self.write(try record.stored, to: staged.temporary)
+        } catch {
+            unlink(staged.temporary)
+            throw error
+        }
+        return staged
+    }
+
+    /// Puts a record in its place.
+    func commit(_ staged: Staged) throws(SystemError) {
+        guard rename(staged.temporary, staged.place) == 0 else { throw .current("rename", staged.temporary) }
+        try synchronise()
+    }
+
+    /// Forgets a record that was staged.
+    func discard(_ staged: Staged) {
+        unlink(staged.temporary)
+    }
+
+    /// Writes a record in its place.
+    func save(_ record: SandboxRecord) throws {
+        try commit(try stage(record))
+    }
+
+    /// Removes the record of a sandbox; none is no error.
+    func remove(_ id: String) throws(SystemError) {
+        let place = "\(path)/\(id)\(Self.suffix)"
+        guard unlink(place) == 0 || errno == ENOENT else { throw .current("remove", place) }
+        try synchronise()
+    }
+
+    private func synchronise() throws(SystemError) {
+        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw .current("open", path) }
+        defer { close(directory) }
+        guard fsync(directory) == 0 else { throw .current("synchronise", path) }
+    }
+
+    private func fileNames() throws(SystemError) -> [String] {
+        guard let directory = opendir(path) else { throw .current("list", path) }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            names.append(name)
+        }
+        return names.sorted()
+    }
+
+    private static func write(_ bytes: [UInt8], to path: String) throws(SystemError) {
+        let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard file >= 0 else { throw .current("create", path) }
+        defer { close(file) }
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { throw .current("write", path) }
+            rest = rest.dropFirst(count)
+        }
+        guard fsync(file) == 0 else { throw .current("synchronise", path) }
+    }
+
+    private static func read(_ path: String) throws(SystemError) -> [UInt8] {
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard file >= 0 else { throw .current("open", path) }
+        defer { close(file) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 * 1024)
+        while true {
+            let count = Glibc.read(file, &chunk, chunk.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw .current("read", path) }
+            if count == 0 { return bytes }
+            bytes += chunk.prefix(count)
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import Audit
+import Control
+import EgressPolicy
+import Glibc
+import Logging
+import NetPrimitives
+import Sandboxes
+import UnixSignals
+
+/// The life of `sandgate serve`: the node takes up its sandboxes, then the API is served, until a signal ends it.
+///
+///     directories, threads ─▶ sandboxes taken up again ─▶ API served, readiness told ─▶ signal ─▶ journal ended
+///
+/// Whatever ends it, the kernel's rules stay: sandboxes reach nothing until a daemon takes them up.
+struct Daemon {
+    let settings: ServeSettings
+    private let log = Logger(label: "sandgate")
+
+    func run() async throws {
+        umask(0o077)
+        DescriptorLimit.raiseForMany()
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        let configuration = try settings.nodeConfiguration()
+        let node = try SandboxNode(configuration)
+        let beginning = try await node.begin()
+        for problem in beginning.problems { log.error("a sandbox was not taken up: \(problem)") }
+        log.info(
+            "sandboxes taken up",
+            metadata: [
+                "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
+            ]
+        )
+        let servers = try servers(node)
+        let notifier = ServiceNotifier()
+        let readiness = Countdown(servers.count) { [log, settings] in
+            chmod(settings.socket, 0o600)
+            notifier.ready()
+            log.info("serving", metadata: ["socket": "\(settings.socket)", "listen": "\(settings.listen ?? "-")"])
+        }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for server in servers { group.addTask { try await server.run { await readiness.count() } } }
+            group.addTask { await notifier.keepAlive() }
+            group.addTask { [settings, log] in
+                let files = RuleFileWatch(settings.ruleFiles)
+                for await _ in files.changes { await Self.reload(settings, node, log) }
+            }
+            group.addTask { [settings, log] in
+                for await signal in signals {
+                    guard signal == .sighup else { throw Stopped(signal: signal) }
+                    await Self.reload(settings, node, log)
+                }
+            }
+            do {
+                try await group.next()
+                while try await group.next() != nil {}
+            } catch let stopped as Stopped {
+                log.info("stopping", metadata: ["signal": "\(stopped.signal)"])
+            }
+            notifier.stopping()
+            group.cancelAll()
+        }
+        await node.stop()
+    }
+
+    /// Why the daemon ends when all is well.
+    private struct Stopped: Error {
+        let signal: UnixSignal
+    }
+
+    private func servers(_ node: SandboxNode) throws -> [ControlServer] {
+        let archive = AuditArchive(directory: settings.auditDir)
+        try SocketPlace.prepare(settings.socket)
+        var servers = [ControlServer(node: node, archive: archive, place: .socket(path: settings.socket), log: log)]
+        guard let listen = settings.listen else { return servers }
+        guard let path = settings.tokenFile else { throw SetupError("--listen needs --token-file") }
+        guard let endpoint = Endpoint(parsing: listen, defaultPort: 7_480) else {
+            throw SetupError("--listen \(listen): expected IP:PORT or [IPv6]:PORT")
+        }
+        let tokens: AccessTokens
+        do {
+            tokens = try AccessTokens(parsing: String(decoding: try PolicyFile.read(path), as: UTF8.self))
+        } catch let error as AccessTokens.FormatError {
+            throw SetupError("\(path): \(error)")
+        }
+        servers.append(
+            ControlServer(
+                node: node,
+                archive: archive,
+                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens),
+                log: log
+            )
+        )
+        return servers
+    }
+
+    /// Reads the files of rules again. What cannot be read or put in force leaves everything as it was.
+    private static func reload(_ settings: ServeSettings, _ node: SandboxNode, _ log: Logger) async {
+        do {
+            let (policy, always) = try settings.rules()
+            try await node.changeRules(defaultPolicy: policy, always: always)
+            log.info("rules read again", metadata: ["deny": "\(always.deny.count)", "allow": "\(always.allow.count)"])
+        } catch {
+            log.error("the rules stay as they were: \(error)")
+        }
+    }
+}

@@ -1,0 +1,195 @@
+import ArgumentParser
+import FoundationEssentials
+import Glibc
+import PolicyDocument
+
+/// What the commands that ask a running daemon have in common.
+struct DaemonOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The daemon's socket.", valueName: "path"))
+    var socket = APIClient.defaultSocket
+
+    @Flag(help: "Print the daemon's answer as it is.")
+    var json = false
+
+    var client: APIClient { APIClient(socket: socket) }
+}
+
+/// A sandbox as the daemon tells of it.
+private struct SandboxSummary: Decodable {
+    struct Status: Decodable {
+        let state: String
+        let reason: String?
+        let message: String?
+    }
+
+    struct Policy: Decodable {
+        struct Rule: Decodable {
+            let action: String
+            let target: String
+        }
+
+        let defaultAction: String
+        let egress: [Rule]
+    }
+
+    let id: String
+    let status: Status
+    let networkNamespace: String?
+    let policy: Policy
+    let revision: UInt64
+    let createdAt: String
+    let expiresAt: String?
+}
+
+/// `sandgate ps`: the sandboxes of a running daemon.
+struct ListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ps",
+        abstract: "List the sandboxes of a running daemon.",
+        discussion: "The exit status is 0, or 1 when there is no daemon to ask."
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Flag(name: .shortAndLong, help: "Also those whose time is over.")
+    var all = false
+
+    private struct Page: Decodable {
+        let items: [SandboxSummary]
+    }
+
+    func run() throws {
+        let answer = try options.client.ask("GET", "/v1/sandboxes?limit=10000" + (all ? "&state=all" : ""))
+        guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
+        let sandboxes = try JSONDecoder().decode(Page.self, from: answer).items
+        let rows = sandboxes.map { sandbox in
+            [
+                sandbox.id, sandbox.status.state, "\(sandbox.policy.egress.count) rules", "rev \(sandbox.revision)",
+                sandbox.expiresAt.map { String($0.prefix(19)) + "Z" } ?? "never", sandbox.networkNamespace ?? "-",
+            ]
+        }
+        for line in Self.aligned([["ID", "STATE", "POLICY", "REVISION", "EXPIRES", "NAMESPACE"]] + rows) {
+            Console.output(line)
+        }
+    }
+
+    private static func aligned(_ rows: [[String]]) -> [String] {
+        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.map { row in
+            row.enumerated().map { column, cell in
+                column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count)
+            }.joined(separator: "  ")
+        }
+    }
+}
+
+/// `sandgate inspect ID`: one sandbox in full.
+struct InspectCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect",
+        abstract: "Show a sandbox of a running daemon, with the policy in force."
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Argument(help: "The sandbox.")
+    var id: String
+
+    func run() throws {
+        let answer = try options.client.ask("GET", "/v1/sandboxes/\(try SandboxPath.component(id))")
+        guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
+        let sandbox = try JSONDecoder().decode(SandboxSummary.self, from: answer)
+        Console.output("id:         \(sandbox.id)")
+        Console.output("state:      \(sandbox.status.state)")
+        if let message = sandbox.status.message { Console.output("because:    \(message)") }
+        Console.output("namespace:  \(sandbox.networkNamespace ?? "-")")
+        Console.output("created:    \(sandbox.createdAt)")
+        Console.output("expires:    \(sandbox.expiresAt ?? "never")")
+        Console.output("policy:     revision \(sandbox.revision), default \(sandbox.policy.defaultAction)")
+        for rule in sandbox.policy.egress { Console.output("  \(rule.action) \(rule.target)") }
+    }
+}
+
+/// `sandgate attach`: puts a network namespace under a policy.
+struct AttachCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attach",
+        abstract: "Have a running daemon put a network namespace under a policy.",
+        discussion: """
+            Prints the sandbox's id. Without --policy the daemon's default policy applies.
+
+            EXAMPLES:
+              sandgate attach --create --policy policy.yaml
+              sandgate attach --netns /run/netns/box --policy policy.yaml --id box
+              sandgate attach --container web --policy policy.yaml
+            """
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Option(help: ArgumentHelp("The sandbox's name (default: chosen by the daemon).", valueName: "id"))
+    var id: String?
+
+    @Option(help: ArgumentHelp("The policy: a networkPolicy in YAML or JSON.", valueName: "file"))
+    var policy: String?
+
+    @Flag(help: "A namespace that the daemon makes.")
+    var create = false
+
+    @Option(help: ArgumentHelp("The namespace at this path.", valueName: "path"))
+    var netns: String?
+
+    @Option(help: ArgumentHelp("The namespace of this process.", valueName: "pid"))
+    var pid: Int32?
+
+    @Option(help: ArgumentHelp("The namespace of this container.", valueName: "id"))
+    var container: String?
+
+    @Option(help: ArgumentHelp("Its time in seconds (default: no end).", valueName: "seconds"))
+    var timeout: Int?
+
+    @Flag(help: "Accept that processes with CAP_NET_RAW or CAP_NET_ADMIN there could get around the rules.")
+    var acceptRawSockets = false
+
+    func validate() throws {
+        let stated = [create, netns != nil, pid != nil, container != nil].count { $0 }
+        guard stated == 1 else {
+            throw ValidationError("expected one of --create, --netns, --pid and --container")
+        }
+    }
+
+    func run() throws {
+        var attachment: [String: any Encodable & Sendable] = [:]
+        if create { attachment["create"] = true }
+        if let netns { attachment["netns"] = netns }
+        if let pid { attachment["pid"] = pid }
+        if let container { attachment["container"] = container }
+        if acceptRawSockets { attachment["acceptRawSockets"] = true }
+        let body = AttachBody(
+            id: id,
+            networkPolicy: try policy.map(PolicyFile.load)?.policy,
+            timeout: timeout,
+            attachment: attachment
+        )
+        let answer = try options.client.ask("POST", "/v1/sandboxes", body: Array(try JSONEncoder().encode(body)))
+        guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
+        Console.output(try JSONDecoder().decode(SandboxSummary.self, from: answer).id)
+    }
+}
+
+/// `sandgate detach ID`: releases a sandbox.
+struct DetachCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "detach",
+        abstract: "Have a running daemon release a sandbox: its rules go, nothing is enforced there any more."
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Argument(help: "The sandbox; one that is unknown is released already.")
+    var id: String
+
+    func run() throws {
+        _ = try options.client.ask("DELETE", "/v1/sandboxes/\(try SandboxPath.component(id))")
+    }
+}

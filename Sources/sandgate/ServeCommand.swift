@@ -1,0 +1,93 @@
+import ArgumentParser
+import Audit
+import Control
+import EgressPolicy
+import Glibc
+import Logging
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+import UpstreamDNS
+
+/// `sandgate serve`: the node daemon.
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Enforce policies on many sandbox networks, as a lifecycle server asks for.",
+        discussion: """
+            Serves an HTTP API on a Unix socket (and over TCP with --listen) through which network namespaces are put \
+            under a policy, paused, renewed and released. What was acknowledged survives kill -9 and restarts; while \
+            no daemon runs, sandboxes reach nothing.
+
+            EXAMPLES:
+              sandgate serve
+              sandgate attach --create --policy policy.yaml
+              sandgate ps
+              curl --unix-socket /run/sandgate/api.sock http://localhost/v1/sandboxes
+            """
+    )
+
+    @Option(
+        help: ArgumentHelp("Read options from this YAML file; --print-config shows all of them.", valueName: "file")
+    )
+    var config: String?
+
+    @Flag(help: "Print a configuration file with every option, its default and what it means.")
+    var printConfig = false
+
+    @Option(help: ArgumentHelp("The Unix socket to serve the API on.", valueName: "path"))
+    var socket: String?
+
+    @Option(help: ArgumentHelp("Also serve the API over TCP; needs --token-file.", valueName: "ip:port"))
+    var listen: String?
+
+    @Option(help: ArgumentHelp("The tokens that open the API over TCP, one a line.", valueName: "file"))
+    var tokenFile: String?
+
+    @Option(help: ArgumentHelp("Where state is kept.", valueName: "dir"))
+    var stateDir: String?
+
+    @Option(help: ArgumentHelp("Where namespaces that are made are mounted.", valueName: "dir"))
+    var runtimeDir: String?
+
+    @Option(help: ArgumentHelp("Where the audit trail is written.", valueName: "dir"))
+    var auditDir: String?
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Ask this DNS server, in the order given (default: those of /etc/resolv.conf).",
+            valueName: "ip[:port]"
+        )
+    )
+    var upstreamDNS: [String] = []
+
+    @Option(help: ArgumentHelp("The policy for sandboxes that are created without one.", valueName: "file"))
+    var defaultPolicy: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Say what the daemon itself does, on standard error: debug, info, warning, …",
+            valueName: "level"
+        ),
+        transform: Diagnostics.level
+    )
+    var logLevel: Logger.Level = .info
+
+    func run() async throws {
+        guard !printConfig else { return Console.output(ServeSettings.documentation) }
+        Diagnostics.start(level: logLevel)
+        try Privileges.requireAll()
+        var settings = try config.map(ServeSettings.load) ?? ServeSettings()
+        if let socket { settings.socket = socket }
+        if let listen { settings.listen = listen }
+        if let tokenFile { settings.tokenFile = tokenFile }
+        if let stateDir { settings.stateDir = stateDir }
+        if let runtimeDir { settings.runtimeDir = runtimeDir }
+        if let auditDir { settings.auditDir = auditDir }
+        if !upstreamDNS.isEmpty { settings.upstreamDNS = upstreamDNS }
+        if let defaultPolicy { settings.defaultPolicy = defaultPolicy }
+        try await Daemon(settings: settings).run()
+    }
+}

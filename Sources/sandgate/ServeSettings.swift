@@ -1,0 +1,193 @@
+import Audit
+import Datapath
+import EgressPolicy
+import NetPrimitives
+import PolicyDocument
+import Sandboxes
+import UpstreamDNS
+import Yams
+
+/// What `sandgate serve` is configured with: a YAML file, whose options the command line overrides.
+struct ServeSettings: Sendable {
+    var socket = "/run/sandgate/api.sock"
+    var listen: String?
+    var tokenFile: String?
+    var stateDir = "/var/lib/sandgate"
+    var runtimeDir = "/run/sandgate"
+    var auditDir = "/var/log/sandgate"
+    var auditFileMegabytes = 64
+    var auditFileHours = 24
+    var auditFiles = 32
+    var upstreamDNS: [String] = []
+    var defaultPolicy: String?
+    var denyAlways: String?
+    var allowAlways: String?
+    var loops: Int?
+    var maximumSandboxes = 20_000
+    var maximumConnections = 4_096
+    var containerSockets = ContainerRuntime.defaultSockets
+
+    /// Every option, as a file that says what is the default.
+    static let documentation = """
+        # Configuration of sandgate serve. Every option is shown with its default; all of them may be left out.
+
+        # The Unix socket that the API is served on, mode 0600. Its directory is made, mode 0700.
+        socket: /run/sandgate/api.sock
+
+        # Also serve the API over TCP at this address and port. Needs tokenFile.
+        # listen: 127.0.0.1:7480
+
+        # A file of tokens, one a line (at least 16 bytes), each followed by read-only where it may change nothing.
+        # tokenFile: /etc/sandgate/tokens
+
+        # Where sandboxes are remembered, a file each. On a disk that outlives a restart of the machine.
+        stateDir: /var/lib/sandgate
+
+        # Where namespaces that are made are mounted (below netns/). On a file system that does not outlive it.
+        runtimeDir: /run/sandgate
+
+        # Where the audit trail is written, and when a file of it is followed by the next. 0 files keeps all.
+        auditDir: /var/log/sandgate
+        auditFileMegabytes: 64
+        auditFileHours: 24
+        auditFiles: 32
+
+        # The DNS servers that are asked, in this order. None: those of /etc/resolv.conf.
+        upstreamDNS: []
+
+        # The policy (YAML or JSON) for sandboxes that are created without one. None: everything is denied.
+        # Read again on SIGHUP and when the file changes, as are the next two.
+        # defaultPolicy: /etc/sandgate/default.yaml
+
+        # Targets, one a line (# begins a comment), that stand before every policy: those of denyAlways first.
+        # denyAlways: /etc/sandgate/deny.always
+        # allowAlways: /etc/sandgate/allow.always
+
+        # How many threads carry traffic. None: as many as there are processors.
+        # loops: 2
+
+        # Bounds: sandboxes on this node, and connections of each.
+        maximumSandboxes: 20000
+        maximumConnections: 4096
+
+        # Where container engines are asked, for {"container": ID}.
+        containerSockets: [/run/docker.sock, /var/run/docker.sock, /run/podman/podman.sock]
+        """
+
+    /// Reads a file. Throws a problem that names the option.
+    static func load(_ path: String) throws -> ServeSettings {
+        let text = String(decoding: try PolicyFile.read(path), as: UTF8.self)
+        let node: Node?
+        do {
+            node = try Yams.compose(yaml: text)
+        } catch {
+            throw SetupError("\(path): \(error)")
+        }
+        var settings = ServeSettings()
+        guard let node else { return settings }
+        guard let mapping = node.mapping else { throw SetupError("\(path): expected a mapping of options") }
+        for (key, value) in mapping {
+            guard let name = key.string else { throw SetupError("\(path): expected the name of an option") }
+            do {
+                try settings.set(name, value)
+            } catch let error as SetupError {
+                let line = key.mark.map { ":\($0.line)" } ?? ""
+                throw SetupError("\(path)\(line): \(name): \(error)")
+            }
+        }
+        return settings
+    }
+
+    private mutating func set(_ name: String, _ value: Node) throws {
+        switch name {
+        case "socket": socket = try Self.text(value)
+        case "listen": listen = try Self.text(value)
+        case "tokenFile": tokenFile = try Self.text(value)
+        case "stateDir": stateDir = try Self.text(value)
+        case "runtimeDir": runtimeDir = try Self.text(value)
+        case "auditDir": auditDir = try Self.text(value)
+        case "auditFileMegabytes": auditFileMegabytes = try Self.number(value, 1...1_000_000)
+        case "auditFileHours": auditFileHours = try Self.number(value, 1...100_000)
+        case "auditFiles": auditFiles = try Self.number(value, 0...1_000_000)
+        case "upstreamDNS": upstreamDNS = try Self.texts(value)
+        case "defaultPolicy": defaultPolicy = try Self.text(value)
+        case "denyAlways": denyAlways = try Self.text(value)
+        case "allowAlways": allowAlways = try Self.text(value)
+        case "loops": loops = try Self.number(value, 1...1_024)
+        case "maximumSandboxes": maximumSandboxes = try Self.number(value, 1...1_000_000)
+        case "maximumConnections": maximumConnections = try Self.number(value, 1...1_000_000)
+        case "containerSockets": containerSockets = try Self.texts(value)
+        default: throw SetupError("unknown option; sandgate serve --print-config shows those there are")
+        }
+    }
+
+    private static func text(_ node: Node) throws -> String {
+        guard let text = node.string, !text.isEmpty else { throw SetupError("expected a string") }
+        return text
+    }
+
+    private static func texts(_ node: Node) throws -> [String] {
+        guard let sequence = node.sequence else { throw SetupError("expected a list of strings") }
+        return try sequence.map(text)
+    }
+
+    private static func number(_ node: Node, _ range: ClosedRange<Int>) throws -> Int {
+        guard let number = node.int, range.contains(number) else {
+            throw SetupError("expected a number of \(range.lowerBound)...\(range.upperBound)")
+        }
+        return number
+    }
+}
+
+// MARK: - What it means
+
+extension ServeSettings {
+    /// What a node is made with.
+    func nodeConfiguration() throws -> NodeConfiguration {
+        var configuration = NodeConfiguration()
+        configuration.stateDirectory = stateDir
+        configuration.runtimeDirectory = runtimeDir
+        configuration.auditDirectory = auditDir
+        configuration.auditLimits.maximumFileBytes = UInt64(auditFileMegabytes) << 20
+        configuration.auditLimits.maximumFileAgeSeconds = Int64(auditFileHours) * 3_600
+        configuration.auditLimits.maximumFiles = auditFiles
+        configuration.upstreamServers = try UpstreamOption.servers(upstreamDNS)
+        (configuration.defaultPolicy, configuration.always) = try rules()
+        configuration.loops = loops ?? ProcessorCount.available
+        configuration.limits.maximumConnections = maximumConnections
+        configuration.maximumSandboxes = maximumSandboxes
+        configuration.containers = ContainerRuntime(sockets: containerSockets)
+        return configuration
+    }
+
+    /// The files that may change while the daemon runs.
+    var ruleFiles: [String] { [defaultPolicy, denyAlways, allowAlways].compactMap { $0 } }
+
+    /// What stands in them now.
+    func rules() throws -> (Policy, AlwaysRules) {
+        let policy = try defaultPolicy.map(PolicyFile.load)?.policy ?? Policy()
+        var always = AlwaysRules()
+        always.deny = try denyAlways.map { try AlwaysFile.load($0, action: .deny) } ?? []
+        always.allow = try allowAlways.map { try AlwaysFile.load($0, action: .allow) } ?? []
+        return (policy, always)
+    }
+}
+
+/// A file of targets, one a line; `#` begins a comment.
+enum AlwaysFile {
+    static func load(_ path: String, action: RuleAction) throws -> [Rule] {
+        let text = String(decoding: try PolicyFile.read(path), as: UTF8.self)
+        var rules: [Rule] = []
+        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+            let words = line.prefix { $0 != "#" }.split(whereSeparator: \.isWhitespace)
+            guard let word = words.first else { continue }
+            guard words.count == 1 else { throw SetupError("\(path):\(index + 1): expected one target a line") }
+            do {
+                rules.append(Rule(action, try Target(parsing: String(word))))
+            } catch {
+                throw SetupError("\(path):\(index + 1): \(error)")
+            }
+        }
+        return rules
+    }
+}

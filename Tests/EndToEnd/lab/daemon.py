@@ -1,0 +1,244 @@
+"""`sandgate serve`, its API as a lifecycle server would use it, and programs in the namespaces that it guards."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import plan
+from .internet import Internet
+from .processes import wait_until
+from .sandgate import find_binary
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """A connection to an HTTP server at a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+@dataclass
+class Answer:
+    """What the API answered."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.headers}\n{self.text}"
+
+
+def program(namespace: str, command: Sequence[str], resolv_conf: Path) -> list[str]:
+    """The command line that runs `command` in a network namespace with a resolv.conf of its own."""
+    script = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
+    return ["nsenter", f"--net={namespace}", "unshare", "-m", "/bin/sh", "-c", script, "sh", *command]
+
+
+class Daemon:
+    """A daemon with directories of its own. Ends, with what it guards, when the test does."""
+
+    def __init__(self, internet: Internet, directory: Path, *options: str) -> None:
+        self.internet, self.directory = internet, directory
+        self.socket = directory / "api" / "api.sock"
+        self.audit = directory / "audit"
+        self._runtime = directory / "run"
+        self._options = options
+        self._log = directory / "log"
+        self._resolv_conf = directory / "resolv.conf"
+        self._resolv_conf.write_text(f"nameserver {plan.DNS4}\n")
+        self.process: subprocess.Popen[bytes] | None = None
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifications.bind(str(directory / "notify.sock"))
+
+    # Life
+
+    def start(self) -> None:
+        """Starts it, and waits until it says that it serves."""
+        binary = find_binary() or pytest.fail("no binary: swift build -c release")
+        command = [str(binary), "serve", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")]
+        command += ["--runtime-dir", str(self._runtime), "--audit-dir", str(self.audit)]
+        command += ["--upstream-dns", plan.DNS4, *self._options]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify.sock")},
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if select.select([self._notifications], [], [], 0.2)[0] and b"READY=1" in self._notifications.recv(4096):
+                return
+        pytest.fail(f"the daemon did not begin to serve: {self.log}")
+
+    @property
+    def log(self) -> str:
+        """What it said of itself."""
+        return self._log.read_text()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ends it; what it guards stays. Returns its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it and starts another one in its place."""
+        self.end(number)
+        self.start()
+
+    def clean_up(self) -> None:
+        """Ends it and removes what it mounted."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._notifications.close()
+        namespaces = self._runtime / "netns"
+        for path in namespaces.iterdir() if namespaces.is_dir() else []:
+            subprocess.run(["umount", "-l", path], capture_output=True)
+
+    # API
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Answer:
+        """Asks. A body that is no text is sent as JSON."""
+        connection = _UnixConnection(self.socket, timeout)
+        try:
+            text = body if body is None or isinstance(body, str) else json.dumps(body)
+            connection.request(method, path, text, dict(headers or {}))
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, fields, response.read().decode())
+        finally:
+            connection.close()
+
+    def create(self, policy: object = None, **fields: Any) -> Sandbox:
+        """Has a namespace put under enforcement; one that the daemon makes unless `attachment` says otherwise."""
+        body: dict[str, Any] = {"attachment": {"create": True}, **fields}
+        if policy is not None:
+            body["networkPolicy"] = policy
+        answer = self.request("POST", "/v1/sandboxes", body)
+        assert answer.status == 201, answer
+        return Sandbox(self, answer.json["id"], answer.json["networkNamespace"])
+
+    def records(self, **parameters: str) -> list[dict[str, Any]]:
+        """Records of the audit trail."""
+        query = "&".join(f"{name}={value}" for name, value in {"limit": "10000", **parameters}.items())
+        answer = self.request("GET", f"/v1/audit?{query}")
+        assert answer.status == 200, answer
+        found: list[dict[str, Any]] = answer.json["items"]
+        return found
+
+    def events(self, path: str = "/v1/audit/stream", headers: Mapping[str, str] | None = None) -> Iterator[Any]:
+        """Records as they happen. Gives `None` once when the stream has begun."""
+        connection = _UnixConnection(self.socket, 20)
+        try:
+            connection.request("GET", path, headers=dict(headers or {}))
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+            for line in response:
+                if line.startswith(b": sandgate"):
+                    yield None
+                elif line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        finally:
+            connection.close()
+
+
+@dataclass
+class Sandbox:
+    """A sandbox of a daemon."""
+
+    daemon: Daemon
+    id: str
+    namespace: str
+
+    @property
+    def path(self) -> str:
+        return f"/v1/sandboxes/{self.id}"
+
+    @property
+    def state(self) -> str:
+        """Where it is in its life."""
+        state: str = self.daemon.request("GET", self.path).json["status"]["state"]
+        return state
+
+    def run(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Runs a program in it."""
+        return subprocess.run(
+            program(self.namespace, command, self.daemon._resolv_conf),
+            env=self.daemon.internet.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Starts a program in it."""
+        return subprocess.Popen(
+            program(self.namespace, command, self.daemon._resolv_conf),
+            env=self.daemon.internet.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def fetch(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Asks a web server in it."""
+        return self.run("curl", "-sS", "-m", "10", *options, f"https://{name}/")
+
+    def reaches(self, name: str, *options: str) -> bool:
+        """Whether a web server answers it."""
+        return f"served {name}" in self.fetch(name, *options).stdout
+
+    def ask(self, method: str, suffix: str = "", body: object = None, **headers: str) -> Answer:
+        """Asks the API about it; a header's `_` is a hyphen."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.daemon.request(method, self.path + suffix, body, fields)
+
+    def wait_for(self, state: str, timeout: float = 10) -> None:
+        """Waits for a state; "gone" is one too."""
+
+        def arrived() -> bool:
+            answer = self.daemon.request("GET", self.path)
+            return answer.status == 404 if state == "gone" else bool(answer.json["status"]["state"] == state)
+
+        wait_until(arrived, f"{self.id} to be {state}", timeout)

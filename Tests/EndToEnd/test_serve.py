@@ -1,0 +1,562 @@
+"""The node daemon: sandboxes attached, changed, paused, expired and released through its API, judged from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.daemon import Answer, Daemon, Sandbox
+from lab.internet import Internet
+from lab.namespaces import Namespace
+from lab.processes import check, wait_until
+from lab.sandgate import allowing
+from lab.tool import tool
+
+
+@contextlib.contextmanager
+def started(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
+    daemon = Daemon(internet, directory, *options)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.clean_up()
+
+
+@pytest.fixture
+def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with nothing configured."""
+    with started(internet, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def box(internet: Internet) -> Iterator[Namespace]:
+    """A namespace with a way to the Internet that nobody guards, as a container engine makes one."""
+    made = Namespace("box")
+    link = f"sgbox-{os.getpid()}"
+    outside = internet.namespace
+    try:
+        outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", made.name)
+        for namespace, name, number in ((outside, link, 1), (made, "eth0", 2)):
+            namespace.ip("address", "add", f"10.78.0.{number}/30", "dev", name)
+            namespace.ip("address", "add", f"fd78::{number}/64", "dev", name, "nodad")
+            namespace.ip("link", "set", name, "up")
+        made.ip("route", "add", "default", "via", "10.78.0.1")
+        made.ip("-6", "route", "add", "default", "via", "fd78::1")
+        yield made
+    finally:
+        subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
+        made.remove()
+
+
+def attach(daemon: Daemon, box: Namespace, policy: object, **fields: object) -> Sandbox:
+    return daemon.create(policy, attachment={"netns": f"/run/netns/{box.name}", **fields})
+
+
+# Attachments
+
+
+def test_sandbox_reaches_what_its_policy_allows(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="first", metadata={"owner": "tests"})
+    assert sandbox.reaches(plan.ALLOWED) and sandbox.reaches(plan.ALLOWED, "-6")
+    assert not sandbox.reaches(plan.DENIED)
+    assert not sandbox.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+    assert internet.web.hosts() == {plan.ALLOWED}
+    answer = sandbox.ask("GET").json
+    assert answer["status"]["state"] == "Running" and answer["selfTest"] == "passed"
+    assert answer["metadata"] == {"owner": "tests"} and answer["revision"] == 1
+    expected = {"sandbox.attached", "connection.allowed", "connection.denied", "dns.denied"}
+    # The kernel tells of what it refused a moment later.
+    wait_until(
+        lambda: {record["event"] for record in daemon.records(sandbox="first")} >= expected, "all kinds of records"
+    )
+
+
+def test_sandboxes_do_not_share_what_they_may(internet: Internet, daemon: Daemon) -> None:
+    one, two = daemon.create(allowing(plan.ALLOWED)), daemon.create(allowing(plan.DENIED))
+    assert one.reaches(plan.ALLOWED) and two.reaches(plan.DENIED)
+    assert not one.reaches(plan.DENIED) and not two.reaches(plan.ALLOWED)
+
+
+def test_without_a_policy_everything_is_denied(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create()
+    assert not sandbox.reaches(plan.ALLOWED)
+    assert sandbox.ask("GET", "/policy").json["mode"] == "deny_all"
+
+
+def test_namespace_that_exists(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    target = ["curl", "-sS", "-m", "5", "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}", f"https://{plan.DENIED}/"]
+    unguarded = subprocess.run(box.command(*target), env=internet.environment(), capture_output=True, text=True)
+    assert f"served {plan.DENIED}" in unguarded.stdout, unguarded
+    internet.forget()
+    sandbox = attach(daemon, box, allowing(plan.ALLOWED))
+    with internet.capture(f"host {plan.DENIED4} or host {plan.SINK4}", unenforced=True) as capture:
+        assert sandbox.run(*target[:-1], f"https://{plan.DENIED}/").returncode != 0
+        assert sandbox.run("ping", "-c", "1", "-W", "1", plan.SINK4).returncode != 0
+    assert not capture.lines, capture
+    assert sandbox.reaches(plan.ALLOWED)
+    assert internet.web.hosts() == {plan.ALLOWED}
+    assert sandbox.ask("DELETE").status == 204
+    assert "served" in sandbox.run(*target).stdout
+    assert "sandgate" not in box.check("nft", "list", "ruleset")
+
+
+def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
+    command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin", "sleep", "60"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        own = os.readlink("/proc/self/ns/net")
+        wait_until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own, "the process's namespace")
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "the process's program")
+        sandbox = daemon.create(allowing(plan.ALLOWED), id="proc", attachment={"pid": process.pid})
+        assert sandbox.namespace == f"/proc/{process.pid}/ns/net"
+        assert "policy drop" in sandbox.run("nft", "list", "table", "inet", "sandgate").stdout
+    finally:
+        process.kill()
+        process.wait()
+    sandbox.wait_for("gone")
+    assert [record["event"] for record in daemon.records(sandbox="proc")] == ["sandbox.attached", "sandbox.detached"]
+
+
+def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    sandbox = attach(daemon, box, allowing(plan.ALLOWED))
+    before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    box.remove()
+    sandbox.wait_for("gone")
+    # Listeners, netlink sockets and the namespace itself.
+    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before - 12
+
+
+def test_processes_that_could_get_around_the_rules(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    process = subprocess.Popen(box.command("sleep", "60"), stdin=subprocess.DEVNULL)
+    try:
+        path = f"/run/netns/{box.name}"
+        answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": {"netns": path}})
+        assert answer.status == 422 and "CAP_NET_RAW" in answer.json["message"], answer
+        assert daemon.request("GET", "/v1/sandboxes/box").status == 404
+        assert "sandgate" not in box.check("nft", "list", "ruleset")
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED), acceptRawSockets=True)
+        assert sandbox.ask("GET").json["acceptedRisks"] == ["raw-sockets"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_attaching_twice(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    path = f"/run/netns/{box.name}"
+
+    def create(**fields: object) -> Answer:
+        body = {"id": "box", "attachment": {"netns": path}, "networkPolicy": allowing(plan.ALLOWED)}
+        return daemon.request("POST", "/v1/sandboxes", body | fields)
+
+    first, second = create(), create()
+    assert (first.status, second.status) == (201, 200) and first.json == second.json
+    assert create(id="other").status == 409
+    assert create(attachment={"create": True}).status == 409
+    assert create(networkPolicy={}).status == 409
+    assert [item["id"] for item in daemon.request("GET", "/v1/sandboxes").json["items"]] == ["box"]
+
+
+def test_namespace_that_somebody_else_guards(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    directory = tmp_path / "second"
+    directory.mkdir()
+    with started(internet, directory) as second:
+        answer = second.request("POST", "/v1/sandboxes", {"attachment": {"netns": sandbox.namespace}})
+        assert answer.status == 409 and "another process" in answer.json["message"], answer
+        assert second.request("GET", "/v1/sandboxes").json["items"] == []
+    assert sandbox.reaches(plan.ALLOWED)
+
+
+MALFORMED: dict[str, tuple[dict[str, object], str]] = {
+    "no attachment": ({}, "attachment"),
+    "two attachments": ({"attachment": {"create": True, "pid": 1}}, "attachment"),
+    "unknown attachment": ({"attachment": {"vm": "x"}}, "attachment.vm"),
+    "relative path": ({"attachment": {"netns": "run/x"}}, "attachment.netns"),
+    "no process": ({"attachment": {"pid": 0}}, "attachment.pid"),
+    "id": ({"id": "../x", "attachment": {"create": True}}, "id"),
+    "timeout": ({"timeout": 0, "attachment": {"create": True}}, "timeout"),
+    "past": ({"expiresAt": "2001-01-01T00:00:00Z", "attachment": {"create": True}}, "expiresAt"),
+    "metadata": ({"metadata": {"a": 1}, "attachment": {"create": True}}, "metadata.a"),
+    "rule": (
+        {"networkPolicy": {"egress": [{"action": "allow", "target": "*"}]}, "attachment": {"create": True}},
+        "networkPolicy.egress[0].target",
+    ),
+    "unknown key": (
+        {"networkPolicy": {"egres": []}, "attachment": {"create": True}},
+        "networkPolicy.egres",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_request(internet: Internet, daemon: Daemon, case: str) -> None:
+    body, path = MALFORMED[case]
+    answer = daemon.request("POST", "/v1/sandboxes", body)
+    assert answer.status == 400 and path in [detail["path"] for detail in answer.json["details"]], answer
+    assert daemon.request("GET", "/v1/sandboxes?state=all").json["items"] == []
+
+
+@pytest.mark.parametrize(
+    "attachment",
+    [{"netns": "/run/netns/absent"}, {"netns": "/etc/passwd"}, {"pid": 2**22 - 1}, {"pid": 1}, {"container": "absent"}],
+    ids=str,
+)
+def test_namespace_that_cannot_be_had(internet: Internet, daemon: Daemon, attachment: dict[str, object]) -> None:
+    answer = daemon.request("POST", "/v1/sandboxes", {"attachment": attachment})
+    assert answer.status == 422 and answer.json["details"], answer
+    assert daemon.request("GET", "/v1/sandboxes?state=all").json["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/sandboxes/absent", 404),
+        ("DELETE", "/v1/sandboxes/absent", 204),
+        ("POST", "/v1/sandboxes/absent/pause", 404),
+        ("GET", "/v1/sandboxes/absent/policy", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/v1/sandboxes?limit=0", 400),
+        ("GET", "/v1/sandboxes?state=sleeping", 400),
+        ("GET", "/v1/audit?since=tomorrow", 400),
+        ("POST", "/v1/sandboxes", 400),
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+    ],
+)
+def test_status(internet: Internet, daemon: Daemon, method: str, path: str, status: int) -> None:
+    answer = daemon.request(method, path)
+    assert answer.status == status, answer
+    if status >= 400:
+        assert answer.json.keys() == {"code", "message", "details"}
+
+
+# Life
+
+
+def test_pause_and_resume(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    assert sandbox.reaches(plan.ALLOWED)
+    live = sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{plan.ALLOWED}:443", "-servername", plan.ALLOWED)
+    wait_until(lambda: len(_connections(daemon, sandbox)) == 2, "the connection")
+    assert sandbox.ask("POST", "/pause").json["status"]["state"] == "Paused"
+    live.communicate(timeout=10)
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    assert not sandbox.reaches(plan.ALLOWED) and not sandbox.reaches(plan.ALLOWED, *pinned)
+    assert sandbox.ask("POST", "/pause").status == 200
+    assert sandbox.ask("POST", "/resume").json["status"]["state"] == "Running"
+    # The pins were kept: no name is looked up.
+    internet.forget()
+    assert sandbox.reaches(plan.ALLOWED, *pinned)
+    assert internet.dns.queries() == []
+
+
+def _connections(daemon: Daemon, sandbox: Sandbox) -> list[dict[str, object]]:
+    return [record for record in daemon.records(sandbox=sandbox.id) if record["event"] == "connection.allowed"]
+
+
+def test_expiry(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="short", timeout=2)
+    assert sandbox.reaches(plan.ALLOWED)
+    sandbox.wait_for("Terminated")
+    assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    assert daemon.request("GET", "/v1/sandboxes").json["items"] == []
+    assert [item["id"] for item in daemon.request("GET", "/v1/sandboxes?state=all").json["items"]] == ["short"]
+    for action in ("/pause", "/resume", "/renew-expiration"):
+        body = {"expiresAt": "2099-01-01T00:00:00Z"} if action == "/renew-expiration" else None
+        assert sandbox.ask("POST", action, body).status == 409
+    assert sandbox.ask("PUT", "/policy", allowing(plan.DENIED)).status == 409
+    assert sandbox.ask("DELETE").status == 204
+    assert sandbox.ask("DELETE").status == 204
+    assert sandbox.ask("GET").status == 404
+    assert not Path(sandbox.namespace).exists()
+
+
+def test_renewal(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), timeout=2)
+    answer = sandbox.ask("POST", "/renew-expiration", {"expiresAt": "2099-01-01T00:00:00Z"})
+    assert answer.status == 200 and answer.json["expiresAt"].startswith("2099-01-01T00:00:00")
+    short = daemon.create(allowing(plan.ALLOWED), timeout=3)
+    short.wait_for("Terminated")
+    assert sandbox.state == "Running" and sandbox.reaches(plan.ALLOWED)
+    assert sandbox.ask("POST", "/renew-expiration", {"expiresAt": "2001-01-01T00:00:00Z"}).status == 400
+    assert sandbox.ask("POST", "/renew-expiration", {}).status == 400
+
+
+# Policies
+
+
+def test_policy_is_changed(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    assert sandbox.reaches(plan.ALLOWED)
+    answer = sandbox.ask("PUT", "/policy", allowing(plan.DENIED))
+    assert answer.status == 200 and answer.json["revision"] == 2 and answer.headers["etag"] == '"2"'
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    assert sandbox.reaches(plan.DENIED) and not sandbox.reaches(plan.ALLOWED, *pinned)
+    answer = sandbox.ask("PATCH", "/policy", [{"action": "allow", "target": plan.ALLOWED}])
+    assert [rule["target"] for rule in answer.json["policy"]["egress"]] == [plan.ALLOWED, plan.DENIED]
+    assert sandbox.reaches(plan.ALLOWED)
+    answer = sandbox.ask("PATCH", "/policy", [{"action": "deny", "target": plan.ALLOWED}])
+    assert [rule["action"] for rule in answer.json["policy"]["egress"]] == ["deny", "allow"]
+    assert not sandbox.reaches(plan.ALLOWED)
+    answer = sandbox.ask("DELETE", "/policy", [plan.ALLOWED, "absent.example"])
+    assert [rule["target"] for rule in answer.json["policy"]["egress"]] == [plan.DENIED]
+    assert sandbox.ask("POST", "/policy").json["mode"] == "deny_all"
+    assert not sandbox.reaches(plan.DENIED)
+    revisions = [record["policyRevision"] for record in daemon.records() if record["event"] == "policy.changed"]
+    assert revisions == [2, 3, 4, 5, 6]
+
+
+def test_stale_change_is_refused(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    tag = sandbox.ask("GET", "/policy").headers["etag"]
+    assert sandbox.ask("PUT", "/policy", {}, If_Match=tag).status == 200
+    answer = sandbox.ask("PUT", "/policy", allowing(plan.DENIED), If_Match=tag)
+    assert answer.status == 412 and answer.json["code"] == "stale", answer
+    assert sandbox.ask("GET", "/policy").json["mode"] == "deny_all"
+    assert sandbox.ask("PUT", "/policy", allowing(plan.DENIED), If_Match="*").status == 200
+    assert sandbox.ask("PUT", "/policy", {}, If_Match="yesterday").status == 400
+
+
+def test_malformed_policy_changes_nothing(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    bodies: dict[str, object] = {"PUT": {"egress": [{"action": "allow"}]}, "PATCH": {"action": "allow"}, "DELETE": [1]}
+    for method, body in bodies.items():
+        answer = sandbox.ask(method, "/policy", body)
+        assert answer.status == 400 and answer.json["details"], answer
+    assert sandbox.ask("GET", "/policy").json["revision"] == 1
+    assert sandbox.reaches(plan.ALLOWED)
+
+
+def test_change_ends_what_it_no_longer_allows(internet: Internet, daemon: Daemon) -> None:
+    """And leaves alone what it still allows."""
+    sandbox = daemon.create(allowing(plan.ALLOWED, plan.DENIED))
+    names = (plan.ALLOWED, plan.DENIED)
+    live = {
+        name: sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{name}:443", "-servername", name)
+        for name in names
+    }
+    wait_until(lambda: len(_connections(daemon, sandbox)) == 2, "both connections")
+    assert sandbox.ask("PUT", "/policy", allowing(plan.ALLOWED)).status == 200
+    live[plan.DENIED].communicate(timeout=10)
+    output, _ = live[plan.ALLOWED].communicate(f"GET / HTTP/1.0\r\nHost: {plan.ALLOWED}\r\n\r\n", timeout=10)
+    assert f"served {plan.ALLOWED}" in output
+
+
+def test_questions_about_policies(internet: Internet, daemon: Daemon) -> None:
+    good = daemon.request("POST", "/v1/policies/check", allowing(plan.ALLOWED)).json
+    assert good["valid"] is True and good["problems"] == []
+    bad = daemon.request("POST", "/v1/policies/check", {"egress": [{"action": "allow", "target": "*"}]}).json
+    assert bad["valid"] is False and bad["problems"][0]["path"] == "egress[0].target"
+    question = {"networkPolicy": allowing(plan.ALLOWED), "host": plan.ALLOWED}
+    verdict = daemon.request("POST", "/v1/policies/explain", question).json
+    assert verdict["verdict"] == "allow" and verdict["rule"]["target"] == plan.ALLOWED
+    sandbox = daemon.create(allowing(plan.DENIED))
+    other = {"sandbox": sandbox.id, "host": plan.ALLOWED, "port": 8443}
+    assert daemon.request("POST", "/v1/policies/explain", other).json["verdict"] == "deny"
+
+
+def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
+    deny, allow, default = tmp_path / "deny.always", tmp_path / "allow.always", tmp_path / "default.yaml"
+    deny.write_text("")
+    allow.write_text(f"# everybody's\n{plan.ALLOWED}\n")
+    default.write_text("egress: []\n")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"denyAlways: {deny}\nallowAlways: {allow}\ndefaultPolicy: {default}\n")
+    with started(internet, tmp_path, "--config", str(config)) as daemon:
+        own, by_default = daemon.create(allowing(plan.DENIED)), daemon.create()
+        assert own.reaches(plan.ALLOWED) and own.reaches(plan.DENIED)
+        assert by_default.reaches(plan.ALLOWED) and not by_default.reaches(plan.DENIED)
+        deny.write_text(f"{plan.DENIED}\n")
+        wait_until(lambda: not own.reaches(plan.DENIED), "the file to be read", 20)
+        # Replaced by another file, as editors do.
+        other = tmp_path / "other"
+        other.write_text("# nobody\n")
+        other.rename(allow)
+        default.write_text(f"egress: [{{action: allow, target: {plan.OTHER}}}]\n")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: by_default.reaches(plan.OTHER), "the default to be read", 20)
+        wait_until(lambda: not own.reaches(plan.ALLOWED), "the replaced file to be read", 20)
+        assert not own.reaches(plan.OTHER)
+        # What cannot be read changes nothing.
+        deny.write_text("*\n")
+        wait_until(lambda: f"{deny}:1" in daemon.log, "the complaint", 20)
+        assert by_default.reaches(plan.OTHER) and not own.reaches(plan.DENIED)
+
+
+# Restarts
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_restart(internet: Internet, daemon: Daemon, box: Namespace, number: signal.Signals) -> None:
+    """Nothing acknowledged is lost, nothing passes in between, and pins are known by their names again."""
+    made = daemon.create(allowing(plan.ALLOWED), id="made", metadata={"kept": "yes"})
+    found = attach(daemon, box, allowing(plan.DENIED), acceptRawSockets=True)
+    paused = daemon.create(allowing(plan.ALLOWED), id="paused")
+    assert made.reaches(plan.ALLOWED) and found.reaches(plan.DENIED) and paused.reaches(plan.ALLOWED)
+    paused.ask("POST", "/pause")
+    made.ask("PATCH", "/policy", [{"action": "allow", "target": plan.GIT}])
+    before = [made.ask("GET").json, found.ask("GET").json, paused.ask("GET").json]
+    daemon.end(number)
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    internet.forget()
+    with internet.capture(f"net {plan.V4}.0/24 and not arp", unenforced=True) as capture:
+        assert not made.reaches(plan.ALLOWED, *pinned)
+        assert not found.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+    assert [line for line in capture.lines if "10.78" in line] == [] and internet.web.requests() == []
+    daemon.start()
+    assert [made.ask("GET").json, found.ask("GET").json, paused.ask("GET").json] == before
+    assert made.reaches(plan.ALLOWED, *pinned)
+    assert found.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+    assert internet.dns.queries() == []
+    assert not paused.reaches(plan.ALLOWED, *pinned)
+    assert paused.ask("POST", "/resume").status == 200 and paused.reaches(plan.ALLOWED, *pinned)
+    assert not made.reaches(plan.DENIED)
+    chain = tool("audit", "--dir", daemon.audit, "--verify")
+    assert chain.returncode == 0, chain
+
+
+def test_what_ended_while_no_daemon_ran(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    short = daemon.create(allowing(plan.ALLOWED), id="short", timeout=1)
+    gone = attach(daemon, box, allowing(plan.ALLOWED))
+    daemon.end(signal.SIGKILL)
+    box.remove()
+    time.sleep(1.1)  # the expiry is a point in time, and nobody is there to be awaited
+    daemon.start()
+    assert gone.ask("GET").status == 404
+    short.wait_for("Terminated")
+    assert not short.reaches(plan.ALLOWED)
+
+
+def test_tunnels_of_the_old_process_end(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    live = sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{plan.ALLOWED}:443", "-servername", plan.ALLOWED)
+    wait_until(lambda: len(_connections(daemon, sandbox)) == 1, "the connection")
+    daemon.restart()
+    live.communicate(timeout=10)
+    assert sandbox.reaches(plan.ALLOWED)
+
+
+def test_two_daemons_do_not_share_a_state(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
+    state = ("--state-dir", tmp_path / "state")
+    rest = ("--runtime-dir", tmp_path / "x", "--audit-dir", tmp_path / "y", "--upstream-dns", plan.DNS4)
+    other = tool("serve", "--socket", tmp_path / "other" / "api.sock", *state, *rest)
+    assert other.returncode != 0 and "another process keeps its state" in other.stderr, other
+    same = tool("serve", "--socket", daemon.socket, "--state-dir", tmp_path / "z", *rest)
+    assert same.returncode != 0 and "another daemon serves there" in same.stderr, same
+
+
+# Audit, access, commands
+
+
+def test_records_as_they_happen(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="watched")
+    other = daemon.create(allowing(plan.ALLOWED))
+    stream = daemon.events("/v1/audit/stream?sandbox=watched&verdict=deny")
+    assert next(stream) is None
+    other.fetch(plan.DENIED)
+    sandbox.fetch(plan.DENIED)
+    record = next(stream)
+    assert (record["sandbox"], record["event"], record["host"]) == ("watched", "dns.denied", plan.DENIED)
+    stream.close()  # type: ignore[attr-defined]
+    first = daemon.records(sandbox="watched")[0]["seq"]
+    resumed = daemon.events("/v1/audit/stream?sandbox=watched&verdict=deny", {"Last-Event-ID": str(first)})
+    assert next(resumed) is None
+    assert next(resumed) == record
+
+
+def test_audit_is_read_in_pages(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing())
+    for number in range(7):
+        sandbox.run("getent", "hosts", f"name{number}.example")
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = daemon.request("GET", f"/v1/audit?verdict=deny&limit=3{cursor}").json
+        seen += [record["host"] for record in page["items"]]
+        if "nextCursor" not in page:
+            break
+        cursor = f"&cursor={page['nextCursor']}"
+    assert list(dict.fromkeys(seen)) == [f"name{number}.example" for number in range(7)]
+
+
+def test_metrics(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    sandbox.fetch(plan.ALLOWED)
+    sandbox.fetch(plan.DENIED)
+    answer = daemon.request("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert samples['sandgate_sandboxes{state="Running"}'] == "1"
+    assert int(samples['sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="default"}']) > 0
+    assert samples["sandgate_audit_lost_total"] == "0"
+
+
+def test_tokens(internet: Internet, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("full-token-of-sixteen\nread-token-of-sixteen read-only\n")
+    address = "127.0.0.1:64480"
+    with started(internet, tmp_path, "--listen", address, "--token-file", str(tokens)) as daemon:
+        daemon.create(allowing(plan.ALLOWED), id="box")
+
+        def status(token: str | None, method: str, path: str) -> str:
+            header = ["-H", f"Authorization: Bearer {token}"] if token else []
+            command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, *header]
+            return check(*command, f"http://{address}{path}")
+
+        assert status(None, "GET", "/v1/sandboxes") == "401"
+        assert status("wrong-token-of-sixteen", "GET", "/v1/sandboxes") == "401"
+        assert status(None, "GET", "/healthz") == "200"
+        assert status("read-token-of-sixteen", "GET", "/v1/sandboxes/box") == "200"
+        assert status("read-token-of-sixteen", "POST", "/v1/sandboxes/box/pause") == "403"
+        assert status("read-token-of-sixteen", "DELETE", "/v1/sandboxes/box") == "403"
+        assert status("full-token-of-sixteen", "POST", "/v1/sandboxes/box/pause") == "200"
+    none = tool("serve", "--socket", tmp_path / "s" / "api.sock", "--state-dir", tmp_path / "q", "--listen", address)
+    assert none.returncode != 0 and "--token-file" in none.stderr, none
+
+
+def test_socket_is_its_owners(internet: Internet, daemon: Daemon) -> None:
+    assert daemon.socket.stat().st_mode & 0o777 == 0o600
+    assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
+    for path in (daemon.audit, daemon.directory / "state"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_commands(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:
+    at = ("--socket", daemon.socket)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"networkPolicy:\n  egress:\n    - {{action: allow, target: {plan.ALLOWED}}}\n")
+    attached = tool("attach", *at, "--netns", f"/run/netns/{box.name}", "--policy", policy, "--id", "box")
+    assert (attached.returncode, attached.stdout) == (0, "box\n"), attached
+    listed = tool("ps", *at)
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [["box", "Running"]], listed
+    shown = tool("inspect", *at, "box")
+    assert f"allow {plan.ALLOWED}" in shown.stdout, shown
+    assert tool("detach", *at, "box").returncode == 0
+    missing = tool("inspect", *at, "box")
+    assert missing.returncode == 1 and "there is no sandbox box" in missing.stderr, missing
+    again = tool("attach", *at, "--netns", "/run/netns/absent")
+    assert again.returncode == 1 and "attachment" in again.stderr and "No such file" in again.stderr, again
+    daemon.end()
+    nobody = tool("ps", *at)
+    assert nobody.returncode == 1 and "no daemon at" in nobody.stderr, nobody
+
+
+def test_configuration_is_documented(tmp_path: Path) -> None:
+    printed = tool("serve", "--print-config")
+    assert printed.returncode == 0
+    config = tmp_path / "config.yaml"
+    config.write_text(printed.stdout + "\nsokcet: /x\n")
+    wrong = tool("serve", "--config", config)
+    line = printed.stdout.count("\n") + 2
+    assert wrong.returncode == 1 and f"{config}:{line}: sokcet: unknown option" in wrong.stderr, wrong
