@@ -64,7 +64,7 @@ let package = Package(
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit",
+                "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]

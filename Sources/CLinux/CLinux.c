@@ -32,6 +32,10 @@ int clinux_pipe(int descriptors[2]) {
     return pipe2(descriptors, O_NONBLOCK | O_CLOEXEC);
 }
 
+int clinux_join(pthread_t thread, const struct timespec *deadline) {
+    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, deadline);
+}
+
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {
     return posix_spawn_file_actions_addchdir_np(actions, path);
 }

@@ -35,11 +35,13 @@ struct Sandgate: ParsableCommand {
             try command.run()
         } catch let error where exitCode(for: error) == .failure && !(error is ExitCode) {
             Console.error("\(error)")
+            Console.finish()
             Glibc.exit(isRun ? setupFailed : 1)
         } catch let error where isRun && exitCode(for: error) == .validationFailure {
             Console.errorText(fullMessage(for: error) + "\n")
             Glibc.exit(setupFailed)
         } catch {
+            Console.finish()
             exit(withError: error)
         }
     }

@@ -4,6 +4,7 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -26,6 +27,9 @@ int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length);
 
 // pipe2(2) with O_NONBLOCK and O_CLOEXEC.
 int clinux_pipe(int descriptors[2]);
+
+// pthread_clockjoin_np(3): waits for a thread's end, until `deadline` on CLOCK_MONOTONIC. 0, or the error number.
+int clinux_join(pthread_t thread, const struct timespec *deadline);
 
 // posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
