@@ -54,6 +54,7 @@ final class BackgroundText {
 
     /// Takes lines. Without waiting, until ``beginWaiting()``.
     func write(_ text: String) {
+        guard !text.isEmpty else { return }
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         for line in lines.dropLast(text.hasSuffix("\n") ? 1 : 0) {
             // In one piece with what was missing before it: shorter than a line, that might find room alone.

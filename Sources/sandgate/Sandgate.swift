@@ -9,7 +9,7 @@ struct Sandgate: ParsableCommand {
         abstract: "Run untrusted code that can reach only what its policy allows.",
         discussion: """
             EXAMPLES:
-              sandgate run --allow '*.github.com' -- git clone https://github.com/owner/project
+              sandgate run --allow github.com -- git clone https://github.com/owner/project
               sandgate policy check policy.yaml
               sandgate policy explain policy.yaml --host api.github.com --port 443
               sandgate audit --file audit.jsonl --verdict deny
