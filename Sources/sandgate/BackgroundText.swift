@@ -15,13 +15,13 @@ final class BackgroundText {
     /// Longer lines are cut: the kernel puts PIPE_BUF (4096) bytes into a pipe whole or not at all.
     private static let maximumLineBytes = 4_000
     /// How long the end waits for a reader.
-    private static let patienceSeconds = 2
+    private static let patienceNanoseconds: Int64 = 2_000_000_000
 
     private let pipe: CInt
     private let thread: pthread_t
     private var unshownLines = 0
-    /// When the patience ends; `nil` while nobody may wait.
-    private var deadline: timespec?
+    /// When the patience ends, by the monotonic clock; `nil` while nobody may wait.
+    private var deadline: Int64?
 
     /// Starts the thread, with the caller's signals blocked.
     init() throws {
@@ -68,11 +68,13 @@ final class BackgroundText {
 
     /// Nothing else has to be done any more: from now on, who writes waits for room, for a moment altogether.
     func beginWaiting() {
-        guard deadline == nil else { return }
+        if deadline == nil { deadline = Self.now + Self.patienceNanoseconds }
+    }
+
+    private static var now: Int64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
-        time.tv_sec += Self.patienceSeconds
-        deadline = time
+        return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
     }
 
     /// Waits until everything has been written, or the patience ends; then the rest is given up. Nothing is written
@@ -81,7 +83,7 @@ final class BackgroundText {
         beginWaiting()
         _ = queue(notice)
         close(pipe)
-        if var deadline { _ = clinux_join(thread, &deadline) }
+        if let deadline { _ = clinux_join(thread, deadline) }
     }
 
     /// The line that says what is missing, if anything is.
@@ -102,9 +104,7 @@ final class BackgroundText {
 
     private func waitForRoom() -> Bool {
         guard let deadline else { return false }
-        var now = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        let left = (deadline.tv_sec - now.tv_sec) * 1_000 + (deadline.tv_nsec - now.tv_nsec) / 1_000_000
+        let left = (deadline - Self.now) / 1_000_000
         guard left > 0 else { return false }
         var poll = pollfd(fd: pipe, events: Int16(POLLOUT), revents: 0)
         return Glibc.poll(&poll, 1, CInt(left)) != 0

@@ -4,7 +4,6 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
-#include <pthread.h>
 #include <stdint.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -28,8 +27,9 @@ int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length);
 // pipe2(2) with O_NONBLOCK and O_CLOEXEC.
 int clinux_pipe(int descriptors[2]);
 
-// pthread_clockjoin_np(3): waits for a thread's end, until `deadline` on CLOCK_MONOTONIC. 0, or the error number.
-int clinux_join(pthread_t thread, const struct timespec *deadline);
+// pthread_clockjoin_np(3): waits for a thread's end, until `deadline` in nanoseconds of CLOCK_MONOTONIC. 0, or the error
+// number. A pthread_t by its type: with <pthread.h>, struct timespec would be this module's for every Swift file.
+int clinux_join(unsigned long thread, int64_t deadline);
 
 // posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
