@@ -77,7 +77,7 @@ let package = Package(
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "Control", "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit",
+                "Control", "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),

@@ -27,7 +27,7 @@ extension AuditLine {
         let ending = (port.map { ":\($0)" } ?? "") + (protocolName.map { $0 == "tcp" ? "" : "/" + $0 } ?? "")
         let address = address.map { Printable.text($0) }
         if let host {
-            let name = Printable.text(host) + ending
+            let name = Printable.name(host) + ending
             return address.map { $0 == host ? name : "\(name) [\($0)]" } ?? name
         }
         guard let address else { return nil }

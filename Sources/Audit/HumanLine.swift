@@ -47,11 +47,11 @@ struct Destination: Hashable {
     /// cannot be printed escaped.
     var text: String {
         guard let address else {
-            return host.map { Printable.text($0) + suffix } ?? "unknown destination" + suffix
+            return host.map { Printable.name($0) + suffix } ?? "unknown destination" + suffix
         }
         let number = port != nil && address.family == .v6 ? "[\(address)]" : "\(address)"
         guard let host, IPAddress(host) != address else { return number + suffix }
-        return "\(number)\(suffix) [\(Printable.text(host))]"
+        return "\(number)\(suffix) [\(Printable.name(host))]"
     }
 
     private var suffix: String {

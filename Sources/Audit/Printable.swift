@@ -3,11 +3,21 @@ enum Printable {
     /// `text` with everything but printable ASCII escaped as `\u{1b}`, and a backslash doubled, cut to `limit`
     /// characters.
     static func text(_ text: some StringProtocol, limit: Int = 253) -> String {
+        escaped(text, backslash: "\\\\", limit: limit)
+    }
+
+    /// A name as ``text(_:limit:)`` shows it, but for the backslash: a name from the wire is in presentation form (RFC 1035
+    /// 5.1), where that escapes already.
+    static func name(_ name: some StringProtocol, limit: Int = 253) -> String {
+        escaped(name, backslash: "\\", limit: limit)
+    }
+
+    private static func escaped(_ text: some StringProtocol, backslash: String, limit: Int) -> String {
         var shown = ""
         for scalar in text.unicodeScalars {
             guard shown.utf8.count < limit else { return shown + "..." }
             switch scalar.value {
-            case 0x5C: shown += "\\\\"
+            case 0x5C: shown += backslash
             case 0x20...0x7E: shown.unicodeScalars.append(scalar)
             default: shown += "\\u{\(String(scalar.value, radix: 16))}"
             }

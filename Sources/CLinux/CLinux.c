@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <netinet/in.h>
 #include <errno.h>
 #include <signal.h>
@@ -33,6 +34,11 @@ int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length) {
 
 int clinux_pipe(int descriptors[2]) {
     return pipe2(descriptors, O_NONBLOCK | O_CLOEXEC);
+}
+
+int clinux_join(pthread_t thread, int64_t deadline) {
+    struct timespec time = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000};
+    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &time);
 }
 
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {

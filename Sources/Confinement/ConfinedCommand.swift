@@ -161,7 +161,7 @@ public enum ConfinedCommand {
 
     private static func failure(atStage stage: CInt, _ steps: [MountStep], _ configuration: Configuration) -> String {
         switch stage {
-        case CInt(CONFINEMENT_STAGE_USER.rawValue): "cannot make the command's user namespace"
+        case CInt(CONFINEMENT_STAGE_USER.rawValue): "cannot start the command's init in a user namespace of its own"
         case CInt(CONFINEMENT_STAGE_MOUNTS.rawValue): "cannot make a mount namespace"
         case CInt(CONFINEMENT_STAGE_NETWORK.rawValue): "cannot enter the network namespace"
         case CInt(CONFINEMENT_STAGE_DESCRIPTORS.rawValue): "cannot arrange the command's descriptors"

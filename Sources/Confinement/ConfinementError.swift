@@ -16,5 +16,9 @@ public struct ConfinementError: Error, Hashable, Sendable {
 
 extension ConfinementError: CustomStringConvertible {
     /// `cannot mount /proc: Operation not permitted`.
-    public var description: String { "\(operation): \(String(cString: strerror(errno)))" }
+    public var description: String {
+        // Of what is done here, only new processes come to EAGAIN.
+        let cause = errno == EAGAIN ? "no more processes may be started (ulimit -u, pids.max)" : nil
+        return "\(operation): \(cause ?? String(cString: strerror(errno)))"
+    }
 }

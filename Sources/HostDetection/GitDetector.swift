@@ -1,10 +1,15 @@
 /// Asks git: the project's remotes, with `insteadOf` applied, and its submodules.
 struct GitDetector {
     let system: any ToolSystem
+    let settings: NamedSettings
 
     func detect() throws(DetectionError) -> Detection {
         try system.require("git")
         var detection = Detection()
+        // A section's name, a dot, a key: `commit -c` names a commit.
+        if settings.values(of: "-c").contains(where: { $0.prefix { $0 != "=" }.contains(".") && $0.contains("=") }) {
+            detection.note("git: what -c says was not asked for: allow with --allow what it leads to")
+        }
         guard let directory = system.projectDirectory else { return detection }
         // Fails outside of a repository.
         guard let remotes = try? system.output(of: ["git", "remote", "--verbose"], inProject: true) else {

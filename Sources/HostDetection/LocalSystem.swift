@@ -18,6 +18,32 @@ public struct LocalSystem: ToolSystem {
         return String(cString: path)
     }
 
+    /// The names of this process's environment variables, sorted.
+    public var variableNames: [String] {
+        var names: [String] = []
+        var pointer = environ
+        while let line = pointer.pointee {
+            names.append(String(String(cString: line).prefix { $0 != "=" }))
+            pointer += 1
+        }
+        return names.sorted()
+    }
+
+    /// The path of a file outside of the working directory, whatever that is to count for.
+    public func outsidePath(_ path: String) -> String? {
+        guard path.hasPrefix("/"), let directory = Self.workingDirectory(), let resolved = Self.resolve(path) else {
+            return nil
+        }
+        let isInside = directory == "/" || resolved.hasPrefix("\(directory)/")
+        return isInside ? nil : resolved
+    }
+
+    private static func resolve(_ path: String) -> String? {
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
     /// The value of one of this process's environment variables.
     public func variable(_ name: String) -> String? {
         guard let value = getenv(name), value.pointee != 0 else { return nil }
@@ -57,9 +83,7 @@ public struct LocalSystem: ToolSystem {
 
     /// The path of a program in a directory of PATH that is absolute, links resolved.
     public func path(ofProgram name: String) -> String? {
-        guard let found = searched(name), let resolved = realpath(found, nil) else { return nil }
-        defer { free(resolved) }
-        return String(cString: resolved)
+        searched(name).flatMap(Self.resolve)
     }
 
     /// The program as PATH has it. Relative directories do not count: they are the project's.
@@ -70,8 +94,8 @@ public struct LocalSystem: ToolSystem {
             .first { access($0, X_OK) == 0 }
     }
 
-    /// What a program on PATH says within its patience; see ``ToolSystem/output(of:inProject:)``.
-    public func output(of arguments: [String], inProject: Bool) throws(DetectionError) -> String {
+    /// What a program on PATH says within its patience; see ``ToolSystem/answer(of:inProject:)``.
+    public func answer(of arguments: [String], inProject: Bool) throws(DetectionError) -> ToolAnswer {
         guard let program = searched(arguments[0]) else { throw .missing(arguments[0]) }
         let directory = (inProject ? projectDirectory : nil) ?? "/"
         return try Question(program: program, arguments: arguments, directory: directory).ask()

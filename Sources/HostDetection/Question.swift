@@ -17,8 +17,8 @@ struct Question {
 
     private var name: String { arguments.prefix(3).joined(separator: " ") }
 
-    /// Returns what it says on standard output; throws its last words when it fails.
-    func ask() throws(DetectionError) -> String {
+    /// Returns what it says on standard output and, when it fails, its last words on the other.
+    func ask() throws(DetectionError) -> ToolAnswer {
         var output: (read: CInt, write: CInt) = (-1, -1)
         var errors: (read: CInt, write: CInt) = (-1, -1)
         guard Self.makePipe(&output), Self.makePipe(&errors) else { throw failure(String(cString: strerror(errno))) }
@@ -36,11 +36,12 @@ struct Question {
         var exit: CInt = 0
         while waitpid(pid, &exit, 0) < 0, errno == EINTR {}
         guard isComplete else { throw failure("no answer within \(Self.patienceMilliseconds / 1_000) s") }
-        guard exit == 0 else {
+        var failed: DetectionError?
+        if exit != 0 {
             let words = String(decoding: complained, as: UTF8.self).split(separator: "\n").last.map { ": \($0)" } ?? ""
-            throw failure((exit & 0x7f == 0 ? "exit status \(exit >> 8)" : "signal \(exit & 0x7f)") + words)
+            failed = failure((exit & 0x7f == 0 ? "exit status \(exit >> 8)" : "signal \(exit & 0x7f)") + words)
         }
-        return String(decoding: said, as: UTF8.self)
+        return ToolAnswer(output: String(decoding: said, as: UTF8.self), failure: failed)
     }
 
     private func failure(_ cause: String) -> DetectionError {

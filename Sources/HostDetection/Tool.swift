@@ -32,17 +32,23 @@ public enum Tool: String, Hashable, Sendable, CaseIterable {
             && name.utf8.dropFirst(program.utf8.count).allSatisfy { "0123456789.".utf8.contains($0) }
     }
 
-    /// Which hosts the tool uses, by its own account. `program` is the words it is asked by, its name if `nil`.
-    public func detect(on system: any ToolSystem, program: [String]? = nil) throws(DetectionError) -> Detection {
-        switch self {
+    /// Which hosts the tool uses, by its own account. `program` is the words it is asked by, its name if `nil`;
+    /// `arguments` are those of the command line, which may name settings.
+    public func detect(
+        on system: any ToolSystem,
+        program: [String]? = nil,
+        arguments: [String] = []
+    ) throws(DetectionError) -> Detection {
+        let settings = NamedSettings(arguments: arguments)
+        return switch self {
         case .pip: try PipDetector(system: system, program: program ?? ["pip"]).detect()
-        case .npm: try NPMDetector(system: system).detect()
-        case .cargo: try CargoDetector(system: system).detect()
+        case .npm: try NPMDetector(system: system, settings: settings).detect()
+        case .cargo: try CargoDetector(system: system, settings: settings).detect()
         case .go: try GoDetector(system: system).detect()
-        case .maven: try MavenDetector(system: system).detect()
-        case .gem: try GemDetector(system: system).detect()
-        case .apt: try AptDetector(system: system).detect()
-        case .git: try GitDetector(system: system).detect()
+        case .maven: try MavenDetector(system: system, settings: settings).detect()
+        case .gem: try GemDetector(system: system, settings: settings).detect()
+        case .apt: try AptDetector(system: system, settings: settings).detect()
+        case .git: try GitDetector(system: system, settings: settings).detect()
         }
     }
 }
@@ -80,12 +86,13 @@ extension Tool {
 
         /// The hosts of the tool's configuration, and of the URLs on the command line.
         public func detect(on system: any ToolSystem) throws(DetectionError) -> Detection {
-            var detection = try tool.detect(on: system, program: program)
+            let git = GitDetector(system: system, settings: NamedSettings(arguments: arguments))
+            var detection = try tool.detect(on: system, program: program, arguments: arguments)
             for argument in arguments {
                 let value = argument.split(separator: "=", maxSplits: 1).last.map(String.init) ?? argument
                 var url = argument.hasPrefix("-") ? value : argument
                 guard url.contains("://") || tool == .git && Self.isRemote(url) else { continue }
-                if tool == .git { url = try GitDetector(system: system).effectiveURL(of: url) }
+                if tool == .git { url = try git.effectiveURL(of: url) }
                 guard case .host(let authority) = URLAuthority.parse(remote: url) else { continue }
                 detection.add(authority.target, port: authority.port, source: "\(tool.rawValue): on the command line")
             }

@@ -5,20 +5,46 @@ public protocol ToolSystem {
     var projectDirectory: String? { get }
     /// The value of an environment variable; `nil` when it is not set or empty.
     func variable(_ name: String) -> String?
+    /// The names of all environment variables, sorted.
+    var variableNames: [String] { get }
+    /// A file that a command line names, links resolved; `nil` unless its path is absolute and leads out of the working
+    /// directory, where it may be the very thing that is not trusted.
+    func outsidePath(_ path: String) -> String?
     /// The text of a file; `nil` when there is none that can be read.
     func contents(of path: String) -> String?
     /// The names in a directory, sorted; none when it cannot be read.
     func names(in directory: String) -> [String]
     /// The path of a program on PATH, links resolved.
     func path(ofProgram name: String) -> String?
-    /// What a program says on its standard output, asked with its working directory in the project or, if none counts, in
-    /// `/`. Throws when it fails.
-    func output(of arguments: [String], inProject: Bool) throws(DetectionError) -> String
+    /// What a program says, asked with its working directory in the project or, if none counts, in `/`. Throws when it
+    /// cannot be asked.
+    func answer(of arguments: [String], inProject: Bool) throws(DetectionError) -> ToolAnswer
+}
+
+/// What a tool that was asked said.
+public struct ToolAnswer: Hashable, Sendable {
+    /// On its standard output.
+    public let output: String
+    /// Why it failed, if it did.
+    public let failure: DetectionError?
+
+    /// An answer from its parts.
+    public init(output: String, failure: DetectionError? = nil) {
+        self.output = output
+        self.failure = failure
+    }
 }
 
 extension ToolSystem {
     /// The user's home directory.
     var home: String { variable("HOME") ?? "/root" }
+
+    /// What a program says on its standard output; throws when it fails. See ``answer(of:inProject:)``.
+    func output(of arguments: [String], inProject: Bool) throws(DetectionError) -> String {
+        let answer = try answer(of: arguments, inProject: inProject)
+        if let failure = answer.failure { throw failure }
+        return answer.output
+    }
 
     /// The path of a file in the project.
     func projectPath(_ name: String) -> String? {

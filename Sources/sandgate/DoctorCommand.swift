@@ -17,8 +17,8 @@ struct DoctorCommand: ParsableCommand {
 
             EXAMPLES:
               sudo sandgate doctor
-              sandgate doctor                                    # without root
-              sudo sandgate doctor --json | jq '.modes[].findings[] | select(.outcome != "works")'
+              sandgate doctor                 # without root
+              sudo sandgate doctor --json | jq '.modes[].findings[].outcome'
             """
     )
 

@@ -21,9 +21,9 @@ struct PolicyExplainCommand: ParsableCommand {
 
             EXAMPLES:
               sandgate policy explain policy.yaml --host api.github.com
-              sandgate policy explain policy.yaml --host db.example.com --ip 10.0.0.7 --port 5432
+              sandgate policy explain policy.yaml --host db.example --ip 10.0.0.7
               sandgate policy explain policy.yaml --ip 169.254.169.254 --port 80
-              test "$(sandgate policy explain policy.yaml --host example.com | head -1)" = deny
+              sandgate policy explain policy.yaml --host example.com | head -n 1
             """
     )
 

@@ -31,8 +31,8 @@ struct PolicyTestCommand: ParsableCommand {
 
             EXAMPLES:
               sandgate policy test policy.yaml
-              sandgate policy test new.yaml --audit audit.jsonl      # what would have gone otherwise?
-              sandgate policy presets github > policy.yaml && sandgate policy test policy.yaml
+              sandgate policy test new.yaml --audit audit.jsonl   # what would differ?
+              sandgate policy presets github | sandgate policy test -
             """
     )
 

@@ -26,12 +26,12 @@ struct RunCommand: ParsableCommand {
             then the command was never started.
 
             EXAMPLES:
-              sandgate run --allow '*.github.com' -- git clone https://github.com/owner/project
+              sandgate run --allow github.com -- git clone https://github.com/owner/project
               sandgate run --policy policy.yaml --audit audit.jsonl -- ./agent
               sandgate run --preset claude-code --preset github -- claude
-              sandgate run --detect -- pip install requests             # from the index that pip is configured for
-              sandgate run --report --policy policy.yaml -- make test    # what would be refused?
-              sandgate run -- python3 untrusted.py                      # no network at all
+              sandgate run --detect -- pip install requests   # from its configured index
+              sandgate run --report --policy policy.yaml -- make test   # what is missing?
+              sandgate run -- python3 untrusted.py            # no network at all
             """
     )
 

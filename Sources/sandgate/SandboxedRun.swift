@@ -63,6 +63,8 @@ final class SandboxedRun {
         let signals = try SignalSource(loop: loop, signals: Self.forwardedSignals + Self.ignoredSignals) {
             [weak self] in self?.forward($0)
         }
+        // After the signals are blocked, which the thread inherits.
+        try Console.writeInBackground()
 
         descriptorLimit = DescriptorLimit.raise()
 
@@ -93,6 +95,7 @@ final class SandboxedRun {
         try loop.run()
 
         sandbox.stop()
+        Console.beginWaiting()
         setAsideStartupFiles()
         journal.finish()
         watcher.stop()

@@ -9,7 +9,7 @@ struct Sandgate: AsyncParsableCommand {
         abstract: "Run untrusted code that can reach only what its policy allows.",
         discussion: """
             EXAMPLES:
-              sandgate run --allow '*.github.com' -- git clone https://github.com/owner/project
+              sandgate run --allow github.com -- git clone https://github.com/owner/project
               sandgate policy check policy.yaml
               sandgate policy explain policy.yaml --host api.github.com --port 443
               sandgate audit --file audit.jsonl --verdict deny
@@ -42,11 +42,13 @@ struct Sandgate: AsyncParsableCommand {
             }
         } catch let error where exitCode(for: error) == .failure && !(error is ExitCode) {
             Console.error("\(error)")
+            Console.finish()
             Glibc.exit(isRun ? setupFailed : 1)
         } catch let error where isRun && exitCode(for: error) == .validationFailure {
             Console.errorText(fullMessage(for: error) + "\n")
             Glibc.exit(setupFailed)
         } catch {
+            Console.finish()
             exit(withError: error)
         }
     }

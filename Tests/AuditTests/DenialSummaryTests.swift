@@ -196,8 +196,13 @@ import Testing
         #expect(HumanLine.text(for: AuditEvent(.sandboxAttached, time: sampleTime, sandbox: "s"), colour: false) == nil)
     }
 
+    @Test func showsTheEscapesOfANameAsTheyAre() throws {
+        let line = try #require(HumanLine.text(for: denied(#"\027[31m.example"#), colour: false))
+        #expect(line == #"sandgate: denied \027[31m.example:443 (tls-sni, default)"#)
+    }
+
     @Test func escapesAndColours() throws {
         let line = try #require(HumanLine.text(for: denied("\u{1B}[2Jx\\"), colour: true))
-        #expect(line == "sandgate: \u{1B}[31mdenied\u{1B}[0m \\u{1b}[2Jx\\\\:443 \u{1B}[2m(tls-sni, default)\u{1B}[0m")
+        #expect(line == "sandgate: \u{1B}[31mdenied\u{1B}[0m \\u{1b}[2Jx\\:443 \u{1B}[2m(tls-sni, default)\u{1B}[0m")
     }
 }

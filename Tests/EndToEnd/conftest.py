@@ -14,8 +14,18 @@ from lab.internet import internet as make_internet
 from lab.sandgate import Sandgate
 from lab.user import User, ordinary_user
 
-RUN_BY_BOTH = ("test_clients", "test_confinement", "test_lifecycle", "test_refusals_", "test_udp")
-"""The modules whose tests are run by root and, but for slow ones, by an ordinary user too: the same holds for both."""
+RUN_BY_BOTH = (
+    "test_audit",
+    "test_clients",
+    "test_confinement",
+    "test_hostile_connections",
+    "test_hostile_nameserver",
+    "test_lifecycle",
+    "test_refusals_",
+    "test_udp",
+    "test_unread_output",
+)
+"""The modules whose tests are run by root and by an ordinary user, slow ones too: the same holds for both."""
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +48,7 @@ def internet(net: Internet) -> Internet:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "user" in metafunc.fixturenames and metafunc.module.__name__.startswith(RUN_BY_BOTH):
-        is_slow = metafunc.definition.get_closest_marker("slow") is not None
-        metafunc.parametrize("user", ["root"] if is_slow else ["root", "user"], indirect=True)
+        metafunc.parametrize("user", ["root", "user"], indirect=True)
 
 
 @pytest.fixture(scope="session")

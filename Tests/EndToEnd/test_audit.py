@@ -142,5 +142,6 @@ def test_strange_names_are_recorded_harmlessly(internet: Internet, sandgate: San
     run = sandgate.run(allowing(plan.ALLOWED), "/usr/bin/python3", "-c", script)
     text = next(sandgate.directory.glob("audit-*.jsonl")).read_bytes()
     assert b"\x1b" not in text and b"\x1b" not in run.stderr.encode(), run
+    assert r" \027[31m" in run.stderr, run
     assert run.audit.denied("dns", reason="malformed-name"), run
     assert internet.dns.queries() == []

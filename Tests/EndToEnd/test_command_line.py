@@ -23,6 +23,14 @@ def test_help(sandgate: Sandgate, command: list[str]) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("command", [[], ["run"], *POLICY_COMMANDS, ["audit"], ["doctor"]])
+def test_examples_can_be_pasted(sandgate: Sandgate, command: list[str]) -> None:
+    """Help is wrapped at 80 columns; an example in two lines is none."""
+    said = sandgate.tool(*command, "--help").stdout
+    examples = said.partition("EXAMPLES:\n")[2].partition("\n\n")[0].splitlines()
+    assert examples and all("sandgate " in line and line.startswith("  ") for line in examples), examples
+
+
 def test_version(sandgate: Sandgate) -> None:
     done = sandgate.tool("--version")
     assert done.returncode == 0 and re.fullmatch(r"(sandgate )?\d+\.\d+\.\d+\S*\n", done.stdout), done

@@ -156,6 +156,23 @@ def test_apt_sources(detect: Detect, tmp_path: Path) -> None:
     assert set(found) == {"deb.example:443", "mirror.example:8080", "old.example:80"}
 
 
+def test_apt_source_without_its_driver(detect: Detect, tmp_path: Path) -> None:
+    need("apt-get")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "sources.list").write_text(
+        "deb tor+http://onion.example/debian stable main\ndeb [trusted=yes] http://old.example/debian stable main\n"
+    )
+    configuration = tmp_path / "apt.conf"
+    configuration.write_text(
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+        f'Dir::State::lists "{tmp_path}/lists/";\n'
+    )
+    done = detect("apt", "--json", APT_CONFIG=str(configuration))
+    assert places(done) == ["old.example:80"]
+    (note,) = json.loads(done.stdout)["notes"]
+    assert "tor+http" in note
+
+
 def test_git_remotes(detect: Detect, project: Path) -> None:
     need("git")
 
@@ -172,7 +189,11 @@ def test_git_remotes(detect: Detect, project: Path) -> None:
 
 
 STAND_INS = {
-    "go": ('test "$1 $2 $3" = "env GOPROXY GOSUMDB" && printf "https://goproxy.example,direct\\nsum.example\\n"', "go"),
+    "go": (
+        'test "$*" = "env GOPROXY GOSUMDB GONOPROXY" && '
+        'printf "https://goproxy.example,direct\\nsum.example\\n*.corp.example\\n"',
+        "go",
+    ),
     "gem": ('test "$1 $2" = "sources --list" && printf "*** CURRENT SOURCES ***\\n\\nhttps://gems.example/\\n"', "gem"),
 }
 """Tools that not every machine has, as far as they are asked."""
@@ -184,6 +205,7 @@ def test_go_and_gem(detect: Detect, tmp_path: Path) -> None:
     assert places(detect("go", "gem", "--json")) == ["goproxy.example:443", "sum.example:443", "gems.example:443"]
     said = detect("go").stdout
     assert "# go: GOPROXY also says direct" in said
+    assert "# go: GONOPROXY or GOPRIVATE says *.corp.example" in said
 
 
 @pytest.mark.parametrize(
@@ -249,6 +271,23 @@ def test_run_takes_no_orders_from_the_working_directory(
     assert done.returncode == 0, done
     assert done.stdout.strip() == "https://project.example/"
     assert "allowed user.example, port 443" in done.stderr and "project.example" not in done.stderr, done
+
+
+@pytest.mark.parametrize("directory", ["outside", "project"])
+def test_run_reads_settings_that_the_command_line_names(
+    internet: Internet, sandgate: Sandgate, environment: dict[str, str], project: Path, tmp_path: Path, directory: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    settings = tmp_path / directory / "settings.xml"
+    settings.write_text("<mirror><mirrorOf>*</mirrorOf><url>https://mirror.example/m2</url></mirror>")
+    script(tmp_path / "bin" / "mvn", "exit 0")
+    line, _ = sandgate.command(None, ["mvn", "-s", str(settings), "package"], options=["--detect"])
+    env = internet.environment(environment)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=env, cwd=project, check=False)
+    assert done.returncode == 0, done
+    is_read = directory == "outside"
+    assert ("allowed mirror.example, port 443" in done.stderr) == is_read, done
+    assert ("the file of --settings was not read" in done.stderr) != is_read, done
 
 
 def test_run_asks_the_tool_on_path_and_not_the_commands(

@@ -60,6 +60,11 @@ def test_standard_streams_are_the_commands(internet: Internet, sandgate: Sandgat
     assert (stdout, stderr) == ("through the pipe\n", "to-stderr\n")
 
 
+def test_nothing_refused_is_nothing_said(internet: Internet, sandgate: Sandgate) -> None:
+    run = sandgate.run(allowing(plan.ALLOWED), "getent", "hosts", plan.ALLOWED)
+    assert (run.returncode, run.stderr) == (0, ""), run
+
+
 def test_environment_and_directory_are_the_callers(internet: Internet, sandgate: Sandgate) -> None:
     run = sandgate.run(allowing(), *shell('echo "$MARK"; pwd'), environment={"MARK": "a value"})
     assert run.stdout == f"a value\n{os.getcwd()}\n", run

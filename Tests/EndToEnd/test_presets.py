@@ -22,7 +22,7 @@ def test_presets_are_listed_with_what_they_are_for() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
-    assert all(len(line.split()) > 4 for line in lines)
+    assert all(len(line.split()) > 4 and line.endswith(".") for line in lines)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,6 +63,18 @@ def test_ids_are_the_users(internet: Internet, sandgate: Sandgate, user: User) -
     assert run.stdout.split() == [str(user.id)] * 4 + ["1"], run
 
 
+def test_a_limit_of_processes_is_named(internet: Internet, sandgate: Sandgate) -> None:
+    """Whichever step it is that comes to it."""
+    said = ""
+    for limit in range(1, 9):
+        line, _ = sandgate.command(allowing(), ["true"])
+        command = ["prlimit", f"--nproc={limit}", *line]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        assert (done.returncode, bool(done.stderr)) in ((0, False), (125, True)), done
+        said += done.stderr
+    assert "cannot start the command's init" in said and "no more processes may be started (ulimit -u" in said, said
+
+
 def test_command_has_no_capability(internet: Internet, sandgate: Sandgate) -> None:
     run = sandgate.run(allowing(), "grep", "^Cap", "/proc/self/status")
     assert {line.split()[1] for line in run.stdout.splitlines()} == {"0" * 16}, run

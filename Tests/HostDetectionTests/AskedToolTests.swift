@@ -165,11 +165,28 @@ struct AskedToolTests {
         ]
     )
     func `go's proxies and checksum database`(output: String, places: [String], notes: Int) throws {
-        let detection = try Tool.go.detect(
-            on: FakeSystem(programs: ["go": "/usr/bin/go"], outputs: ["go env GOPROXY GOSUMDB": output])
-        )
+        let detection = try go(output + "\n")
         #expect(detection.places == places)
         #expect(detection.notes.count == notes)
+    }
+
+    @Test func `go's private modules come from hosts of their own, which is told`() throws {
+        let detection = try go("https://proxy.example\nsum.example\n*.corp.example,git.example/me\n")
+        #expect(detection.places == ["proxy.example:443", "sum.example:443"])
+        #expect(
+            detection.notes == [
+                "go: GONOPROXY or GOPRIVATE says *.corp.example,git.example/me: such modules come from their own hosts, "
+                    + "which are not listed"
+            ]
+        )
+        // They do not go through the proxy, so its being off does not keep them from being fetched.
+        #expect(try go("off\nsum.example\n*.corp.example\n").notes.count == 1)
+    }
+
+    private func go(_ output: String) throws -> Detection {
+        try Tool.go.detect(
+            on: FakeSystem(programs: ["go": "/usr/bin/go"], outputs: ["go env GOPROXY GOSUMDB GONOPROXY": output])
+        )
     }
 
     @Test func `gem's sources, and the Gemfile's`() throws {
@@ -207,6 +224,20 @@ struct AskedToolTests {
         #expect(detection.places == ["mirror.example:8080", "deb.example:443", "list.example:443"])
         #expect(detection.notes == ["apt: a source is a list of mirrors, which are not listed here"])
         #expect(!"\(detection)".contains("secret"))
+    }
+
+    @Test func `a source that apt cannot use does not hide the others`() throws {
+        let ask = "apt-get update --print-uris"
+        var system = FakeSystem(
+            programs: ["apt-get": "/usr/bin/apt-get"],
+            outputs: [ask: "'https://deb.example/debian/dists/x/InRelease' deb.example_InRelease 0\n"],
+            failures: [ask: "exit status 100: E: The method driver /usr/lib/apt/methods/tor+http could not be found."]
+        )
+        let detection = try Tool.apt.detect(on: system)
+        #expect(detection.places == ["deb.example:443"])
+        #expect(detection.notes.count == 1 && detection.notes[0].contains("tor+http could not be found"))
+        system.outputs = [ask: ""]
+        #expect(throws: DetectionError.self) { try Tool.apt.detect(on: system) }
     }
 
     @Test func `git's remotes and submodules`() throws {

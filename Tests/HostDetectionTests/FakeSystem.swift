@@ -8,8 +8,17 @@ struct FakeSystem: ToolSystem {
     var programs: [String: String] = [:]
     /// What a command line says.
     var outputs: [String: String] = [:]
+    /// Why a command line that says something fails nevertheless.
+    var failures: [String: String] = [:]
 
     func variable(_ name: String) -> String? { variables[name] }
+
+    var variableNames: [String] { variables.keys.sorted() }
+
+    /// The working directory is `/project`.
+    func outsidePath(_ path: String) -> String? {
+        path.hasPrefix("/") && !path.hasPrefix("/project/") && files[path] != nil ? path : nil
+    }
 
     func contents(of path: String) -> String? { files[path] }
 
@@ -20,12 +29,12 @@ struct FakeSystem: ToolSystem {
 
     func path(ofProgram name: String) -> String? { programs[name] }
 
-    func output(of arguments: [String], inProject: Bool) throws(DetectionError) -> String {
+    func answer(of arguments: [String], inProject: Bool) throws(DetectionError) -> ToolAnswer {
         let command = arguments.joined(separator: " ")
         guard let output = outputs[command] else {
-            throw .failed(command: command, cause: "exit status 1")
+            return ToolAnswer(output: "", failure: .failed(command: command, cause: "exit status 1"))
         }
-        return output
+        return ToolAnswer(output: output, failure: failures[command].map { .failed(command: command, cause: $0) })
     }
 }
 

@@ -68,6 +68,29 @@ struct ReadToolTests {
         #expect(try cargo(files, variables: variables).places == defaults + ["env.example:443"])
     }
 
+    @Test func `cargo's registry needs no file beside its variable`() throws {
+        let variables = [
+            "CARGO_REGISTRIES_MY_CORP_INDEX": "sparse+https://env.example/", "CARGO_REGISTRIES__INDEX": "x",
+        ]
+        let detection = try cargo([:], variables: variables)
+        #expect(detection.places == ["index.crates.io:443", "static.crates.io:443", "env.example:443"])
+        let origin = "the variable CARGO_REGISTRIES_MY_CORP_INDEX"
+        #expect(detection.sources("env.example:443") == ["cargo: registries.my_corp of \(origin)"])
+        // A source that is replaced by it is written with a hyphen.
+        let files = ["/home/you/.cargo/config.toml": "[source.crates-io]\nreplace-with = \"my-corp\"\n"]
+        #expect(try cargo(files, variables: variables).places == ["env.example:443"])
+    }
+
+    @Test func `cargo's index of crates io may be a git repository`() throws {
+        let places = ["github.com:443", "static.crates.io:443"]
+        let sparse = ["index.crates.io:443", "static.crates.io:443"]
+        let files = ["/home/you/.cargo/config.toml": "[registries.crates-io]\nprotocol = \"git\"\n"]
+        #expect(try cargo(files).places == places)
+        let variable = "CARGO_REGISTRIES_CRATES_IO_PROTOCOL"
+        #expect(try cargo([:], variables: [variable: "git"]).places == places)
+        #expect(try cargo(files, variables: [variable: "sparse"]).places == sparse)
+    }
+
     @Test func `cargo's vendored crates need no host`() throws {
         let config = "[source.crates-io]\nreplace-with = 'v'\n[source.v]\ndirectory = 'vendor'\n"
         #expect(try cargo(["/checkouts/project/.cargo/config.toml": config]) == Detection())
@@ -111,7 +134,10 @@ struct ReadToolTests {
         arguments: [
             ("*", ["mirror.example:443"]),
             ("central", ["mirror.example:443", "a.example:443", "b.example:8081"]),
-            ("*,!a", ["mirror.example:443", "a.example:443", "b.example:8081"]),
+            ("*,!a", ["mirror.example:443", "a.example:443"]),
+            ("*, !central", ["mirror.example:443", "repo.maven.apache.org:443"]),
+            ("external:*", ["mirror.example:443"]),
+            ("external:http:*", ["mirror.example:443", "repo.maven.apache.org:443", "a.example:443"]),
             ("corp", ["mirror.example:443", "repo.maven.apache.org:443", "a.example:443", "b.example:8081"]),
         ]
     )
@@ -124,6 +150,23 @@ struct ReadToolTests {
             """
         let files = ["/home/you/.m2/settings.xml": settings, "/project/pom.xml": Self.repositories]
         #expect(try maven(files).places == places)
+    }
+
+    @Test func `Maven prefers a mirror that names a repository alone, and one that blocks leads nowhere`() throws {
+        let settings = """
+            <mirror><mirrorOf>*</mirrorOf><url>http://0.0.0.0/</url><blocked>true</blocked></mirror>
+            <mirror><mirrorOf>central</mirrorOf><url>https://mirror.example/m2</url></mirror>
+            """
+        let files = ["/home/you/.m2/settings.xml": settings, "/project/pom.xml": Self.repositories]
+        #expect(try maven(files).places == ["mirror.example:443"])
+    }
+
+    @Test func `a project may say where Maven's central is`() throws {
+        let pom = """
+            <repository><id>central</id><url>https://a.example/m2</url></repository>
+            <pluginRepository><id>central</id><url>https://b.example/m2</url></pluginRepository>
+            """
+        #expect(try maven(["/project/pom.xml": pom]).places == ["a.example:443", "b.example:443"])
     }
 
     @Test func `a repository that is a placeholder is noted`() throws {

@@ -67,7 +67,7 @@ struct PresetTests {
     func `every rule has a comment that says why`(preset: Preset) {
         let lines = String(decoding: preset.document, as: UTF8.self).split(separator: "\n")
         #expect(lines[0].hasPrefix("# "))
-        #expect(!preset.summary.isEmpty)
+        #expect(preset.summary.hasSuffix("."), "the first line stands alone in a list: \(preset.summary)")
         for (index, line) in lines.enumerated() where line.hasPrefix("    - {action") {
             // Rules of one purpose may share the comment above the first.
             let above = lines[..<index].last { !$0.hasPrefix("    - {action") }

@@ -27,6 +27,10 @@ int clinux_accept(int descriptor, struct sockaddr *address, socklen_t *length);
 // pipe2(2) with O_NONBLOCK and O_CLOEXEC.
 int clinux_pipe(int descriptors[2]);
 
+// pthread_clockjoin_np(3): waits for a thread's end, until `deadline` in nanoseconds of CLOCK_MONOTONIC. 0, or the error
+// number. A pthread_t by its type: with <pthread.h>, struct timespec would be this module's for every Swift file.
+int clinux_join(unsigned long thread, int64_t deadline);
+
 // posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
 

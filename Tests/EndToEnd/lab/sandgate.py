@@ -225,9 +225,13 @@ class Sandgate:
             running.stop()
 
     def tool(self, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        """Runs another of the binary's commands."""
-        command = [str(self.binary), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        """Runs the binary with these arguments and nothing of the lab's."""
+        command, environment = [str(self.binary), *arguments], None
+        if self.user:
+            command, environment = self.user.command(*command), {**os.environ, **self.user.environment()}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env=environment
+        )
 
     def stop_all(self) -> None:
         """For clean-up."""
