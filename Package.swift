@@ -72,7 +72,12 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
-            resources: [.embedInCode("openapi.yaml")]
+            resources: [
+                .embedInCode("openapi.yaml"),
+                .embedInCode("Page/page.html"),
+                .embedInCode("Page/page.css"),
+                .embedInCode("Page/page.js"),
+            ]
         ),
         .executableTarget(
             name: "sandgate",
@@ -105,6 +110,7 @@ let package = Package(
         .testTarget(name: "ConfinementTests", dependencies: ["Confinement", "Namespaces", "CConfinement", "CLinux"]),
         .testTarget(name: "UpstreamDNSTests", dependencies: ["UpstreamDNS"]),
         .testTarget(name: "DatapathTests", dependencies: ["Datapath", "Namespaces", "CLinux"]),
+        .testTarget(name: "ControlTests", dependencies: ["Control"]),
         .testTarget(
             name: "AuditTests",
             dependencies: ["Audit", "PolicyDocument", .product(name: "Crypto", package: "swift-crypto")]

@@ -10,6 +10,8 @@ public struct AuditQuery: Hashable, Sendable {
         case deny
         /// Let through only because of report mode.
         case report
+        /// Refused, or let through only because of report mode.
+        case refused
     }
 
     /// The sandbox.
@@ -35,6 +37,7 @@ public struct AuditQuery: Hashable, Sendable {
         if let since, line.time < since { return false }
         switch verdict {
         case .report?: guard line.isReportOnly else { return false }
+        case .refused?: guard line.isReportOnly || line.verdict == Verdict.deny.rawValue else { return false }
         case let verdict?: guard line.verdict == verdict.rawValue else { return false }
         case nil: break
         }

@@ -18,13 +18,15 @@ public struct ControlServer: Sendable {
     private let node: SandboxNode
     private let archive: AuditArchive
     private let place: Place
+    private let socket: String?
     private let log: Logger
 
-    /// A server of `node` at one place.
-    public init(node: SandboxNode, archive: AuditArchive, place: Place, log: Logger) {
+    /// A server of `node` at one place. `socket` is the Unix socket that commands have to name; `nil` for the usual one.
+    public init(node: SandboxNode, archive: AuditArchive, place: Place, socket: String? = nil, log: Logger) {
         self.node = node
         self.archive = archive
         self.place = place
+        self.socket = socket
         self.log = log
     }
 
@@ -49,7 +51,13 @@ public struct ControlServer: Sendable {
     private func router() -> Router<BasicRequestContext> {
         let router = Router(context: BasicRequestContext.self)
         router.add(middleware: ErrorMiddleware())
-        if case .tcp(_, _, let tokens) = place { router.add(middleware: TokenMiddleware(tokens: tokens)) }
+        switch place {
+        case .socket: router.add(middleware: OriginMiddleware(isOpen: true))
+        case .tcp(_, _, let tokens):
+            router.add(middleware: OriginMiddleware(isOpen: false))
+            router.add(middleware: TokenMiddleware(tokens: tokens))
+        }
+        OperatorPage.add(to: router)
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("metrics") { [node] _, _ in
@@ -63,7 +71,7 @@ public struct ControlServer: Sendable {
         SandboxRoutes(node: node).add(to: sandboxes)
         PolicyRoutes(node: node).add(to: sandboxes)
         let version = router.group("v1")
-        PolicyToolRoutes(node: node).add(to: version)
+        PolicyToolRoutes(node: node, socket: socket).add(to: version)
         AuditRoutes(node: node, archive: archive).add(to: version)
         return router
     }
