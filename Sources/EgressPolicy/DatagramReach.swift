@@ -20,6 +20,9 @@ public struct DatagramReach: Hashable, Sendable {
         self.portsByAddress = portsByAddress
         self.addresses = addresses
     }
+
+    /// Whether the kernel refuses every datagram by itself.
+    public var isEmpty: Bool { portsByName.isEmpty && portsByAddress.isEmpty }
 }
 
 extension CompiledPolicy {

@@ -149,7 +149,7 @@ extension SandboxRuleset {
     /// What was redirected still has the device here that it would have left by.
     private var redirected: [Rule] {
         Self.loopbacks.flatMap { loopback in
-            listeners(explicit: false).map { transport, port in
+            listeners.map { transport, port in
                 Rule(
                     "ct status dnat \(Self.header(loopback.family)) daddr \(loopback) \(transport) dport \(port) accept",
                     .redirected,
@@ -163,7 +163,7 @@ extension SandboxRuleset {
 
     /// Behind a closed door our own listeners are out of reach as well, over loopback too.
     private var closedListeners: [Rule] {
-        listeners(explicit: true).map { transport, port in
+        listeners.map { transport, port in
             Rule(
                 "oif lo \(transport) dport \(port) goto refused",
                 .outputDevice(isLoopback: true),
@@ -276,9 +276,8 @@ extension SandboxRuleset {
         ]
     }
 
-    private func listeners(explicit: Bool) -> [(TransportProtocol, UInt16)] {
+    private var listeners: [(TransportProtocol, UInt16)] {
         [(.udp, ports.dns), (.tcp, ports.dns), (.tcp, ports.proxy), (.udp, ports.datagrams)]
-            + (explicit ? [(.tcp, ports.explicitProxy)] : [])
     }
 
     private static let families: [IPAddress.Family] = [.v4, .v6]

@@ -54,7 +54,7 @@ public enum RootlessExamination {
             network = try RootlessNetwork()
             let inside = try NamespaceAccess.attendant(network).open(ports: Sandbox.ports)
             defer {
-                inside.families.flatMap { [$0.dnsUDP, $0.dnsTCP, $0.proxy, $0.explicitProxy] }.forEach(Sockets.close)
+                inside.closeListeners()
             }
             try inside.table.installRedirects()
         } catch {

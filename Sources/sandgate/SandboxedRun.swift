@@ -121,7 +121,7 @@ final class SandboxedRun {
     private func configuration(in network: RunNetwork) -> ConfinedCommand.Configuration {
         var configuration = ConfinedCommand.Configuration(
             arguments: plan.command,
-            environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.explicitProxyPort),
+            environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.proxyPort),
             networkNamespace: network.namespace.descriptor,
             resolvConf: Array(
                 "# sandgate: every query is answered by its resolver\nnameserver 127.0.0.1\noptions edns0\n".utf8

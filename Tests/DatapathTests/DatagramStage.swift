@@ -13,7 +13,7 @@ import Testing
 /// inside the outside's namespace; programs run on a thread of their own inside the sandbox's.
 final class DatagramStage {
     static let outside = [IPAddress("198.51.100.9")!, IPAddress("2001:db8:9::9")!]
-    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_080, explicitProxy: 64_128, datagrams: 64_117)
+    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_128, datagrams: 64_117)
 
     let loop: EventLoop
     let network: SandboxNetwork
