@@ -60,7 +60,7 @@ public enum ConfinedCommand {
             if child == 0 { try awaitReady(ours, steps, configuration) }
             throw ConfinementError("cannot make the command's namespaces", errno: error)
         }
-        let process = ConfinedProcess(pidfd: pidfd, channel: ours, initProcess: child)
+        let process = ConfinedProcess(pidfd: pidfd, channel: ours, initProcess: child, mounts.unplacedSockets)
         try awaitReady(ours, steps, configuration)
         return process
     }

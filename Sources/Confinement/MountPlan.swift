@@ -24,6 +24,10 @@ struct MountPlan {
     private let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
+    /// Sockets that lead outside and were not found, so not hidden either.
+    private(set) var unplacedSockets: [String] = []
+    /// Directories that are new for the command, or hidden.
+    private static let renewed = ["/dev/mqueue", "/dev/shm", "/proc", "/run", "/sys", "/var/run"]
 
     /// Looks at the node's file system and plans.
     /// - Throws: when there is no /etc/resolv.conf that could be replaced.
@@ -39,7 +43,7 @@ struct MountPlan {
             let name = path.split(separator: "/").joined(separator: "-")
             steps += directory.steps(stage: "\(Self.stage)/\(name)", files: [resolvConf])
         }
-        coverSockets()
+        coverSockets(near: [configuration.workingDirectory] + StartupFiles.homes())
         steps.append(MountStep(.bind(source: "\(Self.stage)/resolv.conf", target: resolvConf)))
         steps.append(MountStep(.makeReadOnly(resolvConf)))
         protect(configuration.readOnlyPaths)
@@ -67,15 +71,9 @@ struct MountPlan {
 // MARK: - Steps
 
 extension MountPlan {
-    /// Types of file systems through which root changes the kernel, whatever namespace it is in. Those at /proc and
-    /// /sys are renewed; others, such as the /proc of a chroot, are detached.
-    private static let kernelTypes: Set<String> = [
-        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs", "fusectl", "nfsd", "proc",
-        "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
-    ]
-
     private mutating func detachKernelFileSystems() {
-        for mount in mounts where Self.kernelTypes.contains(mount.type) {
+        // Such as the /proc of a chroot.
+        for mount in mounts where mount.isOfTheKernel {
             let isRenewed = ["/proc", "/sys"].contains { FileSystem.isBelow(mount.point, $0) }
             if isRenewed { continue }
             if isPrivileged {
@@ -93,11 +91,10 @@ extension MountPlan {
         steps.append(MountStep(.file("\(Self.stage)/resolv.conf", mode: 0o644, contents: resolvConf)))
     }
 
-    private mutating func coverSockets() {
-        for path in OutsideSockets.paths() {
-            let isRenewed = ["/run", "/var/run", "/dev/shm"].contains { FileSystem.isBelow(path, $0) }
-            if !isRenewed { cover(path) }
-        }
+    private mutating func coverSockets(near: [String]) {
+        let sockets = OutsideSockets(mounts: mounts, renewed: Self.renewed, near: near)
+        unplacedSockets = sockets.unplaced
+        sockets.paths.forEach { cover($0) }
         for name in [".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix"] {
             mountEmpty("/tmp/\(name)", mode: "1777")
         }

@@ -25,12 +25,15 @@ public struct StartupFiles {
     public let existing: [String]
     private let places: [Place]
 
-    /// Looks at the home directory of this process's user: both $HOME and that of the password file.
-    public init() {
+    /// Looks at the home directory of this process's user.
+    public init() { self.init(homes: Self.homes()) }
+
+    /// The home directories of this process's user: $HOME and that of the password file.
+    static func homes() -> [String] {
         var homes: Set<String> = []
         if let home = getenv("HOME") { homes.insert(String(cString: home)) }
         if let entry = getpwuid(geteuid()) { homes.insert(String(cString: entry.pointee.pw_dir)) }
-        self.init(homes: homes.sorted())
+        return homes.sorted()
     }
 
     init(homes: [String]) {

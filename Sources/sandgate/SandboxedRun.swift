@@ -86,6 +86,7 @@ final class SandboxedRun {
         let process = try ConfinedCommand.spawn(configuration(in: network))
         self.process = process
         log.debug("command held", metadata: ["init": "\(process.initProcess)"])
+        warn(ofSockets: process.unplacedSockets)
         let watcher = try ProcessWatcher(loop: loop, process: process) { [weak self] in self?.ended($0) }
 
         sandbox.selfTest { [weak self] failure in self?.selfTestEnded(failure) }
@@ -101,6 +102,15 @@ final class SandboxedRun {
         if let failure { throw failure }
         guard let status else { throw SetupError("the command's exit status is unknown") }
         return status.code
+    }
+
+    private func warn(ofSockets names: [String]) {
+        for name in names {
+            Console.error(
+                "a unix socket that a program bound as \(name.isEmpty ? "(no name)" : name) was not found, "
+                    + "so it is not hidden: the command can use it where it finds it"
+            )
+        }
     }
 
     private func setAsideStartupFiles() {

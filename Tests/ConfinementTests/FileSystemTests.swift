@@ -125,8 +125,15 @@ struct FileSystemTests {
 @Suite struct MountTableTests {
     @Test func aLineIsRead() {
         let line = "36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw"
-        #expect(MountedFileSystem(line: line.utf8) == MountedFileSystem(point: "/a b", type: "ext4"))
-        #expect(MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8) == MountedFileSystem(point: "/", type: "proc"))
+        let device = BoundUnixSocket.Device(major: 98, minor: 0)
+        #expect(
+            MountedFileSystem(line: line.utf8)
+                == MountedFileSystem(point: "/a b", type: "ext4", root: "/mnt1", device: device)
+        )
+        #expect(
+            MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8)
+                == MountedFileSystem(point: "/", type: "proc", device: device)
+        )
         #expect(MountedFileSystem(line: "garbage".utf8) == nil)
     }
 
@@ -137,6 +144,6 @@ struct FileSystemTests {
             0000000000000000: 00000002 00000000 00010000 0001 01 21436 @abstract
             0000000000000000: 00000003 00000000 00000000 0001 03 21437
             """
-        #expect(OutsideSockets.bound(in: Array(table.utf8)) == ["/run/a b.sock"])
+        #expect(SocketTable.names(in: Array(table.utf8)) == ["/run/a b.sock"])
     }
 }

@@ -87,7 +87,7 @@ struct ForeignNodeTests {
 }
 
 /// Moves this thread into a mount namespace of its own, from which nothing gets back to the node.
-private func leaveMounts() throws {
+func leaveMounts() throws {
     // <sched.h> declares unshare only for GNU sources, which Swift's module is not.
     typealias Unshare = @convention(c) (CInt) -> CInt
     guard let symbol = dlsym(nil, "unshare") else { throw ConfinementError("cannot find unshare", errno: ENOSYS) }

@@ -14,7 +14,14 @@ from lab.internet import internet as make_internet
 from lab.sandgate import Sandgate
 from lab.user import User, ordinary_user
 
-RUN_BY_BOTH = ("test_clients", "test_confinement", "test_lifecycle", "test_refusals_", "test_udp")
+RUN_BY_BOTH = (
+    "test_clients",
+    "test_confinement",
+    "test_lifecycle",
+    "test_outside_sockets",
+    "test_refusals_",
+    "test_udp",
+)
 """The modules whose tests are run by root and, but for slow ones, by an ordinary user too: the same holds for both."""
 
 
