@@ -45,7 +45,7 @@ let package = Package(
         .target(name: "Nftables", dependencies: ["NetPrimitives", "Reactor", "CLinux", "CMnl", "CNftnl"]),
         .target(name: "Namespaces", dependencies: ["NetPrimitives", "CLinux", "CMnl"]),
         .target(name: "CConfinement"),
-        .target(name: "Confinement", dependencies: ["Namespaces", "CConfinement"]),
+        .target(name: "Confinement", dependencies: ["Namespaces", "CConfinement", "CLinux"]),
         .target(name: "UpstreamDNS", dependencies: ["NetPrimitives", "Reactor", "CAres"]),
 
         // What runs.

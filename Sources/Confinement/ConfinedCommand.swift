@@ -18,7 +18,8 @@ public enum ConfinedCommand {
         public var resolvConf: [UInt8]
         /// The directory that the command starts in, absolute.
         public var workingDirectory: String
-        /// The descriptors that become the command's standard input, output and error.
+        /// The descriptors that become the command's standard input, output and error. None may be a way out by itself:
+        /// ``ConfinedCommand/spawn(_:)`` refuses network sockets and directories.
         public var standardDescriptors: (input: CInt, output: CInt, error: CInt)
         /// The soft limit of open files, where the supervisor raised its own; `nil` leaves it as it is.
         public var descriptorLimit: CInt?
@@ -47,6 +48,7 @@ public enum ConfinedCommand {
     ///
     /// A command that is not found ends with 127, one that cannot be executed with 126, each with a line on its stderr.
     public static func spawn(_ configuration: Configuration) throws(ConfinementError) -> ConfinedProcess {
+        try StandardDescriptor.requireAllHarmless(configuration.standardDescriptors)
         let mounts = try MountPlan(configuration)
         let steps = mounts.steps
         let (ours, theirs) = try makeChannel()

@@ -1,8 +1,11 @@
-/// A new /run for the command: a file system of its own, with only those entries of the node's that hold no socket.
+internal import Glibc
+
+/// A new /run for the command: a file system of its own, with those files of the node's that are no way out.
 ///
 /// Covering single sockets would not last: a daemon that restarts removes its socket and binds a new one, and removing
-/// a file takes away what another mount namespace had mounted over it. In a directory that is not there at all,
-/// nothing can appear.
+/// a file takes away what another mount namespace had mounted over it. So the node's directories are not there at all,
+/// but new ones with the same names, and the node's files are mounted in them one by one: what a daemon makes later does
+/// not appear here.
 struct RunDirectory {
     /// Entries that are never kept, though no socket may lie in them at the moment.
     static let hiddenNames: Set<String> = [
@@ -10,43 +13,66 @@ struct RunDirectory {
         "incus", "k3s", "libvirt", "lxd", "mysqld", "netns", "nscd", "podman", "postgresql", "runc", "sandgate",
         "screen", "snapd", "systemd", "tmux", "udev", "user", "utrace",
     ]
-    /// How deep an entry is searched for sockets; one that goes deeper is not kept.
+    /// How deep a directory is looked into, and for how many entries; one that holds more is not kept.
     private static let depth = 6
+    private static let capacity = 256
+
+    /// Something that is kept, by its path in the directory.
+    struct Entry: Equatable {
+        /// What is made for it.
+        enum Kind: Equatable {
+            /// A mount of the node's file.
+            case file
+            /// A link to the same place.
+            case link(to: String)
+            /// A new directory.
+            case directory(mode: UInt32)
+        }
+
+        let path: String
+        let kind: Kind
+    }
 
     /// The directory that is replaced.
     let path: String
-    /// The entries that are kept, bound from the node's directory.
-    let kept: [(name: String, kind: FileSystem.Kind)]
+    /// What is kept of it, directories before what is in them.
+    let kept: [Entry]
 
     /// `nil` when `path` is no directory of its own (`/var/run` mostly is a link).
     init?(_ path: String) {
         guard FileSystem.kind(of: path) == .directory else { return nil }
         self.path = path
-        kept = FileSystem.entries(in: path).compactMap { name, kind in
-            switch kind {
-            case .file, .link: (name, kind!)
-            case .directory:
-                Self.hiddenNames.contains(name) || !Self.isHarmless("\(path)/\(name)", depth: Self.depth)
-                    ? nil : (name, .directory)
-            case .socket, .other, nil: nil
-            }
+        kept = FileSystem.entries(in: path).flatMap { name, kind in
+            Self.hiddenNames.contains(name) ? [] : Self.entry(name, kind, in: path, depth: Self.depth) ?? []
         }
     }
 
-    private static func isHarmless(_ directory: String, depth: Int) -> Bool {
-        FileSystem.entries(in: directory).allSatisfy { name, kind in
-            switch kind {
-            case .socket, .other: false
-            case .directory: depth > 1 && isHarmless("\(directory)/\(name)", depth: depth - 1)
-            case .file, .link, nil: true
+    /// An entry and what is below it; `nil` when it is, or holds, what is not to be kept.
+    private static func entry(_ name: String, _ kind: FileSystem.Kind?, in root: String, depth: Int) -> [Entry]? {
+        let path = "\(root)/\(name)"
+        switch kind {
+        case nil: return []  // gone meanwhile
+        case .socket, .other: return nil
+        case .file: return [Entry(path: name, kind: .file)]
+        case .link: return FileSystem.destination(of: path).map { [Entry(path: name, kind: .link(to: $0))] } ?? []
+        case .directory:
+            // One that cannot be read may hold anything, and be passed by whoever knows the names in it.
+            guard depth > 0, let mode = FileSystem.mode(of: path), let inside = FileSystem.entriesIfReadable(in: path)
+            else { return nil }
+            var entries = [Entry(path: name, kind: .directory(mode: mode))]
+            for (child, kind) in inside {
+                guard let more = entry("\(name)/\(child)", kind, in: root, depth: depth - 1) else { return nil }
+                entries += more
+                guard entries.count <= capacity else { return nil }
             }
+            return entries
         }
     }
 
-    /// Whether the node's file at `path` is still to be seen in the new directory.
+    /// Whether something of the node's at `path` is still to be seen in the new directory.
     func keeps(_ path: String) -> Bool {
-        guard let first = relative(path)?.split(separator: "/").first else { return false }
-        return kept.contains { $0.name == first }
+        guard let relative = relative(path) else { return false }
+        return kept.contains { $0.path == relative }
     }
 
     /// What of `path` comes after the directory; `nil` when it lies elsewhere.
@@ -68,22 +94,18 @@ struct RunDirectory {
                 )
             ),
         ]
-        for (name, kind) in kept {
-            let source = "\(path)/\(name)"
-            let target = "\(stage)/\(name)"
-            switch kind {
+        for entry in kept {
+            let target = "\(stage)/\(entry.path)"
+            switch entry.kind {
             case .file:
                 steps.append(MountStep(.file(target, mode: 0o600)))
-                steps.append(MountStep(.bind(source: source, target: target), tolerating: [Self.noEntry]))
-            case .directory:
-                steps.append(MountStep(.directory(target, mode: 0o755)))
-                steps.append(
-                    MountStep(.bind(source: source, target: target, recursive: true), tolerating: [Self.noEntry])
-                )
-            case .link:
-                guard let destination = FileSystem.destination(of: source) else { continue }
+                // A file that went away meanwhile, or that this user may not look at.
+                let bind = MountStep.Operation.bind(source: "\(path)/\(entry.path)", target: target)
+                steps.append(MountStep(bind, tolerating: [ENOENT, EACCES]))
+            case .link(let destination):
                 steps.append(MountStep(.link(target: destination, at: target)))
-            case .socket, .other: continue
+            case .directory(let mode):
+                steps.append(MountStep(.directory(target, mode: mode)))
             }
         }
         return steps + makeFiles(files, stage: stage) + [MountStep(.move(source: stage, target: path))]
@@ -102,6 +124,4 @@ struct RunDirectory {
         }
         return steps
     }
-
-    private static let noEntry: CInt = 2  // ENOENT: a file that went away meanwhile
 }

@@ -71,6 +71,24 @@ struct FileSystemTests {
         #expect(try run(["python3", "-c", server.client]).output == "[Errno 2] No such file or directory\n")
     }
 
+    @Test func whatAppearsInRunLaterIsNotThere() throws {
+        let directory = "/run/sandgate-test-\(getpid())"
+        try FileManager.default.createDirectory(atPath: "\(directory)/inner", withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        #expect(FileManager.default.createFile(atPath: "\(directory)/inner/file", contents: Data("kept\n".utf8)))
+        let output = unnamedFile("stdout")
+        defer { close(output) }
+        let script = "cat \(directory)/inner/file; echo x > \(directory)/mine; cd \(directory); find . | sort"
+        let network = try NetworkNamespace.anonymous()
+        let process = try spawn(["sh", "-c", script], stdout: output, stderr: output, network: network)
+        let server = try UnixServer("\(directory)/inner/late.sock")
+        #expect(server.answers())
+        try process.release()
+        #expect(process.wait() == .exited(0))
+        #expect(contents(of: output) == "kept\n.\n./inner\n./inner/file\n./mine\n")
+        #expect(!FileManager.default.fileExists(atPath: "\(directory)/mine"))
+    }
+
     @Test func anAbstractSocketIsNotThere() throws {
         let server = try UnixServer("\0sandgate-test-\(getpid())")
         #expect(server.answers())

@@ -157,6 +157,26 @@ def test_sockets_of_the_user_are_hidden(
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """Whoever knows the name gets through such a directory."""
+    directory = Path("/run/sandgate-lab-unlisted")
+    directory.mkdir()
+    path = directory / "agent.sock"
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r}); print('in')"
+    command = ["/usr/bin/python3", "-c", connect]
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            path.chmod(0o666)
+            directory.chmod(0o711)
+            assert "in" in _as_user(user, *command).stdout
+            run = sandgate.run(allowing(), *command)
+    finally:
+        shutil.rmtree(directory)
+    assert run.returncode != 0 and "in" not in run.stdout, run
+
+
 STARTUP = [".bashrc", ".profile", ".zshenv", ".ssh/authorized_keys", ".config/autostart/agent.desktop", ".config/fish/a"]
 
 
