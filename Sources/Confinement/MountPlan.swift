@@ -9,7 +9,8 @@ internal import Glibc
 /// * `/sys` is new, so it shows the command's own network devices, and read-only with the control groups below it.
 /// * `/run` is new (``RunDirectory``); Unix sockets elsewhere are covered (``OutsideSockets``).
 /// * `/etc/resolv.conf` is ours.
-/// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty.
+/// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty. So is `/dev/pts`: of the user's
+///   terminals the command sees its own, as `/dev/console`.
 /// * Mounts made later, here or on the node, stay where they were made.
 ///
 /// Without root the node's own mounts are locked: they are covered where root would detach them. And the usher carries
@@ -17,11 +18,11 @@ internal import Glibc
 /// it mounted is locked for the command in turn.
 struct MountPlan {
     /// What init carries out, in order.
-    private(set) var steps: [MountStep] = []
+    var steps: [MountStep] = []
     /// A temporary file system over the node's /proc, where parts are kept until they are moved into place.
-    private static let stage = "/proc"
+    static let stage = "/proc"
     private let mounts: [MountedFileSystem]
-    private let isPrivileged: Bool
+    let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
     /// Sockets that lead outside and were not found, so not hidden either.
@@ -48,6 +49,7 @@ struct MountPlan {
         steps.append(MountStep(.makeReadOnly(resolvConf)))
         protect(configuration.readOnlyPaths)
         renewDevices()
+        renewTerminals(standard: configuration.standardDescriptors)
         renewSys()
         steps.append(MountStep(.detach(Self.stage)))
         if !isPrivileged { usheredSteps = steps.count }
@@ -106,7 +108,7 @@ extension MountPlan {
     }
 
     /// A command that connects to a covered socket gets "connection refused"; one that reads a covered file, nothing.
-    private mutating func cover(_ path: String) {
+    mutating func cover(_ path: String) {
         steps.append(
             MountStep(.bind(source: "/dev/null", target: path), tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES])
         )

@@ -177,6 +177,24 @@ def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgat
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+def test_other_terminals_of_the_user(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """What is typed into one of the user's windows is not for a command in another."""
+    screen, terminal = os.openpty()
+    name = os.ttyname(terminal)
+    os.chown(name, user.id, user.id)
+    read = f"import os; t = os.open({name!r}, os.O_RDWR | os.O_NOCTTY); print(os.read(t, 100)); os.write(t, b'forged')"
+    command = ["/usr/bin/python3", "-c", read]
+    try:
+        os.write(screen, b"secret\n")
+        assert "secret" in _as_user(user, *command).stdout
+        os.write(screen, b"secret\n")
+        run = sandgate.run(allowing(), *command)
+    finally:
+        os.close(terminal)
+        os.close(screen)
+    assert run.returncode != 0 and "secret" not in run.stdout, run
+
+
 STARTUP = [".bashrc", ".profile", ".zshenv", ".ssh/authorized_keys", ".config/autostart/agent.desktop", ".config/fish/a"]
 
 
