@@ -1,7 +1,7 @@
 public import Datapath
 public import EgressCore
 public import EgressPolicy
-import NetPrimitives
+public import NetPrimitives
 import Nftables
 public import Reactor
 public import UpstreamDNS
@@ -90,6 +90,11 @@ public final class Sandbox {
     /// Records something of the sandbox's life.
     public func record(_ kind: AuditEvent.Kind) {
         attachment.record(kind)
+    }
+
+    /// Guards the node's addresses as they are now.
+    public func guardNode(at addresses: [IPAddress]) {
+        attachment.guardNode(at: addresses)
     }
 
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.

@@ -68,6 +68,8 @@ final class SandboxedRun {
 
         let network = try RunNetwork.make(isRootless: plan.isRootless)
         log.debug("network made", metadata: ["rootless": "\(plan.isRootless)"])
+        // Before they are listed, so that no change is missed.
+        let addresses = try NodeAddressWatcher(loop: loop) { [weak self] in self?.sandbox?.guardNode(at: $0) }
         let policy = CompiledPolicy(plan.policy, nodeAddresses: try nodeAddresses())
         let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
         let sandbox = try Sandbox(
@@ -97,6 +99,7 @@ final class SandboxedRun {
         setAsideStartupFiles()
         journal.finish()
         watcher.stop()
+        addresses.stop()
         signals.stop()
         withExtendedLifetime((network, upstream)) {}
         if let failure { throw failure }
