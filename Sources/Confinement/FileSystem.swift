@@ -26,6 +26,12 @@ enum FileSystem {
         return lstat(path, &status) == 0 ? status.st_mode & 0o7777 : nil
     }
 
+    /// How many names a file has; 0 when there is none at `path`.
+    static func links(to path: String) -> Int {
+        var status = stat()
+        return lstat(path, &status) == 0 ? Int(status.st_nlink) : 0
+    }
+
     /// What a directory holds, sorted by name; empty when it cannot be read.
     static func entries(in directory: String) -> [(name: String, kind: Kind?)] {
         entriesIfReadable(in: directory) ?? []

@@ -89,6 +89,7 @@ final class SandboxedRun {
         self.process = process
         log.debug("command held", metadata: ["init": "\(process.initProcess)"])
         warn(ofSockets: process.unplacedSockets)
+        warn(ofFiles: startupFiles?.withOtherNames ?? [])
         let watcher = try ProcessWatcher(loop: loop, process: process) { [weak self] in self?.ended($0) }
 
         sandbox.selfTest { [weak self] failure in self?.selfTestEnded(failure) }
@@ -107,6 +108,12 @@ final class SandboxedRun {
         return status.code
     }
 
+    private func warn(ofFiles paths: [String]) {
+        for path in paths {
+            Console.error("\(path) has another name (a hard link): by that the command may be able to write it")
+        }
+    }
+
     private func warn(ofSockets names: [String]) {
         for name in names {
             Console.error(
@@ -117,8 +124,14 @@ final class SandboxedRun {
     }
 
     private func setAsideStartupFiles() {
-        for (path, newPath) in startupFiles?.setAside() ?? [] {
-            Console.error("the command left \(path), which programs outside run or obey: it is now \(newPath)")
+        for (path, outcome) in startupFiles?.setAside() ?? [] {
+            let what = "the command left \(path), which programs outside run or obey"
+            switch outcome {
+            case .renamed(let newPath): Console.error("\(what): it is now \(newPath)")
+            case .removed: Console.error("\(what): it could not be renamed and was removed")
+            case .stays(let error):
+                Console.error("\(what), and it could not be removed (\(String(cString: strerror(error)))): do so")
+            }
         }
     }
 
