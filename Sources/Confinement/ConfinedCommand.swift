@@ -1,5 +1,6 @@
 internal import CConfinement
 internal import Glibc
+internal import Namespaces
 
 /// Starts commands that see one network namespace, their own processes, and no way around either.
 public enum ConfinedCommand {
@@ -60,7 +61,11 @@ public enum ConfinedCommand {
         guard child > 0 else {
             defer { close(ours) }
             if child == 0 { try awaitReady(ours, steps, configuration) }
-            throw ConfinementError("cannot make the command's namespaces", errno: error)
+            throw ConfinementError(
+                "cannot make the command's namespaces",
+                errno: error,
+                remedy: NamespaceLimit.cause(error, of: [.process, .mount, .ipc])
+            )
         }
         let process = ConfinedProcess(pidfd: pidfd, channel: ours, initProcess: child, mounts.unplacedSockets)
         try awaitReady(ours, steps, configuration)
@@ -157,8 +162,31 @@ public enum ConfinedCommand {
         if message.kind == CInt(CONFINEMENT_READY.rawValue) { return }
         throw ConfinementError(
             failure(atStage: message.value, steps, configuration),
-            errno: message.detail
+            errno: message.detail,
+            remedy: remedy(atStage: message.value, steps, configuration, message.detail)
         )
+    }
+
+    private static func remedy(
+        atStage stage: CInt,
+        _ steps: [MountStep],
+        _ configuration: Configuration,
+        _ error: CInt
+    ) -> String {
+        switch stage {
+        // Init's namespaces are made together, so without root the user namespace's failure is theirs.
+        case CInt(CONFINEMENT_STAGE_USER.rawValue):
+            return NamespaceLimit.cause(error, of: [.user, .process, .mount, .ipc])
+        case CInt(CONFINEMENT_STAGE_MOUNTS.rawValue):
+            return NamespaceLimit.cause(error, of: [.mount])
+        case CInt(CONFINEMENT_STAGE_STEPS.rawValue)...:
+            // The kernel's mnt_already_visible.
+            guard case .mount("proc", _, _, _) = steps[Int(stage - CInt(CONFINEMENT_STAGE_STEPS.rawValue))].operation,
+                configuration.userNamespace != nil
+            else { return "" }
+            return "with Docker, --security-opt systempaths=unconfined helps"
+        default: return ""
+        }
     }
 
     private static func failure(atStage stage: CInt, _ steps: [MountStep], _ configuration: Configuration) -> String {
@@ -178,9 +206,7 @@ public enum ConfinedCommand {
     private static func failure(of step: MountStep, _ configuration: Configuration) -> String {
         guard configuration.userNamespace != nil else { return step.failure }
         if case .mount("proc", _, _, _) = step.operation {
-            // The kernel's mnt_already_visible.
-            return "\(step.failure) without root where parts of it are covered, as in a container (with Docker, "
-                + "--security-opt systempaths=unconfined helps)"
+            return "\(step.failure) without root where parts of it are covered, as in a container"
         }
         return "\(step.failure) without root"
     }

@@ -43,7 +43,9 @@ struct FileTrail {
                 continue
             }
             // A link that this user cannot replace stays as it is.
-            if access(place.isEmpty ? "/" : place, W_OK) == 0 { links.insert(Link(path: next, destination: destination)) }
+            if access(place.isEmpty ? "/" : place, W_OK) == 0 {
+                links.insert(Link(path: next, destination: destination))
+            }
             followed += 1
             guard followed <= Self.maximumLinks else { return }
             if destination.hasPrefix("/") { place = "" }
@@ -75,7 +77,9 @@ struct FileTrail {
             guard let target = FileSystem.realPath(path) else { return follow(path) }
             let parent = String(target[..<target.lastIndex(of: "/")!])
             let isProtected = existing.contains { FileSystem.isBelow(target, $0) }
-            if !isProtected, access(target, W_OK) == 0 || access(parent.isEmpty ? "/" : parent, W_OK) == 0 { follow(path) }
+            if !isProtected, access(target, W_OK) == 0 || access(parent.isEmpty ? "/" : parent, W_OK) == 0 {
+                follow(path)
+            }
         case .file:
             if FileSystem.links(to: path) > 1, access(path, W_OK) == 0 { withOtherNames.insert(path) }
         case .socket, .other, nil: break

@@ -55,7 +55,9 @@ extension MountPlan {
     /// Virtual consoles and what is on their screens, and consoles of hypervisors. Serial lines may be anything.
     private static func isTerminal(_ name: String) -> Bool {
         if name == "console" || name.hasPrefix("vcs") { return true }
-        return ["tty", "hvc"].contains { name.hasPrefix($0) && name.count > 3 && name.dropFirst(3).allSatisfy(\.isNumber) }
+        return ["tty", "hvc"].contains {
+            name.hasPrefix($0) && name.count > 3 && name.dropFirst(3).allSatisfy(\.isNumber)
+        }
     }
 
     private static func terminalName(_ descriptor: CInt) -> String? {

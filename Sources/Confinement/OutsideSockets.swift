@@ -12,7 +12,9 @@ internal import Namespaces
 /// on the way is hidden too. A walk has a bound, and what is known to exist and was not found is told of.
 struct OutsideSockets {
     /// Where sockets usually are, and how many directories of each group are always walked through.
-    private static let usualPlaces = [["/tmp", "/var/tmp", "/dev"], ["/home", "/mnt", "/opt", "/root", "/srv", "/var"]]
+    private static let usualPlaces = [
+        ["/tmp", "/var/tmp", "/dev"], ["/home", "/mnt", "/opt", "/root", "/srv", "/var"],
+    ]
     private static let usualWalk = 1_000
     /// How many more, anywhere, when a socket is missing.
     private static let longWalk = 30_000

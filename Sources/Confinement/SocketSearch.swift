@@ -136,7 +136,8 @@ extension SocketSearch {
             }
             if name == "." || name == ".." { continue }
             let child = "\(prefix)/\(name)"
-            let isDirectory = type == Int(DT_DIR) || (type == Int(DT_UNKNOWN) && FileSystem.kind(of: child) == .directory)
+            let isDirectory =
+                type == Int(DT_DIR) || (type == Int(DT_UNKNOWN) && FileSystem.kind(of: child) == .directory)
             if !isDirectory {
                 note(child)
             } else if !unwalked.contains(child) {

@@ -17,9 +17,9 @@ enum StandardDescriptor {
             switch status.st_mode & S_IFMT {
             case S_IFSOCK where domain(of: descriptor) != AF_UNIX:
                 throw ConfinementError(
-                    "cannot pass a network socket on as standard \(name), since it leads past the policy "
-                        + "(put a pipe between, as in: … | cat)",
-                    errno: EPERM
+                    "cannot pass a network socket on as standard \(name), since it leads past the policy",
+                    errno: EPERM,
+                    remedy: "put a pipe between, as a shell's | does"
                 )
             case S_IFDIR:
                 throw ConfinementError(

@@ -58,6 +58,7 @@ final class SandboxedRun {
 
     /// Runs the command to its end; returns the exit status for ours.
     func run() throws -> CInt {
+        try Self.refuseToNest()
         if !plan.isRootless { try Privileges.requireAll() }
         try Supervisor.protect()
         let signals = try SignalSource(loop: loop, signals: Self.forwardedSignals + Self.ignoredSignals) {
@@ -106,6 +107,15 @@ final class SandboxedRun {
         if let failure { throw failure }
         guard let status else { throw SetupError("the command's exit status is unknown") }
         return status.code
+    }
+
+    /// A sandbox lacks, among others, a /proc that can be mounted again.
+    private static func refuseToNest() throws {
+        guard let name = try? PolicyFile.read("/proc/1/comm"), name.starts(with: "sandgate-init\n".utf8) else { return }
+        throw SetupError(
+            "this is inside a sandbox of sandgate already: its policy holds for whatever is started here, "
+                + "so start the command without sandgate run"
+        )
     }
 
     private func warn(ofFiles paths: [String]) {

@@ -83,7 +83,9 @@ import Testing
         symlink("/usr/bin/env", "\(home.path)/.ssh/rc")
         let files = StartupFiles(homes: [home.path])
         // As root, everything can be written.
-        #expect(files.existing.filter { $0.hasPrefix(home.path) } == ["\(home.path)/.ssh", "\(home.path)/keys/authorized"])
+        #expect(
+            files.existing.filter { $0.hasPrefix(home.path) } == ["\(home.path)/.ssh", "\(home.path)/keys/authorized"]
+        )
         home.write("keys/missing")
         #expect(files.setAside().map(\.path) == ["\(home.path)/keys/missing"])
     }

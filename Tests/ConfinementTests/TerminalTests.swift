@@ -59,7 +59,8 @@ struct TerminalTests {
         await #expect(processExitsWith: .success) {
             let user = try User()
             // What tty prints can be opened, is the same terminal, and can be asked for its size.
-            let script = "t=$(tty) && test $t = /dev/console && test $t -ef /proc/self/fd/0 && stty size < $t > /dev/null"
+            let script =
+                "t=$(tty) && test $t = /dev/console && test $t -ef /proc/self/fd/0 && stty size < $t > /dev/null"
             #expect(try runAtTerminal(["sh", "-c", script]) == .exited(0))
             #expect(user.hasTerminalBack)
         }

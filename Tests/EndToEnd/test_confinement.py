@@ -149,10 +149,14 @@ def test_network_socket_as_a_standard_descriptor(internet: Internet, sandgate: S
         client.connect(door.getsockname())
         server, _ = door.accept()
         with server:
-            streams = {name: client for name in [("stdin", "stdout", "stderr")[number]]}
-            subprocess.run(["/usr/bin/python3", "-c", send], check=True, timeout=30, **streams)
+            stdin, stdout, stderr = (client if place == number else None for place in range(3))
+            outside = ["/usr/bin/python3", "-c", send]
+            subprocess.run(outside, check=True, timeout=30, stdin=stdin, stdout=stdout, stderr=stderr)
             assert server.recv(64) == b"out by the door"
-            run = subprocess.run(line, timeout=30, cwd="/", env=internet.environment(), **streams)
+            environment = internet.environment(sandgate.user.environment() if sandgate.user else None)
+            run = subprocess.run(
+                line, timeout=30, cwd="/", env=environment, stdin=stdin, stdout=stdout, stderr=stderr
+            )
             assert run.returncode == 125
             client.close()
             rest = server.recv(4096)

@@ -274,6 +274,48 @@ def test_no_user_namespaces_left(internet: Internet, sandgate: Sandgate, user: U
     assert "sysctl user.max_user_namespaces=" in _refused(run, mark)
 
 
+@pytest.mark.parametrize("kind", ["net", "mnt", "pid", "ipc"])
+def test_none_of_a_kind_of_namespace_left(
+    internet: Internet, sandgate: Sandgate, user: User, tmp_path: Path, kind: str
+) -> None:
+    """The kernel says "No space left on device"."""
+    mark = tmp_path / "started"
+    line, _ = sandgate.command(allowing(), ["touch", str(mark)], options=["--rootless"])
+    inner = shlex.join(line[len(user.command()) :])
+    switch_off = f"echo 0 > /proc/sys/user/max_{kind}_namespaces"
+    run = _as_user(user, "unshare", "--user", "--map-root-user", *shell(f"{switch_off}; exec {inner}"))
+    assert f"sysctl user.max_{kind}_namespaces=" in _refused(run, mark)
+
+
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"), [([], "run it as another user"), (["--rootless"], "CAP_SETFCAP")], ids=["run", "rootless"]
+)
+def test_root_without_capabilities(
+    internet: Internet, tmp_path_factory: pytest.TempPathFactory, options: list[str], advice: str
+) -> None:
+    """The one way must not be the advice for the other where neither works."""
+    directory = tmp_path_factory.mktemp("root")
+    mark = directory / "started"
+    line, _ = Sandgate(internet, directory).command(allowing(), ["touch", str(mark)], options=options)
+    run = subprocess.run([*WITHOUT_CAPABILITIES, *line], capture_output=True, text=True, timeout=30)
+    message = _refused(run, mark)
+    assert advice in message and "as root" not in message and "or try --rootless" not in message
+
+
+@pytest.mark.parametrize("options", [[], ["--rootless"]], ids=["run", "rootless"])
+def test_sandbox_in_a_sandbox(
+    internet: Internet, tmp_path_factory: pytest.TempPathFactory, options: list[str]
+) -> None:
+    program = Sandgate(internet, tmp_path_factory.mktemp("root"))
+    inner = [str(program.binary), "run", "--", "echo", "started"]
+    run = program.run(allowing(), *inner, options=options)
+    assert run.returncode == 125 and run.stdout == "", run
+    assert "inside a sandbox of sandgate already" in run.stderr, run
+
+
 def test_filter_forbids_user_namespaces(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     mark = tmp_path / "started"
     line, _ = sandgate.command(allowing(), ["touch", str(mark)])
