@@ -26,6 +26,9 @@ public enum ConfinedCommand {
         public var descriptorLimit: CInt?
         /// Signals that stay ignored in the command, such as SIGHUP under nohup.
         public var ignoredSignals: [CInt]
+        /// Whether the command can make no Unix sockets but connected pairs. What is hidden from it is what there is when
+        /// it starts; without sockets, what is made later is out of its reach as well.
+        public var hasNoUnixSockets: Bool
         /// Files and directories of the supervisor's (its records, its state) that the command may read but not change.
         public var readOnlyPaths: [String]
 
@@ -40,6 +43,7 @@ public enum ConfinedCommand {
             self.standardDescriptors = (STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO)
             self.descriptorLimit = nil
             self.ignoredSignals = []
+            self.hasNoUnixSockets = false
             self.readOnlyPaths = []
         }
     }
@@ -49,7 +53,10 @@ public enum ConfinedCommand {
     ///
     /// A command that is not found ends with 127, one that cannot be executed with 126, each with a line on its stderr.
     public static func spawn(_ configuration: Configuration) throws(ConfinementError) -> ConfinedProcess {
-        try StandardDescriptor.requireAllHarmless(configuration.standardDescriptors)
+        try StandardDescriptor.requireAllHarmless(
+            configuration.standardDescriptors,
+            hasNoUnixSockets: configuration.hasNoUnixSockets
+        )
         let mounts = try MountPlan(configuration)
         let steps = mounts.steps
         let (ours, theirs) = try makeChannel()
@@ -123,6 +130,7 @@ public enum ConfinedCommand {
         plan.shell_arguments = strings.array(["sh", nil] + arguments.dropFirst().map(Optional.some))
         plan.environment = UnsafePointer(strings.array(environment))
         (plan.own_arguments, plan.own_length) = ownArguments()
+        plan.without_unix_sockets = configuration.hasNoUnixSockets ? 1 : 0
         // In a user namespace of its own they would be worth nothing, but to the kernel's bugs.
         plan.capabilities = configuration.userNamespace == nil ? Capability.allowed : 0
         for number in configuration.ignoredSignals { plan.ignored_signals |= 1 << UInt64(number - 1) }

@@ -7,7 +7,7 @@ internal import Glibc
 ///   /proc also keeps a user namespace inside from mounting a fresh one (the kernel's `mnt_already_visible`), where the
 ///   same files would lie open.
 /// * `/sys` is new, so it shows the command's own network devices, and read-only with the control groups below it.
-/// * `/run` is new (``RunDirectory``); Unix sockets elsewhere are covered (``OutsideSockets``).
+/// * `/run` is new (``RebuiltDirectory``); Unix sockets elsewhere are covered (``OutsideSockets``).
 /// * `/etc/resolv.conf` is ours.
 /// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty. So is `/dev/pts`: of the user's
 ///   terminals the command sees its own, as `/dev/console`.
@@ -40,7 +40,7 @@ struct MountPlan {
         detachKernelFileSystems()
         openStage(resolvConf: configuration.resolvConf)
         for path in ["/run", "/var/run"] {
-            guard let directory = RunDirectory(path) else { continue }
+            guard let directory = RebuiltDirectory(path) else { continue }
             let name = path.split(separator: "/").joined(separator: "-")
             steps += directory.steps(stage: "\(Self.stage)/\(name)", files: [resolvConf])
         }
@@ -127,8 +127,13 @@ extension MountPlan {
         if !isPrivileged { pinAncestors(of: paths) }
         // A pipe or terminal that was given as a file has nothing to protect.
         for path in paths where [.file, .directory].contains(FileSystem.kind(of: path)) {
-            // What lies in a hidden directory is not there for the command.
-            steps.append(MountStep(.bind(source: path, target: path, recursive: true), tolerating: [ENOENT]))
+            if !isPrivileged, path.hasSuffix("/.ssh"), let directory = RebuiltDirectory(path, hiding: []) {
+                // Where ssh's shared connections come and go.
+                steps += directory.steps(stage: "\(Self.stage)/ssh-\(steps.count)", files: [])
+            } else {
+                // What lies in a hidden directory is not there for the command.
+                steps.append(MountStep(.bind(source: path, target: path, recursive: true), tolerating: [ENOENT]))
+            }
             steps.append(MountStep(.makeReadOnly(path), tolerating: [ENOENT]))
         }
     }

@@ -8,7 +8,8 @@ internal import Glibc
 /// whoever holds the other end is whom the command was meant to talk to.
 enum StandardDescriptor {
     static func requireAllHarmless(
-        _ descriptors: (input: CInt, output: CInt, error: CInt)
+        _ descriptors: (input: CInt, output: CInt, error: CInt),
+        hasNoUnixSockets: Bool
     ) throws(ConfinementError) {
         let named = [("input", descriptors.input), ("output", descriptors.output), ("error", descriptors.error)]
         for (name, descriptor) in named {
@@ -20,6 +21,11 @@ enum StandardDescriptor {
                     "cannot pass a network socket on as standard \(name), since it leads past the policy",
                     errno: EPERM,
                     remedy: "put a pipe between, as a shell's | does"
+                )
+            case S_IFSOCK where hasNoUnixSockets && !isConnectedForGood(descriptor):
+                throw ConfinementError(
+                    "cannot pass a unix socket on as standard \(name) that can be connected elsewhere",
+                    errno: EPERM
                 )
             case S_IFDIR:
                 throw ConfinementError(
@@ -33,9 +39,21 @@ enum StandardDescriptor {
     }
 
     /// The socket's address family; -1 when it cannot be told.
-    private static func domain(of descriptor: CInt) -> CInt {
-        var domain: CInt = -1
+    private static func domain(of descriptor: CInt) -> CInt { option(SO_DOMAIN, of: descriptor) }
+
+    /// Whether a Unix socket has its peer and can get no other.
+    private static func isConnectedForGood(_ descriptor: CInt) -> Bool {
+        var address = sockaddr_un()
+        var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let hasPeer = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &length) == 0 }
+        }
+        return hasPeer && option(SO_TYPE, of: descriptor) != CInt(SOCK_DGRAM.rawValue)
+    }
+
+    private static func option(_ name: CInt, of descriptor: CInt) -> CInt {
+        var value: CInt = -1
         var length = socklen_t(MemoryLayout<CInt>.size)
-        return getsockopt(descriptor, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 ? domain : -1
+        return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : -1
     }
 }

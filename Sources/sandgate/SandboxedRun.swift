@@ -21,6 +21,8 @@ struct RunPlan {
     let isQuiet: Bool
     /// Whether to do without privilege.
     let isRootless: Bool
+    /// Whether the command can make no Unix sockets.
+    let hasNoUnixSockets: Bool
     let command: [String]
 }
 
@@ -162,6 +164,7 @@ final class SandboxedRun {
         )
         configuration.userNamespace = network.userNamespace?.descriptor
         configuration.descriptorLimit = descriptorLimit
+        configuration.hasNoUnixSockets = plan.hasNoUnixSockets
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
         configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath].compactMap {
             $0.flatMap(Self.absolutePath)

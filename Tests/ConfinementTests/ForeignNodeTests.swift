@@ -79,7 +79,7 @@ struct ForeignNodeTests {
         #expect(symlink("data", "\(root)/alias") == 0)
         let sockets = try ["\(root)/top.sock", "\(root)/server/s", "\(root)/nested/inner/s"].map { try UnixServer($0) }
         #expect(mkfifo("\(root)/initctl", 0o600) == 0)
-        let directory = try #require(RunDirectory(root))
+        let directory = try #require(RebuiltDirectory(root))
         #expect(
             directory.kept == [
                 .init(path: "alias", kind: .link(to: "data")), .init(path: "data", kind: .directory(mode: 0o755)),
@@ -90,7 +90,7 @@ struct ForeignNodeTests {
         #expect(directory.keeps("\(root)/data/deep/file"))
         #expect(!directory.keeps("\(root)/server/file"))
         #expect(!directory.keeps("/elsewhere/data"))
-        #expect(RunDirectory("\(root)/alias") == nil)
+        #expect(RebuiltDirectory("\(root)/alias") == nil)
         withExtendedLifetime(sockets) {}
     }
 }

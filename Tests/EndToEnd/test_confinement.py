@@ -149,7 +149,7 @@ def test_network_socket_as_a_standard_descriptor(internet: Internet, sandgate: S
         client.connect(door.getsockname())
         server, _ = door.accept()
         with server:
-            stdin, stdout, stderr = (client if place == number else None for place in range(3))
+            stdin, stdout, stderr = (client.fileno() if place == number else None for place in range(3))
             outside = ["/usr/bin/python3", "-c", send]
             subprocess.run(outside, check=True, timeout=30, stdin=stdin, stdout=stdout, stderr=stderr)
             assert server.recv(64) == b"out by the door"

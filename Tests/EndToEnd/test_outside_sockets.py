@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,46 @@ def test_names_of_sockets(internet: Internet, sandgate: Sandgate, servers: Path)
     run = sandgate.run(allowing(), *command)
     assert run.stdout == "tried everything\n", run
     assert "unix socket" not in run.stderr, run
+
+
+def test_socket_made_later(internet: Internet, sandgate: Sandgate, tmp_path: Path, user: User | None) -> None:
+    """The limit of hiding what there is, as README says; --no-unix-sockets has none."""
+    path = tmp_path / "late"
+    script = shell(f"echo begun; read go; {shlex.join(attack('unix_sockets', str(path)))}")
+    reached = {}
+    choices: list[list[str]] = [[], ["--no-unix-sockets"]]
+    for options in choices:
+        running = sandgate.start(allowing(), script, options=options)
+        running.wait_for("begun")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            path.chmod(0o666)
+            server.settimeout(20)
+            assert running.process.stdin is not None
+            running.process.stdin.write("go\n")
+            running.process.stdin.flush()
+            if not options:
+                server.accept()[0].close()
+            run = running.finish()
+        path.unlink()
+        reached[bool(options)] = "reached" in run.stdout
+        assert "tried everything" in run.stdout or options, run
+    assert reached == {False: True, True: False}
+
+
+def test_pairs_of_sockets_remain(internet: Internet, sandgate: Sandgate) -> None:
+    """With --no-unix-sockets too: programs talk to their children through them."""
+    script = (
+        "import socket\n"
+        "one, other = socket.socketpair(); one.send(b'hello'); print(other.recv(9))\n"
+        "for make in (lambda: socket.socket(socket.AF_UNIX),\n"
+        "             lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)):\n"
+        "    try: make(); print('made')\n"
+        "    except OSError as error: print('refused')\n"
+    )
+    run = sandgate.run(allowing(), "/usr/bin/python3", "-c", script, options=["--no-unix-sockets"])
+    assert run.stdout.split("\n") == ["b'hello'", "refused", "refused", ""], run
 
 
 @pytest.mark.parametrize("options", [[], ["--rootless"]], ids=["root", "rootless"])

@@ -177,6 +177,24 @@ def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgat
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+def test_socket_that_appears_beside_the_keys(
+    internet: Internet, sandgate: Sandgate, user: User, home: Path
+) -> None:
+    """As a shared connection does when the user calls ssh in another window."""
+    keys = _write(user, home / ".ssh" / "config").parent
+    script = shell(f"cat {keys}/config; echo begun; read go; ls -A {keys}; echo x > {keys}/rc")
+    running = sandgate.start(allowing(), script)
+    assert "the user's" in running.wait_for("begun")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(keys / "cm"))
+        assert running.process.stdin is not None
+        running.process.stdin.write("go\n")
+        running.process.stdin.flush()
+        run = running.finish()
+    assert run.stdout == "config\n" and run.returncode != 0, run
+    assert sorted(path.name for path in keys.iterdir()) == ["cm", "config"]
+
+
 def test_other_terminals_of_the_user(internet: Internet, sandgate: Sandgate, user: User) -> None:
     """What is typed into one of the user's windows is not for a command in another."""
     screen, terminal = os.openpty()

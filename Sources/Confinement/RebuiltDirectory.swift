@@ -1,14 +1,15 @@
 internal import Glibc
 
-/// A new /run for the command: a file system of its own, with those files of the node's that are no way out.
+/// A directory where programs keep sockets, rebuilt for the command: a file system of its own, with those files of the
+/// node's that are no way out. For /run, and without root for ~/.ssh.
 ///
 /// Covering single sockets would not last: a daemon that restarts removes its socket and binds a new one, and removing
 /// a file takes away what another mount namespace had mounted over it. So the node's directories are not there at all,
 /// but new ones with the same names, and the node's files are mounted in them one by one: what a daemon makes later does
 /// not appear here.
-struct RunDirectory {
-    /// Entries that are never kept, though no socket may lie in them at the moment.
-    static let hiddenNames: Set<String> = [
+struct RebuiltDirectory {
+    /// Entries of /run that are never kept, though no socket may lie in them at the moment.
+    static let hiddenInRun: Set<String> = [
         "avahi-daemon", "buildkit", "containerd", "containers", "credentials", "crio", "cups", "dbus", "docker", "host",
         "incus", "k3s", "libvirt", "lxd", "mysqld", "netns", "nscd", "podman", "postgresql", "runc", "sandgate",
         "screen", "snapd", "systemd", "tmux", "udev", "user", "utrace",
@@ -38,12 +39,15 @@ struct RunDirectory {
     /// What is kept of it, directories before what is in them.
     let kept: [Entry]
 
+    private let mode: UInt32
+
     /// `nil` when `path` is no directory of its own (`/var/run` mostly is a link).
-    init?(_ path: String) {
-        guard FileSystem.kind(of: path) == .directory else { return nil }
+    init?(_ path: String, hiding hidden: Set<String> = Self.hiddenInRun) {
+        guard FileSystem.kind(of: path) == .directory, let mode = FileSystem.mode(of: path) else { return nil }
         self.path = path
+        self.mode = mode
         kept = FileSystem.entries(in: path).flatMap { name, kind in
-            Self.hiddenNames.contains(name) ? [] : Self.entry(name, kind, in: path, depth: Self.depth) ?? []
+            hidden.contains(name) ? [] : Self.entry(name, kind, in: path, depth: Self.depth) ?? []
         }
     }
 
@@ -90,7 +94,7 @@ struct RunDirectory {
                     type: "tmpfs",
                     target: stage,
                     flags: MountFlag.noSetUserID | MountFlag.noDevices,
-                    options: "mode=755"
+                    options: "mode=\(String(mode, radix: 8))"
                 )
             ),
         ]
