@@ -7,7 +7,8 @@ internal import Glibc
 ///   /proc also keeps a user namespace inside from mounting a fresh one (the kernel's `mnt_already_visible`), where the
 ///   same files would lie open.
 /// * `/sys` is new, so it shows the command's own network devices, and read-only with the control groups below it.
-/// * `/run` is new (``RebuiltDirectory``); Unix sockets elsewhere are covered (``OutsideSockets``).
+/// * `/run` is new, and without root `~/.ssh` (``RebuiltDirectory``); Unix sockets elsewhere are covered
+///   (``OutsideSockets``).
 /// * `/etc/resolv.conf` is ours.
 /// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty. So is `/dev/pts`: of the user's
 ///   terminals the command sees its own, as `/dev/console`.

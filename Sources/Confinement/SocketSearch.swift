@@ -37,6 +37,9 @@ struct SocketSearch {
     /// Whether everything that was added has been looked at.
     var isComplete: Bool { pending.isEmpty && !hasBlindSpot }
 
+    /// Whether a directory is no other machine's or process's, who might not answer.
+    func isLocal(_ directory: String) -> Bool { !unwalked.contains(directory) }
+
     /// Every name that was found, and what else these files are called where a file system is mounted twice. Sorted.
     var paths: [String] {
         files.flatMap { identity, file in
@@ -49,13 +52,18 @@ struct SocketSearch {
         directories.filter { !isRenewed($0) && seen.insert($0).inserted }
     }
 
-    /// Looks at a name and at what lies beside it: whoever binds a socket under a passing name links or renames it there.
+    /// Looks at a name and at what lies beside it: whoever binds a socket under a passing name links or renames it
+    /// there.
     mutating func look(around path: String) {
-        guard path.hasPrefix("/"), !isRenewed(path) else { return }
-        note(path)
-        let directory = path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
+        guard path.hasPrefix("/"), let name = path.split(separator: "/").last else { return }
+        let written = path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
+        // A directory that this user cannot look up is none that the command gets through.
+        guard let directory = FileSystem.realPath(written.isEmpty ? "/" : written), !isRenewed(directory) else {
+            return
+        }
+        note("\(directory == "/" ? "" : directory)/\(name)")
         // What lies below it is a walk's to find.
-        if glanced.insert(directory).inserted { _ = list(directory.isEmpty ? "/" : directory) }
+        if glanced.insert(directory).inserted { _ = list(directory) }
     }
 
     /// Walks through places, level by level, and through so many directories at most.

@@ -27,6 +27,20 @@ struct StandardDescriptorTests {
         #expect(error?.operation.contains("directory on as standard input") == true)
     }
 
+    @Test func aSocketThatCanBeConnectedIsRefusedToACommandWithoutUnixSockets() throws {
+        for type in [SOCK_STREAM, SOCK_DGRAM] {
+            let descriptor = socket(AF_UNIX, CInt(type.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+            defer { close(descriptor) }
+            let error = #expect(throws: ConfinementError.self) {
+                try run(["true"]) {
+                    $0.standardDescriptors.input = descriptor
+                    $0.hasNoUnixSockets = true
+                }
+            }
+            #expect(error?.operation.contains("connected elsewhere") == true)
+        }
+    }
+
     @Test func aSocketPairPasses() throws {
         var pair: [CInt] = [-1, -1]
         #expect(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &pair) == 0)

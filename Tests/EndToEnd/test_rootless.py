@@ -177,6 +177,23 @@ def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgat
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+def test_socket_that_cannot_be_found_is_told_of(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """In a directory that this user may pass and not list, under a name that the kernel knows in part: hidden it cannot be."""
+    directory = user.directory("unlisted")
+    os.chown(directory, 0, 0)
+    serve = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('in-part'); s.listen(); print('up', flush=True); time.sleep(60)"
+    server = subprocess.Popen(["/usr/bin/python3", "-c", serve], cwd=directory, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "up\n"
+        directory.chmod(0o711)
+        run = sandgate.run(allowing(), "true")
+    finally:
+        server.kill()
+        server.communicate()
+        shutil.rmtree(directory)
+    assert run.returncode == 0 and "bound as in-part was not found" in run.stderr, run
+
+
 def test_socket_that_appears_beside_the_keys(
     internet: Internet, sandgate: Sandgate, user: User, home: Path
 ) -> None:
