@@ -55,7 +55,7 @@ let package = Package(
         ),
         .target(
             name: "Audit",
-            dependencies: ["EgressCore", .product(name: "Crypto", package: "swift-crypto")]
+            dependencies: ["EgressCore", "EgressPolicy", .product(name: "Crypto", package: "swift-crypto")]
         ),
         .target(
             name: "Sandboxes",
