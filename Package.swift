@@ -48,7 +48,7 @@ let package = Package(
         .target(name: "Nftables", dependencies: ["NetPrimitives", "Reactor", "CLinux", "CMnl", "CNftnl"]),
         .target(name: "Namespaces", dependencies: ["NetPrimitives", "CLinux", "CMnl"]),
         .target(name: "CConfinement"),
-        .target(name: "Confinement", dependencies: ["CConfinement"]),
+        .target(name: "Confinement", dependencies: ["Namespaces", "CConfinement", "CLinux"]),
         .target(name: "UpstreamDNS", dependencies: ["NetPrimitives", "Reactor", "CAres"]),
 
         // What runs.
@@ -58,7 +58,7 @@ let package = Package(
         ),
         .target(
             name: "Audit",
-            dependencies: ["EgressCore", .product(name: "Crypto", package: "swift-crypto")]
+            dependencies: ["EgressCore", "EgressPolicy", .product(name: "Crypto", package: "swift-crypto")]
         ),
         .target(
             name: "Sandboxes",

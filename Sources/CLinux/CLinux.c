@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,6 +62,16 @@ int clinux_owning_user_namespace(int descriptor) {
 
 int clinux_parent_namespace(int descriptor) {
     return ioctl(descriptor, NS_GET_PARENT);
+}
+
+int clinux_rename_to_new(const char *path, const char *new_path) {
+    if (renameat2(AT_FDCWD, path, AT_FDCWD, new_path, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    if (faccessat(AT_FDCWD, new_path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(path, new_path);
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

@@ -1,7 +1,7 @@
 public import Datapath
 public import EgressCore
 public import EgressPolicy
-import NetPrimitives
+public import NetPrimitives
 import Nftables
 public import Reactor
 public import UpstreamDNS
@@ -149,6 +149,11 @@ public final class Sandbox {
         // Where the kernel would not, the redirects lead nowhere: refused all the same, with an error less clear.
         try? table.pause()
         stop()
+    }
+
+    /// Guards the node's addresses as they are now.
+    public func guardNode(at addresses: [IPAddress]) {
+        attachment.guardNode(at: addresses)
     }
 
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.

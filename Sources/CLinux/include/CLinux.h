@@ -34,6 +34,9 @@ int clinux_join(unsigned long thread, int64_t deadline);
 // posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
 
+// renameat2(2) with RENAME_NOREPLACE; where the file system does not know it, rename(2) to a name that is free now.
+int clinux_rename_to_new(const char *path, const char *new_path);
+
 // fcntl(2), F_SETPIPE_SZ: the new capacity in bytes, or -1.
 int clinux_set_pipe_size(int descriptor, int size);
 
