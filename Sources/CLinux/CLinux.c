@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,6 +45,26 @@ int clinux_join(pthread_t thread, int64_t deadline) {
 
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {
     return posix_spawn_file_actions_addchdir_np(actions, path);
+}
+
+#ifdef SO_PEERPIDFD
+const int clinux_so_peerpidfd = SO_PEERPIDFD;
+#else
+const int clinux_so_peerpidfd = 77;
+#endif
+
+pid_t clinux_process_of_pidfd(int descriptor) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", descriptor);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return -1;
+    char line[128];
+    int process = -1;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "Pid: %d", &process) == 1) break;
+    }
+    fclose(file);
+    return process > 0 ? process : -1;
 }
 
 int clinux_pidfd_open(pid_t process) {

@@ -46,10 +46,13 @@ public struct ControlServer: Sendable {
         try await application.run()
     }
 
-    private func router() -> Router<BasicRequestContext> {
-        let router = Router(context: BasicRequestContext.self)
+    private func router() -> Router<ControlContext> {
+        let router = Router(context: ControlContext.self)
         router.add(middleware: ErrorMiddleware())
-        if case .tcp(_, _, let tokens) = place { router.add(middleware: TokenMiddleware(tokens: tokens)) }
+        switch place {
+        case .socket: router.add(middleware: PeerMiddleware())
+        case .tcp(_, _, let tokens): router.add(middleware: TokenMiddleware(tokens: tokens))
+        }
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("metrics") { [node] _, _ in

@@ -551,6 +551,18 @@ def test_socket_is_its_owners(internet: Internet, daemon: Daemon) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_sandboxes_cannot_ask_for_their_release(internet: Internet, daemon: Daemon) -> None:
+    """Root in a sandbox that shares the node's file system could open the socket."""
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    release = ["curl", "-sS", "-X", "DELETE", "--unix-socket", str(daemon.socket), f"http://localhost{sandbox.path}"]
+    for command in (release, ["unshare", "--net", *release], ["unshare", "--user", "--net", *release]):
+        answer = sandbox.run(*command)
+        assert "foreign-network" in answer.stdout, answer
+    assert sandbox.state == "Running"
+    assert subprocess.run(release, capture_output=True, text=True).stdout == ""
+    sandbox.wait_for("gone")
+
+
 def test_commands(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:
     at = ("--socket", daemon.socket)
     policy = tmp_path / "policy.yaml"

@@ -54,6 +54,19 @@ int clinux_block_icmp(int descriptor);
 extern const int clinux_so_original_dst;
 extern const int clinux_ip6t_so_original_dst;
 
+// struct ucred of SO_PEERCRED, which <sys/socket.h> hides without _GNU_SOURCE.
+struct clinux_credentials {
+    pid_t process;
+    uid_t user;
+    gid_t group;
+};
+
+// SO_PEERPIDFD (asm-generic/socket.h): a descriptor of the process at the other end; since Linux 6.5.
+extern const int clinux_so_peerpidfd;
+
+// The id of the process that a pidfd is of, from /proc/self/fdinfo; -1 when it has ended.
+pid_t clinux_process_of_pidfd(int descriptor);
+
 // pidfd_open(2), close-on-exec; -1 with ESRCH when there is no such process.
 int clinux_pidfd_open(pid_t process);
 

@@ -15,7 +15,7 @@ struct NodeRules: Sendable {
     /// Before every policy.
     var always: AlwaysRules
     /// Addresses that are guarded like loopback.
-    let nodeAddresses: [IPAddress]
+    var nodeAddresses: [IPAddress]
 
     /// What is in force for a sandbox.
     func compile(_ record: SandboxRecord) -> CompiledPolicy {
