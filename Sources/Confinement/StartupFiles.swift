@@ -98,7 +98,7 @@ extension StartupFiles {
         for name in path.split(separator: "/").dropLast() {
             directory += "/\(name)"
             if access(directory, W_OK | X_OK) != 0, let mode = FileSystem.mode(of: directory) {
-                chmod(directory, mode | 0o300)  // fails, as it should, for what is another's
+                chmod(directory, mode | 0o700)  // fails, as it should, for what is another's
             }
         }
     }
