@@ -14,6 +14,35 @@ struct PolicyToolRoutes {
     func add(to group: RouterGroup<some RequestContext>) {
         group.post("policies/check") { request, _ in try await check(request) }
         group.post("policies/explain") { request, _ in try await explain(request) }
+        group.post("policies/diff") { request, _ in try await diff(request) }
+    }
+
+    /// What a difference is answered with.
+    private struct Difference: Encodable {
+        let opened: [String]
+        let closed: [String]
+    }
+
+    /// Compares `old` (or the policy in force for `sandbox`) with `new`, both with the node's rules before them.
+    private func diff(_ request: Request) async throws -> Response {
+        let comparison = try PolicyComparison.load(bytes: try await request.bytes(), file: "body", now: .current)
+        let old: Policy
+        if let id = comparison.sandbox {
+            old = try await node.policy(of: id).policy
+        } else {
+            old = comparison.old
+        }
+        let rules = await node.operatorRules
+        let policies = [old, comparison.new].map {
+            CompiledPolicy($0, always: rules.always, nodeAddresses: rules.nodeAddresses)
+        }
+        let difference = PolicyDifference(from: policies[0], to: policies[1], at: .current)
+        return Answer.json(
+            Difference(
+                opened: difference.opened.map(\.description),
+                closed: difference.closed.map(\.description)
+            )
+        )
     }
 
     /// What a check found.

@@ -382,6 +382,9 @@ def test_questions_about_policies(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.DENIED))
     other = {"sandbox": sandbox.id, "host": plan.ALLOWED, "port": 8443}
     assert daemon.request("POST", "/v1/policies/explain", other).json["verdict"] == "deny"
+    change = {"sandbox": sandbox.id, "new": allowing({"target": plan.ALLOWED, "ports": [443]})}
+    difference = daemon.request("POST", "/v1/policies/diff", change).json
+    assert difference == {"opened": [f"tcp 443 {plan.ALLOWED}"], "closed": [f"tcp any port {plan.DENIED}"]}
 
 
 def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
