@@ -40,8 +40,8 @@ extension CompiledPolicy {
         }
         let addresses = addressed.isEmpty ? [] : possibleAddresses(over: .udp, at: time)
         return DatagramReach(
-            portsByName: CompiledRule.merged(named),
-            portsByAddress: addresses.isEmpty ? [] : CompiledRule.merged(addressed),
+            portsByName: PortRange.merged(named),
+            portsByAddress: addresses.isEmpty ? [] : PortRange.merged(addressed),
             addresses: addresses
         )
     }

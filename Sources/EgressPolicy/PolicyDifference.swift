@@ -73,7 +73,7 @@ public struct PolicyDifference: Hashable, Sendable {
         to entries: inout [Entry]
     ) {
         guard !ports.isEmpty else { return }
-        let merged = CompiledRule.merged(ports)
+        let merged = PortRange.merged(ports)
         // Regions that lie side by side and changed alike are one.
         if case .addresses(let range) = subject,
             let index = entries.lastIndex(where: { $0.transport == transport }),

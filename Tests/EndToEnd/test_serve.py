@@ -110,6 +110,37 @@ def test_namespace_that_exists(internet: Internet, daemon: Daemon, box: Namespac
     assert "sandgate" not in box.check("nft", "list", "ruleset")
 
 
+def test_connections_from_outside(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Let in on the ports that are served; what they began may be answered, and nothing else goes out by it."""
+    with contextlib.ExitStack() as stack:
+        for port in (8080, 9090):
+            server = subprocess.Popen(
+                box.command("/usr/bin/python3", "-m", "http.server", str(port)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+
+        def is_served(port: int, address: str = "10.78.0.2") -> bool:
+            command = internet.namespace.command("curl", "-sS", "-m", "2", f"http://{address}:{port}/")
+            return "Directory listing" in subprocess.run(command, capture_output=True, text=True).stdout
+
+        wait_until(lambda: is_served(8080) and is_served(9090), "the servers")
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED), inbound=[8080], acceptRawSockets=True)
+        assert is_served(8080) and not is_served(9090)
+        # From the served port the sandbox begins nothing by itself.
+        begin = f"import socket; s = socket.socket(); s.bind(('10.78.0.2', 8081)); s.connect(('{plan.SINK4}', 4444))"
+        assert "ConnectionRefusedError" in sandbox.run("/usr/bin/python3", "-c", begin).stderr
+        assert internet.sinks.arrivals() == []
+        daemon.restart()
+        assert is_served(8080) and not is_served(9090)
+        sandbox.ask("POST", "/pause")
+        assert not is_served(8080)
+        sandbox.ask("POST", "/resume")
+        assert is_served(8080) and sandbox.reaches(plan.ALLOWED)
+
+
 def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
     command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin", "sleep", "60"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -187,6 +218,7 @@ MALFORMED: dict[str, tuple[dict[str, object], str]] = {
     "timeout": ({"timeout": 0, "attachment": {"create": True}}, "timeout"),
     "past": ({"expiresAt": "2001-01-01T00:00:00Z", "attachment": {"create": True}}, "expiresAt"),
     "metadata": ({"metadata": {"a": 1}, "attachment": {"create": True}}, "metadata.a"),
+    "inbound": ({"attachment": {"pid": 7, "inbound": "some"}}, "attachment.inbound"),
     "rule": (
         {"networkPolicy": {"egress": [{"action": "allow", "target": "*"}]}, "attachment": {"create": True}},
         "networkPolicy.egress[0].target",

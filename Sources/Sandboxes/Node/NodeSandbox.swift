@@ -169,19 +169,25 @@ extension NodeSandbox {
         else { throw NodeError.failed("the namespace of \(record.id) is gone") }
         let isOurs = record.attachment == .create
         let policy = rules.compile(record)
+        let inbound = record.inbound
         let opensUDP = !policy.datagramReach(at: .current).isEmpty
         let inside = try await Blocking.run {
             try namespace.enter {
                 if !isOurs { try Link(named: "lo").setUp() }
-                return Transferred(
-                    try InsideSockets.open(
-                        ports: Sandbox.ports,
-                        inheritance: inheritance,
-                        gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
-                        needsIPv6: isOurs,
-                        opensUDP: opensUDP
-                    )
+                let inside = try InsideSockets.open(
+                    ports: Sandbox.ports,
+                    inheritance: inheritance,
+                    gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
+                    needsIPv6: isOurs,
+                    opensUDP: opensUDP
                 )
+                do {
+                    try inside.table.setServedPorts(inbound)
+                } catch {
+                    inside.closeListeners()
+                    throw error
+                }
+                return Transferred(inside)
             }
         }
         isGuarded = true
