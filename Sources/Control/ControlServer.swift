@@ -47,7 +47,7 @@ public struct ControlServer: Sendable {
     }
 
     private func router() -> Router<BasicRequestContext> {
-        let router = Router(context: BasicRequestContext.self)
+        let router = Router(context: BasicRequestContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: ErrorMiddleware())
         if case .tcp(_, _, let tokens) = place { router.add(middleware: TokenMiddleware(tokens: tokens)) }
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
@@ -65,6 +65,7 @@ public struct ControlServer: Sendable {
         let version = router.group("v1")
         PolicyToolRoutes(node: node).add(to: version)
         AuditRoutes(node: node, archive: archive).add(to: version)
+        router.add(middleware: WrongMethodMiddleware(router))
         return router
     }
 }
@@ -79,7 +80,9 @@ private struct ErrorMiddleware<Context: RequestContext>: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            return APIError(error).response
+            let response = APIError(error).response
+            // A body would be taken for the next answer.
+            return request.method == .head ? response.createHeadResponse() : response
         }
     }
 }
