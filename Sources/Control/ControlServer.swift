@@ -47,7 +47,7 @@ public struct ControlServer: Sendable {
     }
 
     private func router() -> Router<ControlContext> {
-        let router = Router(context: ControlContext.self)
+        let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: ErrorMiddleware())
         switch place {
         case .socket: router.add(middleware: PeerMiddleware())
@@ -68,6 +68,7 @@ public struct ControlServer: Sendable {
         let version = router.group("v1")
         PolicyToolRoutes(node: node).add(to: version)
         AuditRoutes(node: node, archive: archive).add(to: version)
+        router.add(middleware: WrongMethodMiddleware(router))
         return router
     }
 }
@@ -82,7 +83,9 @@ private struct ErrorMiddleware<Context: RequestContext>: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            return APIError(error).response
+            let response = APIError(error).response
+            // A body would be taken for the next answer.
+            return request.method == .head ? response.createHeadResponse() : response
         }
     }
 }
