@@ -25,7 +25,7 @@ let package = Package(
         .target(name: "NetPrimitives"),
         .target(name: "WireFormat", dependencies: ["NetPrimitives"]),
         .target(name: "EgressPolicy", dependencies: ["NetPrimitives"]),
-        .target(name: "PolicyDocument", dependencies: ["EgressPolicy", "Yams"]),
+        .target(name: "PolicyDocument", dependencies: ["NetPrimitives", "EgressPolicy", "Yams"]),
         // The files in policies/, as bytes in the program: it needs no files of its own.
         .target(
             name: "Presets",
@@ -40,37 +40,43 @@ let package = Package(
                 .embedInCode("../../policies/qwen-code.yaml"),
             ]
         ),
-        .target(name: "HostDetection", dependencies: ["NetPrimitives", "EgressPolicy", "CLinux"]),
-        .target(name: "EgressCore", dependencies: ["WireFormat", "EgressPolicy"]),
+        .target(name: "HostDetection", dependencies: ["CLinux", "NetPrimitives", "EgressPolicy"]),
+        .target(name: "EgressCore", dependencies: ["NetPrimitives", "WireFormat", "EgressPolicy"]),
 
         // The kernel's side.
-        .target(name: "Reactor", dependencies: ["NetPrimitives", "CLinux"]),
-        .target(name: "Nftables", dependencies: ["NetPrimitives", "Reactor", "CLinux", "CMnl", "CNftnl"]),
-        .target(name: "Namespaces", dependencies: ["NetPrimitives", "CLinux", "CMnl"]),
+        .target(name: "Reactor", dependencies: ["CLinux", "NetPrimitives"]),
+        .target(name: "Nftables", dependencies: ["CLinux", "CMnl", "CNftnl", "NetPrimitives", "Reactor"]),
+        .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "NetPrimitives"]),
         .target(name: "CConfinement"),
-        .target(name: "Confinement", dependencies: ["CConfinement"]),
-        .target(name: "UpstreamDNS", dependencies: ["NetPrimitives", "Reactor", "CAres"]),
+        .target(name: "Confinement", dependencies: ["CLinux", "Namespaces", "CConfinement"]),
+        .target(name: "UpstreamDNS", dependencies: ["CAres", "NetPrimitives", "Reactor"]),
 
         // What runs.
         .target(
             name: "Datapath",
-            dependencies: ["EgressCore", "Reactor", "Nftables", "UpstreamDNS"]
+            dependencies: [
+                "NetPrimitives", "WireFormat", "EgressPolicy", "EgressCore", "Reactor", "Nftables", "UpstreamDNS",
+            ]
         ),
         .target(
             name: "Audit",
-            dependencies: ["EgressCore", .product(name: "Crypto", package: "swift-crypto")]
+            dependencies: [
+                "NetPrimitives", "EgressPolicy", "EgressCore", .product(name: "Crypto", package: "swift-crypto"),
+            ]
         ),
         .target(
             name: "Sandboxes",
-            dependencies: ["Datapath", "Nftables", "Namespaces", "Confinement", "Audit", "PolicyDocument", "CLinux"]
+            dependencies: [
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor", "Nftables",
+                "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit",
+            ]
         ),
         .target(
             name: "Control",
             dependencies: [
-                "Sandboxes", "PolicyDocument", "Audit",
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Reactor", "Audit", "Sandboxes",
                 .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
             ],
             resources: [
                 .embedInCode("openapi.yaml"),
@@ -82,11 +88,11 @@ let package = Package(
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "Control", "Sandboxes", "PolicyDocument", "Presets", "HostDetection", "Audit", "CLinux",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Presets", "HostDetection", "EgressCore",
+                "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit", "Sandboxes", "Control",
+                "Yams", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-                "Yams",
             ]
         ),
 
@@ -98,22 +104,40 @@ let package = Package(
         ),
 
         .testTarget(name: "NetPrimitivesTests", dependencies: ["NetPrimitives"]),
-        .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"]),
-        .testTarget(name: "EgressPolicyTests", dependencies: ["EgressPolicy"]),
-        .testTarget(name: "PolicyDocumentTests", dependencies: ["PolicyDocument"]),
-        .testTarget(name: "PresetsTests", dependencies: ["Presets", "PolicyDocument"]),
-        .testTarget(name: "HostDetectionTests", dependencies: ["HostDetection", "EgressPolicy"]),
-        .testTarget(name: "EgressCoreTests", dependencies: ["EgressCore"]),
-        .testTarget(name: "ReactorTests", dependencies: ["Reactor"]),
-        .testTarget(name: "NftablesTests", dependencies: ["Nftables", "Namespaces", "Reactor", "CLinux"]),
-        .testTarget(name: "NamespacesTests", dependencies: ["Namespaces", "CLinux"]),
-        .testTarget(name: "ConfinementTests", dependencies: ["Confinement", "Namespaces", "CConfinement", "CLinux"]),
-        .testTarget(name: "UpstreamDNSTests", dependencies: ["UpstreamDNS"]),
-        .testTarget(name: "DatapathTests", dependencies: ["Datapath", "Namespaces", "CLinux"]),
+        .testTarget(name: "WireFormatTests", dependencies: ["NetPrimitives", "WireFormat"]),
+        .testTarget(name: "EgressPolicyTests", dependencies: ["NetPrimitives", "EgressPolicy"]),
+        .testTarget(name: "PolicyDocumentTests", dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument"]),
+        .testTarget(
+            name: "PresetsTests",
+            dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument", "Presets"]
+        ),
+        .testTarget(name: "HostDetectionTests", dependencies: ["NetPrimitives", "EgressPolicy", "HostDetection"]),
+        .testTarget(
+            name: "EgressCoreTests",
+            dependencies: ["NetPrimitives", "WireFormat", "EgressPolicy", "EgressCore"]
+        ),
+        .testTarget(name: "ReactorTests", dependencies: ["NetPrimitives", "Reactor"]),
+        .testTarget(
+            name: "NftablesTests",
+            dependencies: ["CLinux", "NetPrimitives", "Reactor", "Nftables", "Namespaces"]
+        ),
+        .testTarget(name: "NamespacesTests", dependencies: ["CLinux", "NetPrimitives", "Namespaces"]),
+        .testTarget(name: "ConfinementTests", dependencies: ["CLinux", "Namespaces", "CConfinement", "Confinement"]),
+        .testTarget(name: "UpstreamDNSTests", dependencies: ["NetPrimitives", "Reactor", "UpstreamDNS"]),
+        .testTarget(
+            name: "DatapathTests",
+            dependencies: [
+                "CLinux", "NetPrimitives", "WireFormat", "EgressPolicy", "EgressCore", "Reactor", "Nftables",
+                "Namespaces", "UpstreamDNS", "Datapath",
+            ]
+        ),
         .testTarget(name: "ControlTests", dependencies: ["Control"]),
         .testTarget(
             name: "AuditTests",
-            dependencies: ["Audit", "PolicyDocument", .product(name: "Crypto", package: "swift-crypto")]
+            dependencies: [
+                "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Audit",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]
         ),
     ],
     swiftLanguageModes: [.v6]

@@ -275,7 +275,7 @@ static _Noreturn void become_init(const struct confinement_plan *plan, int by_ma
     if (chdir(plan->directory) != 0) fail(plan, CONFINEMENT_STAGE_DIRECTORY);
     if (confinement_drop_capabilities(plan->capabilities) != 0) fail(plan, CONFINEMENT_STAGE_CAPABILITIES);
     if (confinement_hide_process() != 0) fail(plan, CONFINEMENT_STAGE_PRIVILEGES);
-    if (confinement_install_filter() != 0) fail(plan, CONFINEMENT_STAGE_SECCOMP);
+    if (confinement_install_filter(plan->without_unix_sockets) != 0) fail(plan, CONFINEMENT_STAGE_SECCOMP);
     if (say(plan->channel, CONFINEMENT_READY, 0, 0) != 0) _exit(125);
     supervise(plan, children);
 }

@@ -126,8 +126,30 @@ static const struct sock_filter filter[] = {
     REFUSE(EAFNOSUPPORT),
 };
 
-int confinement_install_filter(void) {
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], (struct sock_filter *)filter};
+// No Unix socket that could be connected or send to a name. Pairs stay: they are connected, for good but for datagram
+// ones, which may send to any name besides. On top of the other filter, which sees to foreign tables of system calls.
+static const struct sock_filter unix_filter[] = {
+    LOAD(nr),
+    UNLESS_SKIP(SYS_socket, 4),
+    LOAD_ARGUMENT(0),
+    WHEN(AF_UNIX),
+    REFUSE(EAFNOSUPPORT),
+    ALLOW,
+    UNLESS_SKIP(SYS_socketpair, 4),
+    LOAD_ARGUMENT(1),
+    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf /* the kernel's SOCK_TYPE_MASK */),
+    WHEN(SOCK_DGRAM),
+    REFUSE(EPROTONOSUPPORT),
+    ALLOW,
+};
+
+static int install(const struct sock_filter *instructions, size_t size) {
+    struct sock_fprog program = {(unsigned short)(size / sizeof *instructions), (struct sock_filter *)instructions};
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+int confinement_install_filter(int without_unix_sockets) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+    if (without_unix_sockets && install(unix_filter, sizeof unix_filter) != 0) return -1;
+    return install(filter, sizeof filter);
 }

@@ -12,6 +12,8 @@
 #include <netinet/in.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -45,6 +47,26 @@ int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *p
     return posix_spawn_file_actions_addchdir_np(actions, path);
 }
 
+#ifdef SO_PEERPIDFD
+const int clinux_so_peerpidfd = SO_PEERPIDFD;
+#else
+const int clinux_so_peerpidfd = 77;
+#endif
+
+pid_t clinux_process_of_pidfd(int descriptor) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", descriptor);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return -1;
+    char line[128];
+    int process = -1;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "Pid: %d", &process) == 1) break;
+    }
+    fclose(file);
+    return process > 0 ? process : -1;
+}
+
 int clinux_pidfd_open(pid_t process) {
     return (int)syscall(SYS_pidfd_open, process, 0);
 }
@@ -61,6 +83,16 @@ int clinux_owning_user_namespace(int descriptor) {
 
 int clinux_parent_namespace(int descriptor) {
     return ioctl(descriptor, NS_GET_PARENT);
+}
+
+int clinux_rename_to_new(const char *path, const char *new_path) {
+    if (renameat2(AT_FDCWD, path, AT_FDCWD, new_path, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    if (faccessat(AT_FDCWD, new_path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(path, new_path);
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

@@ -79,7 +79,7 @@ static void probe_in_child(uid_t user, int answer) {
     int descriptor = open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC);
     if (descriptor < 0 || write(descriptor, map, (size_t)length) != length) goto failed;
     result[0] = 4;
-    if (unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID) != 0) goto failed;
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC) != 0) goto failed;
     result[0] = 0;
     (void)!write(answer, result, sizeof(result));
     _exit(0);

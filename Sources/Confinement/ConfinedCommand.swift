@@ -1,5 +1,6 @@
 internal import CConfinement
 internal import Glibc
+internal import Namespaces
 
 /// Starts commands that see one network namespace, their own processes, and no way around either.
 public enum ConfinedCommand {
@@ -18,12 +19,16 @@ public enum ConfinedCommand {
         public var resolvConf: [UInt8]
         /// The directory that the command starts in, absolute.
         public var workingDirectory: String
-        /// The descriptors that become the command's standard input, output and error.
+        /// The descriptors that become the command's standard input, output and error. None may be a way out by itself:
+        /// ``ConfinedCommand/spawn(_:)`` refuses network sockets and directories.
         public var standardDescriptors: (input: CInt, output: CInt, error: CInt)
         /// The soft limit of open files, where the supervisor raised its own; `nil` leaves it as it is.
         public var descriptorLimit: CInt?
         /// Signals that stay ignored in the command, such as SIGHUP under nohup.
         public var ignoredSignals: [CInt]
+        /// Whether the command can make no Unix sockets but connected pairs. What is hidden from it is what there is when
+        /// it starts; without sockets, what is made later is out of its reach as well.
+        public var hasNoUnixSockets: Bool
         /// Files and directories of the supervisor's (its records, its state) that the command may read but not change.
         public var readOnlyPaths: [String]
 
@@ -38,6 +43,7 @@ public enum ConfinedCommand {
             self.standardDescriptors = (STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO)
             self.descriptorLimit = nil
             self.ignoredSignals = []
+            self.hasNoUnixSockets = false
             self.readOnlyPaths = []
         }
     }
@@ -47,6 +53,10 @@ public enum ConfinedCommand {
     ///
     /// A command that is not found ends with 127, one that cannot be executed with 126, each with a line on its stderr.
     public static func spawn(_ configuration: Configuration) throws(ConfinementError) -> ConfinedProcess {
+        try StandardDescriptor.requireAllHarmless(
+            configuration.standardDescriptors,
+            hasNoUnixSockets: configuration.hasNoUnixSockets
+        )
         let mounts = try MountPlan(configuration)
         let steps = mounts.steps
         let (ours, theirs) = try makeChannel()
@@ -58,9 +68,13 @@ public enum ConfinedCommand {
         guard child > 0 else {
             defer { close(ours) }
             if child == 0 { try awaitReady(ours, steps, configuration) }
-            throw ConfinementError("cannot make the command's namespaces", errno: error)
+            throw ConfinementError(
+                "cannot make the command's namespaces",
+                errno: error,
+                remedy: NamespaceLimit.cause(error, of: [.process, .mount, .ipc])
+            )
         }
-        let process = ConfinedProcess(pidfd: pidfd, channel: ours, initProcess: child)
+        let process = ConfinedProcess(pidfd: pidfd, channel: ours, initProcess: child, mounts.unplacedSockets)
         try awaitReady(ours, steps, configuration)
         return process
     }
@@ -116,6 +130,7 @@ public enum ConfinedCommand {
         plan.shell_arguments = strings.array(["sh", nil] + arguments.dropFirst().map(Optional.some))
         plan.environment = UnsafePointer(strings.array(environment))
         (plan.own_arguments, plan.own_length) = ownArguments()
+        plan.without_unix_sockets = configuration.hasNoUnixSockets ? 1 : 0
         // In a user namespace of its own they would be worth nothing, but to the kernel's bugs.
         plan.capabilities = configuration.userNamespace == nil ? Capability.allowed : 0
         for number in configuration.ignoredSignals { plan.ignored_signals |= 1 << UInt64(number - 1) }
@@ -155,8 +170,31 @@ public enum ConfinedCommand {
         if message.kind == CInt(CONFINEMENT_READY.rawValue) { return }
         throw ConfinementError(
             failure(atStage: message.value, steps, configuration),
-            errno: message.detail
+            errno: message.detail,
+            remedy: remedy(atStage: message.value, steps, configuration, message.detail)
         )
+    }
+
+    private static func remedy(
+        atStage stage: CInt,
+        _ steps: [MountStep],
+        _ configuration: Configuration,
+        _ error: CInt
+    ) -> String {
+        switch stage {
+        // Init's namespaces are made together, so without root the user namespace's failure is theirs.
+        case CInt(CONFINEMENT_STAGE_USER.rawValue):
+            return NamespaceLimit.cause(error, of: [.user, .process, .mount, .ipc])
+        case CInt(CONFINEMENT_STAGE_MOUNTS.rawValue):
+            return NamespaceLimit.cause(error, of: [.mount])
+        case CInt(CONFINEMENT_STAGE_STEPS.rawValue)...:
+            // The kernel's mnt_already_visible.
+            guard case .mount("proc", _, _, _) = steps[Int(stage - CInt(CONFINEMENT_STAGE_STEPS.rawValue))].operation,
+                configuration.userNamespace != nil
+            else { return "" }
+            return "with Docker, --security-opt systempaths=unconfined helps"
+        default: return ""
+        }
     }
 
     private static func failure(atStage stage: CInt, _ steps: [MountStep], _ configuration: Configuration) -> String {
@@ -176,9 +214,7 @@ public enum ConfinedCommand {
     private static func failure(of step: MountStep, _ configuration: Configuration) -> String {
         guard configuration.userNamespace != nil else { return step.failure }
         if case .mount("proc", _, _, _) = step.operation {
-            // The kernel's mnt_already_visible.
-            return "\(step.failure) without root where parts of it are covered, as in a container (with Docker, "
-                + "--security-opt systempaths=unconfined helps)"
+            return "\(step.failure) without root where parts of it are covered, as in a container"
         }
         return "\(step.failure) without root"
     }

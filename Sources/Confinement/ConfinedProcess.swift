@@ -22,11 +22,15 @@ public final class ConfinedProcess {
     public let channel: CInt
     /// The process id of the command's init, which is pid 1 in there.
     public let initProcess: CInt
+    /// Unix sockets of the node that could not be hidden from the command, since they were not found: by the names that
+    /// their programs gave them.
+    public let unplacedSockets: [String]
     private let terminal: Terminal?
     private var status: ExitStatus?
     private var isReaped = false
 
-    init(pidfd: CInt, channel: CInt, initProcess: CInt) {
+    init(pidfd: CInt, channel: CInt, initProcess: CInt, _ unplacedSockets: [String]) {
+        self.unplacedSockets = unplacedSockets
         self.pidfd = pidfd
         self.channel = channel
         self.initProcess = initProcess

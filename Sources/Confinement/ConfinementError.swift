@@ -6,19 +6,25 @@ public struct ConfinementError: Error, Hashable, Sendable {
     public let operation: String
     /// The kernel's error number.
     public let errno: CInt
+    /// What to do about it, or empty.
+    public let remedy: String
 
     /// An error from its parts.
-    public init(_ operation: String, errno: CInt) {
+    public init(_ operation: String, errno: CInt, remedy: String = "") {
         self.operation = operation
         self.errno = errno
+        self.remedy = remedy
+    }
+
+    /// The error without what to do about it: `cannot mount /proc: Operation not permitted`.
+    public var cause: String {
+        // Of what is done here, only new processes come to EAGAIN.
+        let reason = errno == EAGAIN ? "no more processes may be started (ulimit -u, pids.max)" : nil
+        return "\(operation): \(reason ?? String(cString: strerror(errno)))"
     }
 }
 
 extension ConfinementError: CustomStringConvertible {
-    /// `cannot mount /proc: Operation not permitted`.
-    public var description: String {
-        // Of what is done here, only new processes come to EAGAIN.
-        let cause = errno == EAGAIN ? "no more processes may be started (ulimit -u, pids.max)" : nil
-        return "\(operation): \(cause ?? String(cString: strerror(errno)))"
-    }
+    /// The cause, and in parentheses the remedy.
+    public var description: String { remedy.isEmpty ? cause : "\(cause) (\(remedy))" }
 }

@@ -20,9 +20,26 @@ enum FileSystem {
         }
     }
 
+    /// The permission bits of what lies at `path`; `nil` when nothing does.
+    static func mode(of path: String) -> UInt32? {
+        var status = stat()
+        return lstat(path, &status) == 0 ? status.st_mode & 0o7777 : nil
+    }
+
+    /// How many names a file has; 0 when there is none at `path`.
+    static func links(to path: String) -> Int {
+        var status = stat()
+        return lstat(path, &status) == 0 ? Int(status.st_nlink) : 0
+    }
+
     /// What a directory holds, sorted by name; empty when it cannot be read.
     static func entries(in directory: String) -> [(name: String, kind: Kind?)] {
-        guard let stream = opendir(directory) else { return [] }
+        entriesIfReadable(in: directory) ?? []
+    }
+
+    /// What a directory holds, sorted by name; `nil` when it cannot be read.
+    static func entriesIfReadable(in directory: String) -> [(name: String, kind: Kind?)]? {
+        guard let stream = opendir(directory) else { return nil }
         defer { closedir(stream) }
         var entries: [(name: String, kind: Kind?)] = []
         while let entry = readdir(stream) {

@@ -7,9 +7,11 @@ internal import Glibc
 ///   /proc also keeps a user namespace inside from mounting a fresh one (the kernel's `mnt_already_visible`), where the
 ///   same files would lie open.
 /// * `/sys` is new, so it shows the command's own network devices, and read-only with the control groups below it.
-/// * `/run` is new (``RunDirectory``); Unix sockets elsewhere are covered (``OutsideSockets``).
+/// * `/run` is new, and without root `~/.ssh` (``RebuiltDirectory``); Unix sockets elsewhere are covered
+///   (``OutsideSockets``).
 /// * `/etc/resolv.conf` is ours.
-/// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty.
+/// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty. So is `/dev/pts`: of the user's
+///   terminals the command sees its own, as `/dev/console`.
 /// * Mounts made later, here or on the node, stay where they were made.
 ///
 /// Without root the node's own mounts are locked: they are covered where root would detach them. And the usher carries
@@ -17,13 +19,17 @@ internal import Glibc
 /// it mounted is locked for the command in turn.
 struct MountPlan {
     /// What init carries out, in order.
-    private(set) var steps: [MountStep] = []
+    var steps: [MountStep] = []
     /// A temporary file system over the node's /proc, where parts are kept until they are moved into place.
-    private static let stage = "/proc"
+    static let stage = "/proc"
     private let mounts: [MountedFileSystem]
-    private let isPrivileged: Bool
+    let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
+    /// Sockets that lead outside and were not found, so not hidden either.
+    private(set) var unplacedSockets: [String] = []
+    /// Directories that are new for the command, or hidden.
+    private static let renewed = ["/dev/mqueue", "/dev/shm", "/proc", "/run", "/sys", "/var/run"]
 
     /// Looks at the node's file system and plans.
     /// - Throws: when there is no /etc/resolv.conf that could be replaced.
@@ -35,15 +41,16 @@ struct MountPlan {
         detachKernelFileSystems()
         openStage(resolvConf: configuration.resolvConf)
         for path in ["/run", "/var/run"] {
-            guard let directory = RunDirectory(path) else { continue }
+            guard let directory = RebuiltDirectory(path) else { continue }
             let name = path.split(separator: "/").joined(separator: "-")
             steps += directory.steps(stage: "\(Self.stage)/\(name)", files: [resolvConf])
         }
-        coverSockets()
+        coverSockets(near: [configuration.workingDirectory] + StartupFiles.homes())
         steps.append(MountStep(.bind(source: "\(Self.stage)/resolv.conf", target: resolvConf)))
         steps.append(MountStep(.makeReadOnly(resolvConf)))
         protect(configuration.readOnlyPaths)
         renewDevices()
+        renewTerminals(standard: configuration.standardDescriptors)
         renewSys()
         steps.append(MountStep(.detach(Self.stage)))
         if !isPrivileged { usheredSteps = steps.count }
@@ -67,15 +74,9 @@ struct MountPlan {
 // MARK: - Steps
 
 extension MountPlan {
-    /// Types of file systems through which root changes the kernel, whatever namespace it is in. Those at /proc and
-    /// /sys are renewed; others, such as the /proc of a chroot, are detached.
-    private static let kernelTypes: Set<String> = [
-        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs", "fusectl", "nfsd", "proc",
-        "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
-    ]
-
     private mutating func detachKernelFileSystems() {
-        for mount in mounts where Self.kernelTypes.contains(mount.type) {
+        // Such as the /proc of a chroot.
+        for mount in mounts where mount.isOfTheKernel {
             let isRenewed = ["/proc", "/sys"].contains { FileSystem.isBelow(mount.point, $0) }
             if isRenewed { continue }
             if isPrivileged {
@@ -93,11 +94,10 @@ extension MountPlan {
         steps.append(MountStep(.file("\(Self.stage)/resolv.conf", mode: 0o644, contents: resolvConf)))
     }
 
-    private mutating func coverSockets() {
-        for path in OutsideSockets.paths() {
-            let isRenewed = ["/run", "/var/run", "/dev/shm"].contains { FileSystem.isBelow(path, $0) }
-            if !isRenewed { cover(path) }
-        }
+    private mutating func coverSockets(near: [String]) {
+        let sockets = OutsideSockets(mounts: mounts, renewed: Self.renewed, near: near)
+        unplacedSockets = sockets.unplaced
+        sockets.paths.forEach { cover($0) }
         for name in [".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix"] {
             mountEmpty("/tmp/\(name)", mode: "1777")
         }
@@ -109,7 +109,7 @@ extension MountPlan {
     }
 
     /// A command that connects to a covered socket gets "connection refused"; one that reads a covered file, nothing.
-    private mutating func cover(_ path: String) {
+    mutating func cover(_ path: String) {
         steps.append(
             MountStep(.bind(source: "/dev/null", target: path), tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES])
         )
@@ -128,8 +128,13 @@ extension MountPlan {
         if !isPrivileged { pinAncestors(of: paths) }
         // A pipe or terminal that was given as a file has nothing to protect.
         for path in paths where [.file, .directory].contains(FileSystem.kind(of: path)) {
-            // What lies in a hidden directory is not there for the command.
-            steps.append(MountStep(.bind(source: path, target: path, recursive: true), tolerating: [ENOENT]))
+            if !isPrivileged, path.hasSuffix("/.ssh"), let directory = RebuiltDirectory(path, hiding: []) {
+                // Where ssh's shared connections come and go.
+                steps += directory.steps(stage: "\(Self.stage)/ssh-\(steps.count)", files: [])
+            } else {
+                // What lies in a hidden directory is not there for the command.
+                steps.append(MountStep(.bind(source: path, target: path, recursive: true), tolerating: [ENOENT]))
+            }
             steps.append(MountStep(.makeReadOnly(path), tolerating: [ENOENT]))
         }
     }

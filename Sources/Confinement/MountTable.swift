@@ -1,9 +1,28 @@
+internal import Namespaces
+
 /// A mount of this thread's mount namespace, from `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)).
 struct MountedFileSystem: Equatable {
     /// Where it is mounted.
     let point: String
     /// Its type, such as `proc`.
     let type: String
+    /// Which of its directories is mounted: `/` for all of it.
+    var root = "/"
+    /// The file system's device.
+    var device = BoundUnixSocket.Device(major: 0, minor: 0)
+
+    /// Types of file systems through which root changes the kernel, whatever namespace it is in.
+    private static let kernelTypes: Set<String> = [
+        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs", "fusectl", "nfsd", "proc",
+        "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
+    ]
+    /// Types whose files another machine or process has, which may take its time to answer.
+    private static let remoteTypes: Set<String> = ["9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3"]
+
+    /// Whether it shows the kernel and no files.
+    var isOfTheKernel: Bool { Self.kernelTypes.contains(type) }
+    /// Whether listing it may take long.
+    var isRemote: Bool { Self.remoteTypes.contains(type) || type == "fuse" || type.hasPrefix("fuse.") }
 
     /// All mounts, in the kernel's order.
     static func all() -> [MountedFileSystem] {
@@ -20,7 +39,10 @@ extension MountedFileSystem {
         guard let separator = fields.firstIndex(where: { $0.elementsEqual("-".utf8) }),
             separator >= 6, separator + 1 < fields.count
         else { return nil }
+        root = Self.unescape(fields[3])
         point = Self.unescape(fields[4])
+        let numbers = String(decoding: fields[2], as: UTF8.self).split(separator: ":").compactMap { UInt32($0) }
+        if numbers.count == 2 { device = BoundUnixSocket.Device(major: numbers[0], minor: numbers[1]) }
         type = String(decoding: fields[separator + 1], as: UTF8.self)
     }
 

@@ -1,12 +1,13 @@
-/// Environment variables that name sockets leading outside (``OutsideSockets``). Left in place they would only make
-/// programs wait for, or complain about, what is hidden.
+/// Environment variables that name sockets leading outside (``OutsideSockets``), or terminals of the node. Left in place
+/// they would only make programs wait for, or complain about, what is hidden.
 enum OutsideEnvironment {
     /// Variables that are always taken out.
     static let names: Set<String> = [
         "BUILDKIT_HOST", "CONTAINERD_ADDRESS", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS", "DBUS_STARTER_ADDRESS",
-        "DBUS_SYSTEM_BUS_ADDRESS", "DISPLAY", "DOCKER_HOST", "GNOME_KEYRING_CONTROL", "GPG_AGENT_INFO", "INVOCATION_ID",
-        "JOURNAL_STREAM", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "PIPEWIRE_REMOTE",
-        "PULSE_SERVER", "SESSION_MANAGER", "SSH_AGENT_PID", "SSH_AUTH_SOCK", "STY", "TMUX", "TMUX_PANE",
+        "DBUS_SYSTEM_BUS_ADDRESS", "DISPLAY", "DOCKER_HOST", "GNOME_KEYRING_CONTROL", "GPG_AGENT_INFO", "GPG_TTY",
+        "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET",
+        "PIPEWIRE_REMOTE",
+        "PULSE_SERVER", "SESSION_MANAGER", "SSH_AGENT_PID", "SSH_AUTH_SOCK", "SSH_TTY", "STY", "TMUX", "TMUX_PANE",
         "VSCODE_GIT_IPC_HANDLE", "VSCODE_IPC_HOOK_CLI", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "WATCHDOG_PID",
         "WATCHDOG_USEC", "XAUTHORITY", "XDG_RUNTIME_DIR",
     ]

@@ -1,39 +1,49 @@
+internal import Glibc
+internal import Namespaces
+
 /// Unix sockets of the node that a command could reach through the file system, and through them the world outside: D-Bus,
-/// container engines, agents, resolvers, databases, displays (threats.md T16).
+/// container engines, agents, ssh's shared connections, databases, displays (threats.md T16).
 ///
 /// A socket with a path can be reached from every network namespace. One with an abstract name cannot: those belong to
 /// a network namespace, so the command's fresh one hides them all.
-enum OutsideSockets {
-    /// The paths of all sockets that programs of this network namespace have bound, and of those that lie where
-    /// sockets usually do, whoever bound them. Sorted, each once.
-    static func paths() -> [String] {
-        var paths = Set(bound(in: FileSystem.contents(of: "/proc/thread-self/net/unix")))
-        paths.formUnion(below("/tmp", depth: 2))
-        paths.formUnion(below("/var/tmp", depth: 2))
-        paths.formUnion(below("/dev", depth: 1))
-        return paths.filter { FileSystem.kind(of: $0) == .socket }.sorted()
-    }
+///
+/// What a connection looks for is an inode, so the kernel is asked for the inodes, and then the file system for all of
+/// their names: the one that a program bound may have been linked, renamed, or relative. Whatever else looks like a socket
+/// on the way is hidden too. A walk has a bound, and what is known to exist and was not found is told of.
+struct OutsideSockets {
+    /// Where sockets usually are, and through how many directories of each group the walk always goes; about ten
+    /// microseconds each.
+    private static let usualPlaces = [
+        (paths: ["/tmp", "/var/tmp", "/dev"], limit: 4_000),
+        (paths: ["/home", "/mnt", "/opt", "/root", "/srv", "/var"], limit: 1_000),
+    ]
+    private static let ownLimit = 2_000
+    /// How many more, anywhere, when a socket is missing.
+    private static let longWalk = 30_000
 
-    /// The absolute paths in the kernel's table of Unix sockets: after seven columns, to the end of the line.
-    static func bound(in table: [UInt8]) -> [String] {
-        table.split(separator: UInt8(ascii: "\n")).compactMap { line in
-            let columns = line.split(separator: UInt8(ascii: " "), maxSplits: 7, omittingEmptySubsequences: true)
-            guard columns.count == 8, columns[7].first == UInt8(ascii: "/") else { return nil }
-            return String(decoding: columns[7], as: UTF8.self)
-        }
-    }
+    /// The names to hide, sorted, each once.
+    let paths: [String]
+    /// Those that exist and were not found, by the names that their programs gave them.
+    let unplaced: [String]
 
-    /// The sockets in a directory and `depth` - 1 levels below it.
-    static func below(_ directory: String, depth: Int) -> [String] {
-        var found: [String] = []
-        for (name, kind) in FileSystem.entries(in: directory) {
-            let path = "\(directory)/\(name)"
-            switch kind {
-            case .socket: found.append(path)
-            case .directory where depth > 1: found += below(path, depth: depth - 1)
-            default: break
-            }
+    /// Asks the kernel and looks around.
+    /// - Parameters:
+    ///   - renewed: directories that the command finds new, so that nothing in them matters.
+    ///   - near: where the command works, and what its user owns.
+    init(mounts: [MountedFileSystem], renewed: [String], near: [String]) {
+        let table = SocketTable(mounts: mounts)
+        var search = SocketSearch(mounts: mounts, renewed: renewed)
+        for socket in table.sockets { search.places(of: socket).forEach { search.look(around: $0) } }
+        for name in table.names { search.look(around: name) }
+        let ownPlaces = near.compactMap(FileSystem.realPath).filter { $0 != "/" }
+        search.walk(ownPlaces, directories: Self.ownLimit)
+        for (paths, limit) in Self.usualPlaces { search.walk(paths.filter(search.isLocal), directories: limit) }
+        var missing = table.sockets.filter { !search.hasPlaced($0) }
+        if !missing.isEmpty {
+            search.walkOn(from: search.points(of: Set(missing.map(\.device))), directories: Self.longWalk)
+            missing = search.isComplete ? [] : missing.filter { !search.hasPlaced($0) }
         }
-        return found
+        paths = search.paths
+        unplaced = missing.map(\.name).sorted()
     }
 }

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// Files and directories in a home directory that programs outside run or obey when their user logs in, opens a shell
@@ -7,60 +8,109 @@ internal import Glibc
 /// exist, or over a symbolic link; what has appeared there is set aside when the command has ended.
 public struct StartupFiles {
     private static let names = [
-        ".bash_aliases", ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".bashrc.d", ".config/autostart",
-        ".config/autostart-scripts", ".config/environment.d", ".config/fish", ".config/plasma-workspace",
-        ".config/systemd", ".cshrc", ".forward", ".kshrc", ".local/share/dbus-1", ".local/share/systemd", ".login",
-        ".logout", ".mkshrc", ".oh-my-zsh", ".pam_environment", ".profile", ".ssh", ".tcshrc", ".xinitrc", ".xprofile",
-        ".xsession", ".xsessionrc", ".zlogin", ".zlogout", ".zprofile", ".zshenv", ".zshrc",
+        ".bash_aliases", ".bash_completion", ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".bashrc.d",
+        ".cargo/env", ".cshrc", ".forward", ".gnomerc", ".k5login", ".k5users", ".kde/Autostart", ".kde4/Autostart",
+        ".kshrc", ".local/share/dbus-1", ".local/share/systemd", ".login", ".logout", ".mkshrc", ".nvm/nvm.sh",
+        ".oh-my-zsh", ".pam_environment", ".profile", ".rhosts", ".shosts", ".ssh", ".tcshrc", ".vnc/xstartup",
+        ".xinitrc", ".xinputrc", ".xonshrc", ".xprofile", ".xsession", ".xsessionrc",
     ]
-
-    /// A place that cannot be mounted over, as it was before the command.
-    private struct Place {
-        let path: String
-        /// Where it led, if it was a link.
-        let destination: String?
-    }
+    /// In `.config`, or where $XDG_CONFIG_HOME says.
+    private static let configurationNames = [
+        "autostart", "autostart-scripts", "elvish", "environment.d", "fish", "hypr", "i3", "nushell", "openbox",
+        "plasma-workspace", "sway", "systemd", "xonsh",
+    ]
+    /// In the home directory, or where $ZDOTDIR says.
+    private static let zshNames = [".zlogin", ".zlogout", ".zprofile", ".zshenv", ".zshrc"]
 
     /// The paths of those that exist, without symbolic links.
     public let existing: [String]
-    private let places: [Place]
+    /// Those that have other names (hard links), by which a command could write them.
+    public let withOtherNames: [String]
+    private let links: [FileTrail.Link]
+    private let missing: [String]
 
-    /// Looks at the home directory of this process's user: both $HOME and that of the password file.
+    /// Looks at the home directory of this process's user.
     public init() {
+        func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+        self.init(
+            homes: Self.homes(),
+            configuration: variable("XDG_CONFIG_HOME"),
+            zsh: variable("ZDOTDIR")
+        )
+    }
+
+    /// The home directories of this process's user: $HOME and that of the password file.
+    static func homes() -> [String] {
         var homes: Set<String> = []
         if let home = getenv("HOME") { homes.insert(String(cString: home)) }
         if let entry = getpwuid(geteuid()) { homes.insert(String(cString: entry.pointee.pw_dir)) }
-        self.init(homes: homes.sorted())
+        return homes.sorted()
     }
 
-    init(homes: [String]) {
-        var existing: Set<String> = []
-        var places: [Place] = []
-        for home in homes.compactMap(FileSystem.realPath) where home != "/" {
-            for path in Self.names.map({ "\(home)/\($0)" }) {
-                let destination = FileSystem.destination(of: path)
-                if let target = FileSystem.realPath(path) { existing.insert(target) }
-                if destination != nil || FileSystem.kind(of: path) == nil {
-                    places.append(Place(path: path, destination: destination))
-                }
+    init(homes: [String], configuration: String? = nil, zsh: String? = nil) {
+        var trail = FileTrail()
+        let homes = homes.compactMap(FileSystem.realPath).filter { $0 != "/" }
+        for home in homes { Self.names.forEach { trail.follow("\(home)/\($0)") } }
+        for directory in homes.map({ "\($0)/.config" }) + [configuration].compactMap(\.self) {
+            Self.configurationNames.forEach { trail.follow("\(directory)/\($0)") }
+        }
+        for directory in homes + [zsh].compactMap(\.self) {
+            Self.zshNames.forEach { trail.follow("\(directory)/\($0)") }
+        }
+        trail.followLinksInside()
+        existing = trail.existing.sorted()
+        withOtherNames = trail.withOtherNames.sorted()
+        links = trail.links.sorted { $0.path < $1.path }
+        missing = trail.missing.sorted()
+    }
+}
+
+// MARK: - Afterwards
+
+extension StartupFiles {
+    /// What became of something that the command left where nothing was, or in a link's place.
+    public enum Outcome: Hashable, Sendable {
+        /// It has another name now.
+        case renamed(to: String)
+        /// It is gone: it could not be renamed.
+        case removed
+        /// It is still there, and this is why.
+        case stays(errno: CInt)
+    }
+
+    /// Renames what has appeared where nothing was, and puts links back. A command that wants to keep its file in place
+    /// can take the rights to its directory away, but not for long.
+    public func setAside() -> [(path: String, outcome: Outcome)] {
+        (links.map(\.path) + missing).forEach(Self.openWay)
+        // First the links: what lies behind them is then where it was.
+        let replaced = links.filter { FileSystem.destination(of: $0.path) != $0.destination }.compactMap { link in
+            let outcome = FileSystem.kind(of: link.path).map { _ in Self.setAside(link.path) }
+            symlink(link.destination, link.path)
+            return outcome.map { (link.path, $0) }
+        }
+        let appeared = missing.filter { FileSystem.kind(of: $0) != nil }.map { ($0, Self.setAside($0)) }
+        return replaced + appeared
+    }
+
+    /// Gives this user the rights back to its own directories on the way.
+    private static func openWay(to path: String) {
+        var directory = ""
+        for name in path.split(separator: "/").dropLast() {
+            directory += "/\(name)"
+            if access(directory, W_OK | X_OK) != 0, let mode = FileSystem.mode(of: directory) {
+                chmod(directory, mode | 0o700)  // fails, as it should, for what is another's
             }
         }
-        self.existing = existing.sorted()
-        self.places = places
     }
 
-    /// Renames what has appeared where nothing was, and puts links back. Returns old and new names.
-    public func setAside() -> [(path: String, newPath: String)] {
-        places.compactMap { place in
-            let isUntouched =
-                place.destination == nil
-                ? FileSystem.kind(of: place.path) == nil
-                : FileSystem.destination(of: place.path) == place.destination
-            if isUntouched { return nil }
-            let newPath = "\(place.path).from-sandbox-\(getpid())"
-            let isMoved = rename(place.path, newPath) == 0
-            if let destination = place.destination { symlink(destination, place.path) }
-            return isMoved ? (place.path, newPath) : nil
+    private static func setAside(_ path: String) -> Outcome {
+        var generator = SystemRandomNumberGenerator()
+        var error: CInt = EEXIST
+        for _ in 0..<8 where error == EEXIST {
+            let newPath = "\(path).from-sandbox-\(String(generator.next() as UInt32, radix: 16))"
+            if clinux_rename_to_new(path, newPath) == 0 { return .renamed(to: newPath) }
+            error = errno
         }
+        return unlink(path) == 0 ? .removed : .stays(errno: error)
     }
 }

@@ -24,6 +24,8 @@ struct APIError: Error {
     /// A sentence for people.
     let message: String
     var details: [Detail] = []
+    /// Fields that say more to programs, such as `Allow`.
+    var headers: HTTPFields = [:]
 
     /// The body.
     private struct Body: Encodable {
@@ -34,7 +36,7 @@ struct APIError: Error {
 
     /// The answer.
     var response: Response {
-        Answer.json(Body(code: code, message: message, details: details), status: status)
+        Answer.json(Body(code: code, message: message, details: details), status: status, headers: headers)
     }
 }
 
@@ -101,8 +103,18 @@ extension APIError {
 }
 
 extension Request {
-    /// The whole body.
-    func bytes() async throws -> [UInt8] {
+    /// The whole body. `types` are the media types that it may be said to have; saying nothing is no lie.
+    func bytes(_ types: [String] = ["application/json"]) async throws -> [UInt8] {
+        if let type = headers[.contentType], !type.isEmpty {
+            let essence = type.prefix { $0 != ";" }.lowercased().filter { !$0.isWhitespace }
+            guard types.contains(essence) else {
+                throw APIError(
+                    status: .unsupportedMediaType,
+                    code: "unsupported-media-type",
+                    message: "expected Content-Type: \(types.joined(separator: " or ")), found \(type)"
+                )
+            }
+        }
         var request = self
         do {
             let buffer = try await request.collectBody(upTo: APIError.bodyLimit)

@@ -73,7 +73,12 @@ struct TokenMiddleware<Context: RequestContext>: RouterMiddleware {
         let words = (request.headers[.authorization] ?? "").split(separator: " ")
         let scope = words.count == 2 && words[0].lowercased() == "bearer" ? tokens.scope(of: String(words[1])) : nil
         guard let scope else {
-            throw APIError(status: .unauthorized, code: "unauthorized", message: "expected Authorization: Bearer TOKEN")
+            throw APIError(
+                status: .unauthorized,
+                code: "unauthorized",
+                message: "expected Authorization: Bearer TOKEN",
+                headers: [.wwwAuthenticate: "Bearer"]
+            )
         }
         let isReading =
             [.get, .head].contains(request.method) || request.uri.path.hasPrefix("/v1/policies/")

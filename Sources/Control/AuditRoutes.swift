@@ -16,6 +16,7 @@ struct AuditRoutes {
     private static let longestPage = 10_000
     /// How many records are looked at for a page of the newest: who wants the older ones asks for the next page.
     private static let examinedRecords = 200_000
+    private static let recordNumbers: ClosedRange<UInt64> = 0...UInt64(Int64.max)
     /// A comment is sent so often, so that a connection over which nothing comes is known to live.
     private static let heartbeat = Duration.seconds(15)
 
@@ -38,37 +39,30 @@ struct AuditRoutes {
         }
     }
 
-    private func query(_ request: Request) throws -> AuditQuery {
-        let parameters = request.uri.queryParameters
+    private static let filters: Set = ["sandbox", "verdict", "since", "host"]
+
+    private func query(_ parameters: QueryParameters) throws -> AuditQuery {
         var query = AuditQuery()
-        query.sandbox = parameters["sandbox"].map(String.init)
+        query.sandbox = parameters["sandbox"]
         if let text = parameters["verdict"] {
-            guard let verdict = AuditQuery.Verdict(rawValue: String(text)) else {
+            guard let verdict = AuditQuery.Verdict(rawValue: text) else {
                 throw APIError.parameter("verdict", "expected allow, deny, report or refused")
             }
             query.verdict = verdict
         }
         if let text = parameters["since"] {
-            guard let since = AuditQuery.since(parsing: String(text), now: .current) else {
+            guard let since = AuditQuery.since(parsing: text, now: .current) else {
                 throw APIError.parameter("since", "expected 90s, 10m, 2h, 7d or a time as in RFC 3339")
             }
             query.since = since
         }
-        query.host = parameters["host"].map { Glob(String($0)) }
+        query.host = parameters["host"].map { Glob($0) }
         return query
     }
 
-    private func number(_ name: String, _ request: Request) throws -> UInt64? {
-        guard let text = request.uri.queryParameters[Substring(name)] else { return nil }
-        guard let number = UInt64(text), number <= UInt64(Int64.max) else {
-            throw APIError.parameter(name, "expected the number of a record")
-        }
-        return number
-    }
-
     /// Whether the newest come first.
-    private func isNewestFirst(_ request: Request) throws -> Bool {
-        switch request.uri.queryParameters["order"] {
+    private func isNewestFirst(_ parameters: QueryParameters) throws -> Bool {
+        switch parameters["order"] {
         case nil, "oldest": return false
         case "newest": return true
         default: throw APIError.parameter("order", "expected oldest or newest")
@@ -77,16 +71,11 @@ struct AuditRoutes {
 
     /// Records in their order, or the newest first, from `cursor` on.
     private func page(_ request: Request) async throws -> Response {
-        let query = try query(request)
-        var limit = Self.defaultPageSize
-        if let text = request.uri.queryParameters["limit"] {
-            guard let number = Int(text), (1...Self.longestPage).contains(number) else {
-                throw APIError.parameter("limit", "expected a number of 1...\(Self.longestPage)")
-            }
-            limit = number
-        }
-        let cursor = try number("cursor", request)
-        let isNewestFirst = try isNewestFirst(request)
+        let parameters = try QueryParameters(request, known: Self.filters.union(["limit", "cursor", "order"]))
+        let query = try query(parameters)
+        let limit = try parameters.number("limit", in: 1...Self.longestPage) ?? Self.defaultPageSize
+        let cursor = try parameters.number("cursor", in: Self.recordNumbers)
+        let isNewestFirst = try isNewestFirst(parameters)
         await node.journal.flush()
         let page = try await Blocking.run { [archive, limit] in
             isNewestFirst
@@ -105,10 +94,11 @@ struct AuditRoutes {
 
     /// Server-sent events: what is recorded from now on, or from the record on that `Last-Event-ID` names.
     private func stream(_ request: Request) throws -> Response {
-        let query = try query(request)
-        var last = try number("after", request)
+        let parameters = try QueryParameters(request, known: Self.filters.union(["after"]))
+        let query = try query(parameters)
+        var last = try parameters.number("after", in: Self.recordNumbers)
         if let header = request.headers[.lastEventID] {
-            guard let number = UInt64(header) else {
+            guard let number = UInt64(header), Self.recordNumbers.contains(number) else {
                 throw APIError.parameter("Last-Event-ID", "expected the number of a record")
             }
             last = number

@@ -48,11 +48,13 @@ public struct ControlServer: Sendable {
         try await application.run()
     }
 
-    private func router() -> Router<BasicRequestContext> {
-        let router = Router(context: BasicRequestContext.self)
+    private func router() -> Router<ControlContext> {
+        let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: ErrorMiddleware())
         switch place {
-        case .socket: router.add(middleware: OriginMiddleware(isOpen: true))
+        case .socket:
+            router.add(middleware: PeerMiddleware())
+            router.add(middleware: OriginMiddleware(isOpen: true))
         case .tcp(_, _, let tokens):
             router.add(middleware: OriginMiddleware(isOpen: false))
             router.add(middleware: TokenMiddleware(tokens: tokens))
@@ -73,6 +75,7 @@ public struct ControlServer: Sendable {
         let version = router.group("v1")
         PolicyToolRoutes(node: node, socket: socket).add(to: version)
         AuditRoutes(node: node, archive: archive).add(to: version)
+        router.add(middleware: WrongMethodMiddleware(router))
         return router
     }
 }
@@ -87,7 +90,9 @@ private struct ErrorMiddleware<Context: RequestContext>: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            return APIError(error).response
+            let response = APIError(error).response
+            // A body would be taken for the next answer.
+            return request.method == .head ? response.createHeadResponse() : response
         }
     }
 }

@@ -12,20 +12,20 @@ struct PolicyRoutes {
 
     func add(to group: RouterGroup<some RequestContext>) {
         group.get("{id}/policy") { _, context in
-            let (policy, record) = try await node.policy(of: try context.parameters.require("id"))
+            let (policy, record) = try await node.policy(of: try context.sandboxID())
             return answer(policy, record)
         }
         group.put("{id}/policy") { request, context in
-            try await replace(try context.parameters.require("id"), request)
+            try await replace(try context.sandboxID(), request)
         }
         group.post("{id}/policy") { request, context in
-            try await replace(try context.parameters.require("id"), request)
+            try await replace(try context.sandboxID(), request)
         }
         group.patch("{id}/policy") { request, context in
-            try await patch(try context.parameters.require("id"), request)
+            try await patch(try context.sandboxID(), request)
         }
         group.delete("{id}/policy") { request, context in
-            try await delete(try context.parameters.require("id"), request)
+            try await delete(try context.sandboxID(), request)
         }
     }
 

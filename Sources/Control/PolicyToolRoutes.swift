@@ -18,6 +18,35 @@ struct PolicyToolRoutes {
         group.post("policies/explain") { request, _ in try await explain(request) }
         group.post("policies/suggest") { request, _ in try await suggest(request) }
         group.get("policies/always") { _, _ in Answer.json(AlwaysBody(await node.operatorRules.always)) }
+        group.post("policies/diff") { request, _ in try await diff(request) }
+    }
+
+    /// What a difference is answered with.
+    private struct Difference: Encodable {
+        let opened: [String]
+        let closed: [String]
+    }
+
+    /// Compares `old` (or the policy in force for `sandbox`) with `new`, both with the node's rules before them.
+    private func diff(_ request: Request) async throws -> Response {
+        let comparison = try PolicyComparison.load(bytes: try await request.bytes(), file: "body", now: .current)
+        let old: Policy
+        if let id = comparison.sandbox {
+            old = try await node.policy(of: id).policy
+        } else {
+            old = comparison.old
+        }
+        let rules = await node.operatorRules
+        let policies = [old, comparison.new].map {
+            CompiledPolicy($0, always: rules.always, nodeAddresses: rules.nodeAddresses)
+        }
+        let difference = PolicyDifference(from: policies[0], to: policies[1], at: .current)
+        return Answer.json(
+            Difference(
+                opened: difference.opened.map(\.description),
+                closed: difference.closed.map(\.description)
+            )
+        )
     }
 
     /// What a check found.
@@ -32,7 +61,7 @@ struct PolicyToolRoutes {
         func details(_ problems: [Problem]) -> [APIError.Detail] {
             problems.map { .init(path: $0.path, message: $0.message, line: $0.line, column: $0.column) }
         }
-        let bytes = try await request.bytes()
+        let bytes = try await request.bytes(["application/json", "application/yaml"])
         do {
             let document = try PolicyDocument.load(bytes: bytes, format: .automatic, file: "body", now: .current)
             let warnings = details(document.warnings)
@@ -50,6 +79,36 @@ struct PolicyToolRoutes {
         let `protocol`: String?
         /// In place of a policy in the body: the one that is in force for this sandbox.
         let sandbox: String?
+
+        private enum CodingKeys: String, CodingKey, CaseIterable {
+            case host, ip, port, `protocol`, sandbox, networkPolicy
+        }
+
+        /// Any key, to find those that mean nothing: a question with a mistyped one would be another question.
+        private struct AnyKey: CodingKey {
+            let stringValue: String
+            var intValue: Int? { nil }
+
+            init(stringValue: String) { self.stringValue = stringValue }
+            init?(intValue: Int) { nil }
+        }
+
+        init(from decoder: any Decoder) throws {
+            let members = try decoder.container(keyedBy: CodingKeys.self)
+            for key in try decoder.container(keyedBy: AnyKey.self).allKeys
+            where CodingKeys(rawValue: key.stringValue) == nil {
+                let names = CodingKeys.allCases.map(\.rawValue).joined(separator: ", ")
+                throw APIError.parameter(key.stringValue, "unknown key: expected one of \(names)")
+            }
+            host = try members.decodeIfPresent(String.self, forKey: .host)
+            ip = try members.decodeIfPresent(String.self, forKey: .ip)
+            port = try members.decodeIfPresent(UInt16.self, forKey: .port)
+            `protocol` = try members.decodeIfPresent(String.self, forKey: .protocol)
+            sandbox = try members.decodeIfPresent(String.self, forKey: .sandbox)
+            guard sandbox == nil || !members.contains(.networkPolicy) else {
+                throw APIError.parameter("sandbox", "stands beside networkPolicy: only one of them is accepted")
+            }
+        }
     }
 
     /// Judges a destination by the policy in the body, or by that of a sandbox, with the node's rules before it.
@@ -58,6 +117,8 @@ struct PolicyToolRoutes {
         let question: Question
         do {
             question = try JSONDecoder().decode(Question.self, from: Data(bytes))
+        } catch let error as APIError {
+            throw error
         } catch {
             throw APIError.parameter(
                 "body",

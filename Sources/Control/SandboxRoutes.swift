@@ -18,24 +18,24 @@ struct SandboxRoutes {
         group.post { request, _ in try await create(request) }
         group.get { request, _ in try await list(request) }
         group.get("{id}") { _, context in
-            try await answer(try await node.record(of: try context.parameters.require("id")))
+            try await answer(try await node.record(of: try context.sandboxID()))
         }
         group.get("{id}/activity") { _, context in
             let activity = try await node.activity(of: try context.parameters.require("id"))
             return Answer.json(["connections": activity.connections, "pins": activity.pins])
         }
         group.delete("{id}") { _, context in
-            try await node.release(try context.parameters.require("id"))
+            try await node.release(try context.sandboxID())
             return Answer.empty(.noContent)
         }
         group.post("{id}/pause") { _, context in
-            try await answer(try await node.pause(try context.parameters.require("id")))
+            try await answer(try await node.pause(try context.sandboxID()))
         }
         group.post("{id}/resume") { _, context in
-            try await answer(try await node.resume(try context.parameters.require("id")))
+            try await answer(try await node.resume(try context.sandboxID()))
         }
         group.post("{id}/renew-expiration") { request, context in
-            try await renew(try context.parameters.require("id"), request)
+            try await renew(try context.sandboxID(), request)
         }
     }
 
@@ -55,16 +55,10 @@ struct SandboxRoutes {
     }
 
     private func list(_ request: Request) async throws -> Response {
-        let parameters = request.uri.queryParameters
-        var limit = Self.defaultPageSize
-        if let text = parameters["limit"] {
-            guard let number = Int(text), (1...Self.longestPage).contains(number) else {
-                throw APIError.parameter("limit", "expected a number of 1...\(Self.longestPage)")
-            }
-            limit = number
-        }
-        let wanted = try states(parameters["state"].map(String.init))
-        let after = parameters["cursor"].map(String.init)
+        let parameters = try QueryParameters(request, known: ["limit", "cursor", "state"])
+        let limit = try parameters.number("limit", in: 1...Self.longestPage) ?? Self.defaultPageSize
+        let wanted = try states(parameters["state"])
+        let after = parameters["cursor"]
         var items: [SandboxBody] = []
         var last: String?
         var hasMore = false

@@ -126,6 +126,16 @@ extension Attachment {
         !pinner.table.isPinned(address, at: loop.now) && !possible.contains { $0.contains(address) }
     }
 
+    /// Whether a connected socket leads to this machine itself, at an address that was not known to be its own when the
+    /// connection was judged: one that is new, or that only a route makes local. Nothing has been sent through it yet.
+    func leadsToNode(_ descriptor: CInt) -> Bool {
+        // Nobody but the machine itself answers from the address that it was asked from.
+        guard !policy.guards.nodeAddresses.isEmpty, let peer = Sockets.peerEndpoint(descriptor)?.address,
+            Sockets.localEndpoint(descriptor)?.address == peer
+        else { return false }
+        return !policy.guards.nodeAddresses.contains(peer)
+    }
+
     /// An event of this sandbox, now, under the policy in force.
     func event(_ kind: AuditEvent.Kind) -> AuditEvent {
         var event = AuditEvent(kind, time: loop.wallTime(), sandbox: id)
@@ -174,6 +184,18 @@ extension Attachment {
             throw error
         }
         record(event(.policyChanged))
+    }
+
+    /// Guards the node's addresses as they are now. What leads to a new one is closed before this returns.
+    public func guardNode(at addresses: [IPAddress]) {
+        guard Set(addresses) != policy.guards.nodeAddresses else { return }
+        policy = CompiledPolicy(
+            policy.policy,
+            always: policy.always,
+            nodeAddresses: addresses,
+            generation: policy.generation
+        )
+        enforceAgainOrEnd()
     }
 
     /// Has the kernel let through what `policy` may allow whatever was resolved, to be looked at.
@@ -239,6 +261,11 @@ extension Attachment {
 
     private func expireRules() {
         expiryTimer = nil
+        enforceAgainOrEnd()
+    }
+
+    /// For changes that take effect whether the kernel follows or not.
+    private func enforceAgainOrEnd() {
         do {
             try enforceAgain()
         } catch {

@@ -30,14 +30,18 @@ final class DatagramFlow: EventSource {
     private var bytesUp: UInt64 = 0
     private var bytesDown: UInt64 = 0
 
+    /// Where the program was sending is this machine.
+    struct LeadsToNode: Error {}
+
     /// Connects to where the program was sending. The attachment holds the flow until it ends.
+    /// - Throws: ``LeadsToNode``, or a `SystemError`.
     init(
         _ listener: DatagramListener,
         _ attachment: Attachment,
         from source: Endpoint,
         _ redirection: Conntrack.Redirection,
         _ judgement: TunnelJudge.Judgement
-    ) throws(SystemError) {
+    ) throws {
         self.listener = listener
         self.attachment = attachment
         self.source = source
@@ -49,6 +53,7 @@ final class DatagramFlow: EventSource {
         upstream = try Sockets.udpSocket(connectedTo: redirection.destination, receiveBytes: pendingBytes)
         super.init()
         do {
+            if attachment.leadsToNode(upstream) { throw LeadsToNode() }
             try attachment.loop.register(self, descriptor: upstream, interest: .readable)
         } catch {
             Sockets.close(upstream)

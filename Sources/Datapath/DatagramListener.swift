@@ -107,14 +107,18 @@ extension DatagramListener {
         let destination = redirection.destination
         let judgement = attachment.judge.judgeOpaque(destination: destination, over: .udp)
         guard judgement.verdict.action == .allow else {
-            record(.connectionDenied, judgement, destination)
-            tell(source, .prohibited)
+            refuse(judgement, source, destination)
             return nil
         }
         do {
             let flow = try DatagramFlow(self, attachment, from: source, redirection, judgement)
             record(.connectionAllowed, judgement, destination)
             return flow
+        } catch is DatagramFlow.LeadsToNode {
+            var refused = judgement
+            refused.verdict = .deny(.guardRange)
+            refuse(refused, source, destination)
+            return nil
         } catch {
             // No refusal of ours, but the program must see it fail as it would have failed.
             var failed = judgement
@@ -123,6 +127,11 @@ extension DatagramListener {
             tell(source, .hostUnreachable)
             return nil
         }
+    }
+
+    private func refuse(_ judgement: TunnelJudge.Judgement, _ source: Endpoint, _ destination: Endpoint) {
+        record(.connectionDenied, judgement, destination)
+        tell(source, .prohibited)
     }
 
     private func record(_ kind: AuditEvent.Kind, _ judgement: TunnelJudge.Judgement, _ destination: Endpoint) {

@@ -141,7 +141,7 @@ extension HTTPForwarder {
         end(with: ProxyResponse.badRequest)
     }
 
-    private func refuse(
+    func refuse(
         _ verdict: Verdict,
         host: String,
         endpoint: Endpoint?,

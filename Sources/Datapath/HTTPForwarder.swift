@@ -236,6 +236,10 @@ extension HTTPForwarder {
             do {
                 let descriptor = try result.get()
                 let endpoint = Sockets.peerEndpoint(descriptor) ?? endpoints[0]
+                guard !attachment.leadsToNode(descriptor) else {
+                    Sockets.reset(descriptor)
+                    return refuse(.deny(.guardRange), host: "\(endpoint.address)", endpoint: endpoint)
+                }
                 do {
                     try attach(descriptor, endpoint)
                 } catch {

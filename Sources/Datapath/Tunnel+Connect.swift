@@ -29,7 +29,7 @@ extension Tunnel {
                 upstream = descriptor
                 // Which of the endpoints answered is what the connection is judged by from now on.
                 if let peer = Sockets.peerEndpoint(descriptor) { course.setEndpoint(peer) }
-                next(self)
+                attachment.leadsToNode(descriptor) ? refuseNode() : next(self)
             case .failure(let error):
                 dialOtherAddresses(after: error, then: next)
             }
@@ -56,6 +56,15 @@ extension Tunnel {
             end(with: proxyFailure(error))
         } else {
             abort()
+        }
+    }
+
+    /// What answered is this machine.
+    private func refuseNode() {
+        if case .name(let name, _) = course, !hasAnsweredProxy {
+            refuse(.deny(.guardRange), layer: .connect, name: name)
+        } else {
+            refuse(.deny(.guardRange), layer: .ip, name: judgement?.name)
         }
     }
 

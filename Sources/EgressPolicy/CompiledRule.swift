@@ -16,7 +16,7 @@ struct CompiledRule: Sendable {
     init(_ rule: Rule, action: RuleAction) {
         self.action = action
         self.expiry = rule.expiresAt?.microseconds ?? .max
-        self.ports = Self.merged(rule.ports)
+        self.ports = PortRange.merged(rule.ports)
         let isAddress = if case .addresses = rule.target { true } else { false }
         self.coversTCP = rule.transport != .udp
         let asksForUDP = (rule.transport == .udp || rule.statesAnyTransport) && !rule.ports.isEmpty
@@ -36,19 +36,6 @@ struct CompiledRule: Sendable {
             if ports[middle].upper < port { low = middle + 1 } else { high = middle }
         }
         return low < ports.count && ports[low].contains(port)
-    }
-
-    /// The union of `ranges`: sorted, neither overlapping nor touching.
-    static func merged(_ ranges: [PortRange]) -> [PortRange] {
-        var merged: [PortRange] = []
-        for range in ranges.sorted(by: { ($0.lower, $0.upper) < ($1.lower, $1.upper) }) {
-            if let last = merged.last, Int(range.lower) <= Int(last.upper) + 1 {
-                merged[merged.count - 1] = PortRange(last.lower, max(last.upper, range.upper))!
-            } else {
-                merged.append(range)
-            }
-        }
-        return merged
     }
 }
 

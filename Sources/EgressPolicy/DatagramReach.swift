@@ -20,6 +20,9 @@ public struct DatagramReach: Hashable, Sendable {
         self.portsByAddress = portsByAddress
         self.addresses = addresses
     }
+
+    /// Whether the kernel refuses every datagram by itself.
+    public var isEmpty: Bool { portsByName.isEmpty && portsByAddress.isEmpty }
 }
 
 extension CompiledPolicy {
@@ -37,8 +40,8 @@ extension CompiledPolicy {
         }
         let addresses = addressed.isEmpty ? [] : possibleAddresses(over: .udp, at: time)
         return DatagramReach(
-            portsByName: CompiledRule.merged(named),
-            portsByAddress: addresses.isEmpty ? [] : CompiledRule.merged(addressed),
+            portsByName: PortRange.merged(named),
+            portsByAddress: addresses.isEmpty ? [] : PortRange.merged(addressed),
             addresses: addresses
         )
     }

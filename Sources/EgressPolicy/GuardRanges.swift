@@ -34,11 +34,14 @@ public struct GuardRanges: Sendable {
         "2002::/16",  // 6to4, RFC 3056
     ].map { try! IPPrefix(parsing: $0) }
 
+    /// The node's own addresses, as far as they are known; empty where there is no node to guard.
+    public let nodeAddresses: Set<IPAddress>
     private var ranges = PrefixMap<Bool>()
 
     /// The common ranges and the node's own addresses, each a range of its own: `10.0.0.0/8` does not open the node's
     /// `10.0.0.1`.
     public init(nodeAddresses: [IPAddress] = []) {
+        self.nodeAddresses = Set(nodeAddresses)
         for range in Self.common + nodeAddresses.map(IPPrefix.init(host:)) {
             ranges[range, default: true] = true
         }

@@ -23,7 +23,12 @@ public final class NetworkNamespace: Sendable {
         try typed {
             try onDedicatedThread {
                 guard clinux_unshare_network() == 0 else {
-                    throw NamespaceError("cannot make a network namespace", errno: errno)
+                    let error = errno
+                    throw NamespaceError(
+                        "cannot make a network namespace",
+                        errno: error,
+                        detail: NamespaceLimit.cause(error, of: [.network])
+                    )
                 }
                 return try open(path: "/proc/thread-self/ns/net")
             }

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 public import NetPrimitives
 
@@ -15,6 +16,22 @@ public func nodeAddresses() throws(NamespaceError) -> [IPAddress] {
         addresses.insert(address)
     }
     return addresses.sorted()
+}
+
+/// Tells that the addresses of a network namespace have changed (RTM_NEWADDR, RTM_DELADDR).
+public final class NodeAddressChanges {
+    private let socket: RouteSocket
+
+    /// Listens in the calling thread's namespace.
+    public init() throws(NamespaceError) {
+        socket = try RouteSocket(groups: UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+    }
+
+    /// Readable when addresses have changed; owned by this object.
+    public var descriptor: CInt { socket.descriptor }
+
+    /// Forgets the changes so far. To be called before ``nodeAddresses()``, so that none is missed.
+    public func take() { socket.takeChanges() }
 }
 
 extension IPAddress {

@@ -53,6 +53,16 @@ final class RouteSocket {
         }
     }
 
+    /// Readable when there is a change.
+    var descriptor: CInt { mnl_socket_get_fd(socket) }
+
+    /// Takes all changes that have come, without waiting.
+    func takeChanges() {
+        var buffer = [UInt8](repeating: 0, count: 8192)
+        // Also after ENOBUFS, which says that some were lost: whoever asks looks at everything anyway.
+        while recv(descriptor, &buffer, buffer.count, CInt(MSG_DONTWAIT)) >= 0 || errno == ENOBUFS || errno == EINTR {}
+    }
+
     /// Waits for `milliseconds` at most until there is a change to one of the groups, and takes it.
     func awaitChange(milliseconds: CInt) {
         var source = pollfd(fd: mnl_socket_get_fd(socket), events: Int16(POLLIN), revents: 0)

@@ -19,6 +19,8 @@ public final class UserNamespace: Sendable {
     /// ids stay what they are; no others exist there.
     public static func enterNew() throws(NamespaceError) -> UserNamespace {
         let (user, group) = (geteuid(), getegid())
+        // Asked before: in the new namespace it has all of them.
+        let isRootWithoutRight = user == 0 && !mayMapRoot
         guard clinux_unshare_user() == 0 else {
             throw NamespaceError(
                 "cannot make a user namespace",
@@ -28,10 +30,23 @@ public final class UserNamespace: Sendable {
         }
         try write("deny", to: "/proc/self/setgroups")
         try write("\(group) \(group) 1\n", to: "/proc/self/gid_map")
-        try write("\(user) \(user) 1\n", to: "/proc/self/uid_map")
+        do {
+            try write("\(user) \(user) 1\n", to: "/proc/self/uid_map")
+        } catch let error where isRootWithoutRight && error.errno == EPERM {
+            throw NamespaceError(error.operation, errno: error.errno, detail: UserNamespaceRefusal.rootWithoutRight)
+        }
         let descriptor = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw NamespaceError("cannot open a user namespace", errno: errno) }
         return UserNamespace(owning: descriptor)
+    }
+
+    /// Whether this process has CAP_SETFCAP, without which nobody takes uid 0 along into a user namespace
+    /// (user_namespaces(7), since Linux 5.12): files could be given capabilities that are root's outside.
+    public static var mayMapRoot: Bool {
+        let status = KernelSetting.contents(of: "/proc/self/status") ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("CapEff:") }
+        let held = line.flatMap { UInt64($0.dropFirst(7).drop(while: \.isWhitespace), radix: 16) } ?? 0
+        return held >> 31 & 1 == 1
     }
 
     private static func write(_ text: String, to path: String) throws(NamespaceError) {
@@ -48,8 +63,18 @@ public final class UserNamespace: Sendable {
 
 /// Why a kernel or distribution refuses user namespaces to an ordinary user, and what its administrator can do.
 enum UserNamespaceRefusal {
+    /// For root without CAP_SETFCAP.
+    static let rootWithoutRight = """
+        root takes CAP_SETFCAP for it, which is missing: run sandgate as another user, or in a container with \
+        --cap-add SETFCAP
+        """
+
     /// A sentence for a person, or empty when the cause is not known.
-    static func cause(_ error: CInt, setting: (String) -> String? = setting) -> String {
+    static func cause(
+        _ error: CInt,
+        isRoot: Bool = geteuid() == 0,
+        setting: (String) -> String? = KernelSetting.value
+    ) -> String {
         switch error {
         case ENOSPC where setting("user/max_user_namespaces") == "0":
             "user namespaces are switched off here: sudo sysctl user.max_user_namespaces=15000"
@@ -70,6 +95,8 @@ enum UserNamespaceRefusal {
                 a system call filter forbids it, as in most containers: start the container with \
                 --security-opt seccomp=unconfined, or run sandgate outside of it
                 """
+            } else if isRoot {
+                "a security module or a chroot forbids it"
             } else {
                 "a security module or a chroot forbids it; run sandgate as root instead"
             }
@@ -77,22 +104,8 @@ enum UserNamespaceRefusal {
         }
     }
 
-    private static func setting(_ path: String) -> String? {
-        guard let text = contents(of: "/proc/sys/\(path)") else { return nil }
-        return text.split(whereSeparator: \.isWhitespace).first.map(String.init)
-    }
-
     /// Whether this process runs under a seccomp filter.
     private static var isFiltered: Bool {
-        contents(of: "/proc/self/status")?.split(separator: "\n").contains("Seccomp:\t2") ?? false
-    }
-
-    private static func contents(of path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var buffer = [UInt8](repeating: 0, count: 8192)
-        let count = read(descriptor, &buffer, buffer.count)
-        return count < 0 ? nil : String(decoding: buffer[..<count], as: UTF8.self)
+        KernelSetting.contents(of: "/proc/self/status")?.split(separator: "\n").contains("Seccomp:\t2") ?? false
     }
 }

@@ -20,6 +20,19 @@ public struct PortRange: Hashable, Sendable {
     /// Whether `port` lies in the range.
     public func contains(_ port: UInt16) -> Bool { lower <= port && port <= upper }
 
+    /// The union of `ranges`: sorted, neither overlapping nor touching.
+    public static func merged(_ ranges: [PortRange]) -> [PortRange] {
+        var merged: [PortRange] = []
+        for range in ranges.sorted(by: { ($0.lower, $0.upper) < ($1.lower, $1.upper) }) {
+            if let last = merged.last, Int(range.lower) <= Int(last.upper) + 1 {
+                merged[merged.count - 1] = PortRange(last.lower, max(last.upper, range.upper))!
+            } else {
+                merged.append(range)
+            }
+        }
+        return merged
+    }
+
     /// Every port.
     public static let all = PortRange(1, 65535)!
 }

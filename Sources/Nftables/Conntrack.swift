@@ -22,6 +22,9 @@ public final class Conntrack {
         netlink = socket
     }
 
+    /// The socket's descriptor; it stays the socket's own.
+    public var descriptor: CInt { netlink.descriptor }
+
     /// Where the flow over UDP was going that reaches our socket at `listener` from `source`, both as that socket sees
     /// them; `nil` when nothing redirected it there, or the kernel has forgotten the flow.
     public func redirection(from source: Endpoint, to listener: Endpoint) throws(NetlinkError) -> Redirection? {

@@ -8,6 +8,8 @@ enum Expression: Hashable, Sendable {
     case meta(nft_meta_keys)
     /// Loads a property of the packet's conntrack entry (enum nft_ct_keys).
     case conntrack(nft_ct_keys)
+    /// Stores the value loaded as the mark of the packet's conntrack entry.
+    case setConntrackMark
     /// Loads `length` bytes at `offset` of a header.
     case payload(nft_payload_bases, offset: UInt32, length: UInt32)
     /// Loads what kind of address the source is (RTN_…, linux/rtnetlink.h).
@@ -94,6 +96,12 @@ extension Expression {
             let expression = Self.make("immediate", (NFTNL_EXPR_IMM_DREG, Self.register))
             Self.set(expression, NFTNL_EXPR_IMM_DATA, value)
             return expression
+        case .setConntrackMark:
+            return Self.make(
+                "ct",
+                (NFTNL_EXPR_CT_KEY, NFT_CT_MARK.rawValue),
+                (NFTNL_EXPR_CT_SREG, Self.register)
+            )
         case .lookup, .verdict, .redirect, .reject, .log, .limit, .counter:
             return makeStatement()
         }

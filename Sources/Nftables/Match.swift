@@ -24,9 +24,12 @@ extension [Expression] {
 
     /// `udp dport @pinned_ports`.
     static func destinationPort(_ transport: TransportProtocol, in set: LookupSet) -> Self {
-        protocolNumber(transport.rawValue) + [
-            .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2), .lookup(set: set.name),
-        ]
+        protocolNumber(transport.rawValue) + port(in: set)
+    }
+
+    /// `tcp dport @served_ports`, where the rule has asked for the protocol already.
+    static func port(in set: LookupSet) -> Self {
+        [.payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2), .lookup(set: set.name)]
     }
 
     /// `ip daddr 127.0.0.0/8`: as nft does, compares whole bytes without a mask where the prefix has only such.
@@ -63,6 +66,9 @@ extension [Expression] {
     /// `iif lo`.
     static let inputDeviceIsLoopback = device(NFT_META_IIF, isLoopback: true)
 
+    /// `iif != lo`.
+    static let inputDeviceIsOuter = device(NFT_META_IIF, isLoopback: false)
+
     /// `meta skuid != 4294967295`: the packet comes from a program's socket. No user has this number, and a packet of
     /// the kernel's own has none, which ends the rule.
     static let fromProgram: Self = [.meta(NFT_META_SKUID), .compare(NFT_CMP_NEQ, UInt32.max.hostBytes)]
@@ -77,6 +83,27 @@ extension [Expression] {
     static let answer: Self = [
         .conntrack(NFT_CT_STATE), .bitwise(mask: UInt32(0b110).hostBytes), .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
     ]
+
+    /// `ct mark 2`: the flow was let in from outside.
+    static let served: Self = [.conntrack(NFT_CT_MARK), .compare(NFT_CMP_EQ, SandboxRuleset.servedMark.hostBytes)]
+
+    /// `ct mark set 2`.
+    static let markAsServed: Self = [.immediate(SandboxRuleset.servedMark.hostBytes), .setConntrackMark]
+
+    /// `ct direction reply`: from whom was spoken to.
+    static let reply: Self = [.conntrack(NFT_CT_DIRECTION), .compare(NFT_CMP_EQ, [UInt8(IP_CT_DIR_REPLY.rawValue)])]
+
+    /// `ct state new`: NF_CT_STATE_BIT of IP_CT_NEW.
+    static let new: Self = [
+        .conntrack(NFT_CT_STATE), .bitwise(mask: UInt32(0b1000).hostBytes), .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
+    ]
+
+    /// `tcp flags & (fin | syn | rst | ack) == syn`: a connection begins (RFC 9293 3.1).
+    static let connectionBegins: Self =
+        protocolNumber(TransportProtocol.tcp.rawValue) + [
+            .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, length: 1), .bitwise(mask: [0b1_0111]),
+            .compare(NFT_CMP_EQ, [0b10]),
+        ]
 
     /// `fib saddr type local`.
     static let fromLocalAddress: Self = [.sourceAddressType, .compare(NFT_CMP_EQ, UInt32(RTN_LOCAL).hostBytes)]

@@ -8,11 +8,12 @@ import NetPrimitives
 ///     set   possible_udp4/6    those of them that some rule may allow over UDP; the relay has the last word
 ///     set   pinned_ports       UDP ports that some rule about names lists
 ///     set   possible_ports     UDP ports that some rule about addresses covers
+///     set   served_ports       TCP ports on which connections from outside are let in
 ///     chain nat_out        new flows of programs: to the resolver, the proxy or the relay
-///     chain out            what programs send: to our listeners, on loopback, or refused
+///     chain out            what programs send: to our listeners, on loopback, as replies of served connections, or refused
 ///     chain refused        counted, recorded, answered with an error
 ///     chain forward        nothing
-///     chain in             what arrives: on loopback, and what finds our link-layer address
+///     chain in             what arrives: on loopback, on served ports, and what finds our link-layer address
 ///     chain post           what a bound socket would carry around the loopback device
 struct SandboxRuleset: Hashable, Sendable {
     /// Whether programs reach anything at all.
@@ -29,6 +30,8 @@ struct SandboxRuleset: Hashable, Sendable {
     let gateways: [IPAddress]
 
     static let table = "sandgate"
+    /// The mark of connections that were let in from outside: what lets their replies out, and nothing else.
+    static let servedMark: UInt32 = 2
     /// The prefix of the packets in NFLOG.
     static let logPrefix = "sandgate refused"
 }
@@ -59,9 +62,11 @@ extension SandboxRuleset {
     static let possibleUDP6 = LookupSet(name: "possible_udp6", key: .address(.v6), isInterval: true)
     static let pinnedPorts = LookupSet(name: "pinned_ports", key: .port, isInterval: true)
     static let possiblePorts = LookupSet(name: "possible_ports", key: .port, isInterval: true)
+    static let servedPorts = LookupSet(name: "served_ports", key: .port, isInterval: true)
 
     static let sets = [
         pinned4, pinned6, possible4, possible6, possibleUDP4, possibleUDP6, pinnedPorts, possiblePorts,
+        servedPorts,
     ]
 
     static func pinned(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? pinned4 : pinned6 }
@@ -94,14 +99,17 @@ extension SandboxRuleset {
 // MARK: - Rules
 
 extension SandboxRuleset {
-    /// The rules of `chain`. Only ``natOut`` and ``out`` depend on the door.
+    /// Those whose rules depend on the door.
+    static let guarded = [natOut, out, incoming]
+
+    /// The rules of `chain`.
     func rules(of chain: Chain, door: Door) -> [Rule] {
         switch chain {
         case Self.natOut: door == .open ? redirects : []
-        case Self.out: (door == .open ? redirected : closedListeners) + outgoing
+        case Self.out: (door == .open ? redirected + [replying] : closedListeners) + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: arriving
+        case Self.incoming: (door == .open ? served : []) + arriving
         default: bound
         }
     }
@@ -149,7 +157,7 @@ extension SandboxRuleset {
     /// What was redirected still has the device here that it would have left by.
     private var redirected: [Rule] {
         Self.loopbacks.flatMap { loopback in
-            listeners(explicit: false).map { transport, port in
+            listeners.map { transport, port in
                 Rule(
                     "ct status dnat \(Self.header(loopback.family)) daddr \(loopback) \(transport) dport \(port) accept",
                     .redirected,
@@ -163,7 +171,7 @@ extension SandboxRuleset {
 
     /// Behind a closed door our own listeners are out of reach as well, over loopback too.
     private var closedListeners: [Rule] {
-        listeners(explicit: true).map { transport, port in
+        listeners.map { transport, port in
             Rule(
                 "oif lo \(transport) dport \(port) goto refused",
                 .outputDevice(isLoopback: true),
@@ -171,6 +179,41 @@ extension SandboxRuleset {
                 .goto(Self.refused)
             )
         }
+    }
+
+    /// Only in the direction of replies, and only of connections that began with a packet from outside: an entry that
+    /// a program's own packet made never lets anything out.
+    private var replying: Rule {
+        Rule(
+            "oif != lo ct mark \(Self.servedMark) ct direction reply ct state established,related accept",
+            .outputDevice(isLoopback: false),
+            .served,
+            .reply,
+            .answer,
+            .accept
+        )
+    }
+
+    private var served: [Rule] {
+        [
+            Rule(
+                "iif != lo ct mark \(Self.servedMark) ct state established,related accept",
+                .inputDeviceIsOuter,
+                .served,
+                .answer,
+                .accept
+            ),
+            Rule(
+                "iif != lo ct state new tcp flags & (fin | syn | rst | ack) == syn tcp dport @served_ports "
+                    + "ct mark set \(Self.servedMark) accept",
+                .inputDeviceIsOuter,
+                .new,
+                .connectionBegins,
+                .port(in: Self.servedPorts),
+                .markAsServed,
+                .accept
+            ),
+        ]
     }
 
     private var outgoing: [Rule] {
@@ -276,9 +319,8 @@ extension SandboxRuleset {
         ]
     }
 
-    private func listeners(explicit: Bool) -> [(TransportProtocol, UInt16)] {
+    private var listeners: [(TransportProtocol, UInt16)] {
         [(.udp, ports.dns), (.tcp, ports.dns), (.tcp, ports.proxy), (.udp, ports.datagrams)]
-            + (explicit ? [(.tcp, ports.explicitProxy)] : [])
     }
 
     private static let families: [IPAddress.Family] = [.v4, .v6]

@@ -128,7 +128,7 @@ extension SandboxTable {
     /// Rules replaced in kept chains, in one batch: no packet sees a mixture, none passes that neither would let pass.
     private func set(_ door: SandboxRuleset.Door) throws(NetlinkError) {
         var batch = Batch()
-        for chain in [SandboxRuleset.natOut, SandboxRuleset.out] {
+        for chain in SandboxRuleset.guarded {
             batch.flush(chain, table: table)
             for rule in ruleset.rules(of: chain, door: door) { batch.add(rule, to: chain, table: table) }
         }
@@ -206,6 +206,12 @@ extension SandboxTable {
         possibleUDP = wanted
         try setPorts(SandboxRuleset.pinnedPorts, to: pinnedPorts)
         try setPorts(SandboxRuleset.possiblePorts, to: possiblePorts)
+    }
+
+    /// Says on which TCP ports connections from outside are let in, while the door is open. None until this is called.
+    /// Ranges neither overlap nor touch.
+    public func setServedPorts(_ ranges: [PortRange]) throws(NetlinkError) {
+        try setPorts(SandboxRuleset.servedPorts, to: ranges)
     }
 
     private func setPorts(_ set: LookupSet, to wanted: [PortRange]) throws(NetlinkError) {

@@ -26,6 +26,9 @@ public struct CreateRequest: Hashable, Sendable {
     public var metadata: [String: String]
     /// The namespace.
     public var attachment: Attachment
+    /// The TCP ports on which connections from outside are let in, sorted and disjoint; `nil` for the default: every
+    /// port of a network that exists, none of one that the node makes, to which there is no way.
+    public var inbound: [PortRange]?
     /// Whether the caller accepts that processes in the namespace could get around the rules.
     public var acceptsRawSockets: Bool
     /// What is accepted, but probably not meant.
@@ -38,6 +41,7 @@ public struct CreateRequest: Hashable, Sendable {
         expiresAt: WallTime? = nil,
         metadata: [String: String] = [:],
         attachment: Attachment,
+        inbound: [PortRange]? = nil,
         acceptsRawSockets: Bool = false,
         warnings: [Problem] = []
     ) {
@@ -46,6 +50,7 @@ public struct CreateRequest: Hashable, Sendable {
         self.expiresAt = expiresAt
         self.metadata = metadata
         self.attachment = attachment
+        self.inbound = inbound
         self.acceptsRawSockets = acceptsRawSockets
         self.warnings = warnings
     }
@@ -229,13 +234,27 @@ private struct CreateRequestReader {
         return metadata
     }
 
+    private mutating func readInbound(_ node: DocumentNode, _ path: String) -> [PortRange]? {
+        switch node.text {
+        case "all": return [.all]
+        case "none": return []
+        case nil: break
+        case _?:
+            reader.report(node.position, path, "expected all, none or a list of ports, found \(node.kind)")
+            return nil
+        }
+        return PortRange.merged(reader.readPorts(node, path))
+    }
+
     private static let attachmentForms =
         "{\"create\": true}, {\"netns\": PATH}, {\"pid\": NUMBER} or {\"container\": ID}"
 
     private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
-        guard let members = reader.members(of: node, path, allowed: kinds + ["acceptRawSockets"]) else { return }
+        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets"]) else {
+            return
+        }
         let stated = members.filter { kinds.contains($0.key) }
         guard stated.count == 1 else {
             return reader.report(node.position, path, "expected exactly one of \(Self.attachmentForms)")
@@ -249,6 +268,7 @@ private struct CreateRequestReader {
                     continue
                 }
                 request.acceptsRawSockets = isAccepted
+            case "inbound": request.inbound = readInbound(value, path)
             case "create":
                 guard case .bool(true) = value.value else {
                     reader.report(value.position, path, "expected true, found \(value.kind)")

@@ -181,7 +181,8 @@ extension PolicyReader {
         }
     }
 
-    private mutating func readPorts(_ node: DocumentNode, _ path: String) -> [PortRange] {
+    /// A list of ports and ranges.
+    mutating func readPorts(_ node: DocumentNode, _ path: String) -> [PortRange] {
         guard case .sequence(let elements) = node.value else {
             report(node.position, path, "expected a list of ports, as in [443, \"8000-8100\"], found \(node.kind)")
             return []

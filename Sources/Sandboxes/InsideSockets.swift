@@ -15,25 +15,21 @@ struct InsideSockets {
         let dnsUDP: CInt
         let dnsTCP: CInt
         let proxy: CInt
-        let explicitProxy: CInt
-        let datagrams: DatagramListener.Descriptors
     }
 
     /// One netlink socket for each use: a table belongs to its socket, and answers must not get between records.
     private struct Netlinks {
         let table: NetlinkSocket
         let refusals: NetlinkSocket
-        let conntrack: NetlinkSocket
 
-        static let count = 3
+        static let count = 2
 
         init(open: () throws -> NetlinkSocket) throws {
             table = try open()
             refusals = try open()
-            conntrack = try open()
         }
 
-        var descriptors: [CInt] { [table, refusals, conntrack].map(\.descriptor) }
+        var descriptors: [CInt] { [table, refusals].map(\.descriptor) }
     }
 
     /// What becomes of a table that the namespace has already.
@@ -50,8 +46,9 @@ struct InsideSockets {
     /// What is pinned in the table.
     let pins: [KernelPin]
     let refusalLog: RefusalLog
-    let conntrack: Conntrack
     let families: [Family]
+    /// `nil` where nothing may be sent but over TCP: most policies open no UDP.
+    let datagrams: DatagramSockets?
 
     private static let backlog = 4_096
     private static let refusalGroup: UInt16 = 64
@@ -61,18 +58,36 @@ struct InsideSockets {
         self = try namespace.enter { try Self.open(ports: ports) }
     }
 
-    /// Opens them in the calling thread's namespace. With `gateways` other than those of a network that we made; IPv6
-    /// is left out where the namespace has none.
+    /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
+    /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams.
     static func open(
         ports: ListenerPorts,
         inheritance: Inheritance = .none,
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
-        needsIPv6: Bool = true
+        needsIPv6: Bool = true,
+        opensUDP: Bool = true
     ) throws -> InsideSockets {
         let netlinks = try Netlinks { try NetlinkSocket() }
+        let addresses = addresses(needsIPv6: needsIPv6)
         return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways) {
-            try openFamilies(ports: ports, needsIPv6: needsIPv6)
+            let families = try openFamilies(at: addresses, ports: ports)
+            guard opensUDP else { return (families, nil) }
+            do {
+                return (families, try DatagramSockets.open(at: addresses, port: ports.datagrams))
+            } catch {
+                families.flatMap(\.descriptors).forEach(Sockets.close)
+                throw error
+            }
         }
+    }
+
+    /// Opens the sockets for datagrams in the calling thread's namespace, for a sandbox that has been opened without.
+    static func openDatagrams(ports: ListenerPorts, needsIPv6: Bool) throws -> DatagramSockets {
+        try DatagramSockets.open(at: addresses(needsIPv6: needsIPv6), port: ports.datagrams)
+    }
+
+    private static func addresses(needsIPv6: Bool) -> [IPAddress] {
+        needsIPv6 || Sockets.canBind(loopbacks[1]) ? loopbacks : [loopbacks[0]]
     }
 
     private init(
@@ -80,7 +95,7 @@ struct InsideSockets {
         _ netlinks: Netlinks,
         inheritance: Inheritance = .none,
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
-        openFamilies: () throws -> [Family]
+        open: () throws -> ([Family], DatagramSockets?)
     ) throws {
         table = SandboxTable(
             netlink: netlinks.table,
@@ -90,8 +105,7 @@ struct InsideSockets {
         )
         pins = try Self.closeDoor(table, inheritance)
         refusalLog = try RefusalLog(socket: netlinks.refusals, group: Self.refusalGroup)
-        conntrack = Conntrack(socket: netlinks.conntrack)
-        families = try openFamilies()
+        (families, datagrams) = try open()
     }
 
     /// Removes the table of the calling thread's namespace, whoever left it there; none is no error. Nothing is enforced
@@ -126,8 +140,7 @@ struct InsideSockets {
     }
 
     /// All listeners, opened in the calling thread's namespace, or none.
-    private static func openFamilies(ports: ListenerPorts, needsIPv6: Bool = true) throws(SystemError) -> [Family] {
-        let addresses = needsIPv6 || Sockets.canBind(addresses[1]) ? addresses : [addresses[0]]
+    private static func openFamilies(at addresses: [IPAddress], ports: ListenerPorts) throws(SystemError) -> [Family] {
         var opened: [CInt] = []
         func kept(_ descriptor: CInt) -> CInt {
             opened.append(descriptor)
@@ -139,14 +152,7 @@ struct InsideSockets {
                     family: address.family,
                     dnsUDP: kept(try Sockets.udpSocket(Endpoint(address, ports.dns))),
                     dnsTCP: kept(try Sockets.tcpListener(Endpoint(address, ports.dns), backlog: backlog)),
-                    proxy: kept(try Sockets.tcpListener(Endpoint(address, ports.proxy), backlog: backlog)),
-                    explicitProxy: kept(
-                        try Sockets.tcpListener(Endpoint(address, ports.explicitProxy), backlog: backlog)
-                    ),
-                    datagrams: DatagramListener.Descriptors(
-                        datagrams: kept(try Sockets.udpSocket(Endpoint(address, ports.datagrams))),
-                        icmp: kept(try Sockets.icmpSocket(from: address))
-                    )
+                    proxy: kept(try Sockets.tcpListener(Endpoint(address, ports.proxy), backlog: backlog))
                 )
             }
         } catch {
@@ -158,12 +164,13 @@ struct InsideSockets {
     /// The listeners' descriptors, family by family.
     var listeners: [CInt] { families.flatMap(\.descriptors) }
 
-    /// Closes them, when nobody serves them.
+    /// Closes all of them, when nobody serves them.
     func closeListeners() {
         listeners.forEach(Sockets.close)
+        datagrams?.close()
     }
 
-    private static let addresses = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
+    private static let loopbacks = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
 }
 
 // MARK: - From another process
@@ -173,19 +180,22 @@ extension InsideSockets {
     struct Parcel {
         private let netlinks: Netlinks
         private let families: [Family]
+        private let datagrams: DatagramSockets
 
         /// How many descriptors there are.
-        static let count = Netlinks.count + 6 * addresses.count
+        static let count = Netlinks.count + 1 + 5 * loopbacks.count
 
         /// Opens the sockets in the calling thread's namespace.
         init(ports: ListenerPorts) throws {
             netlinks = try Netlinks { try NetlinkSocket() }
-            families = try openFamilies(ports: ports)
+            families = try openFamilies(at: loopbacks, ports: ports)
+            datagrams = try DatagramSockets.open(at: loopbacks, port: ports.datagrams)
         }
 
         /// All of them, in the order in which they are unpacked. They stay this value's own.
         var descriptors: [CInt] {
             netlinks.descriptors + families.flatMap(\.descriptors)
+                + datagrams.descriptors.flatMap { [$0.datagrams, $0.icmp] } + [datagrams.conntrack.descriptor]
         }
     }
 
@@ -195,7 +205,12 @@ extension InsideSockets {
         var rest = descriptors[...]
         do {
             try self.init(ports, try Netlinks { try NetlinkSocket(adopting: rest.removeFirst()) }) {
-                Self.addresses.map { Family(unpacking: &rest, family: $0.family) }
+                let families = Self.loopbacks.map { Family(unpacking: &rest, family: $0.family) }
+                let relays = Self.loopbacks.map { _ in
+                    DatagramListener.Descriptors(datagrams: rest.removeFirst(), icmp: rest.removeFirst())
+                }
+                let conntrack = Conntrack(socket: try NetlinkSocket(adopting: rest.removeFirst()))
+                return (families, DatagramSockets(conntrack: conntrack, descriptors: relays))
             }
         } catch {
             rest.forEach(Sockets.close)
@@ -206,19 +221,12 @@ extension InsideSockets {
 
 extension InsideSockets.Family {
     /// In the order of the initialiser below.
-    fileprivate var descriptors: [CInt] {
-        [dnsUDP, dnsTCP, proxy, explicitProxy, datagrams.datagrams, datagrams.icmp]
-    }
+    fileprivate var descriptors: [CInt] { [dnsUDP, dnsTCP, proxy] }
 
     fileprivate init(unpacking descriptors: inout ArraySlice<CInt>, family: IPAddress.Family) {
         self.family = family
         dnsUDP = descriptors.removeFirst()
         dnsTCP = descriptors.removeFirst()
         proxy = descriptors.removeFirst()
-        explicitProxy = descriptors.removeFirst()
-        datagrams = DatagramListener.Descriptors(
-            datagrams: descriptors.removeFirst(),
-            icmp: descriptors.removeFirst()
-        )
     }
 }

@@ -31,7 +31,8 @@ public struct KernelExamination {
             let untried = [table, redirect, log, confinement].map {
                 Finding($0, .untried, "there is no namespace to try in")
             }
-            return [Finding(namespaces, .missing, "\(error)", remedy: remedy(forNamespaces: error.errno))] + untried
+            let cause = "\(error.operation): \(String(cString: strerror(error.errno)))"
+            return [Finding(namespaces, .missing, cause, remedy: remedy(for: error))] + untried
         }
         var findings = [
             Finding(namespaces, .works, "a network namespace with a veth pair was made"),
@@ -173,7 +174,7 @@ extension KernelExamination {
         let null = open("/dev/null", O_RDWR | O_CLOEXEC)
         defer { close(null) }
         configuration.standardDescriptors = (null, null, null)
-        let remedy =
+        let usualRemedy =
             "allow mount, pid and network namespaces and seccomp: in a container, run it with "
             + "--cap-add SYS_ADMIN,NET_ADMIN,SETPCAP --security-opt seccomp=unconfined,apparmor=unconfined"
         do {
@@ -181,10 +182,16 @@ extension KernelExamination {
             try process.release()
             let status = process.wait()
             guard status.code == 7 else {
-                return Finding(confinement, .missing, "a confined command ended with \(status.code)", remedy: remedy)
+                let detail = "a confined command ended with \(status.code)"
+                return Finding(confinement, .missing, detail, remedy: usualRemedy)
             }
         } catch {
-            return Finding(confinement, .missing, "\(error)", remedy: remedy)
+            return Finding(
+                confinement,
+                .missing,
+                error.cause,
+                remedy: error.remedy.isEmpty ? usualRemedy : error.remedy
+            )
         }
         return Finding(
             confinement,
@@ -193,12 +200,12 @@ extension KernelExamination {
         )
     }
 
-    private static func remedy(forNamespaces errno: CInt) -> String {
-        switch errno {
+    private static func remedy(for error: NamespaceError) -> String {
+        switch error.errno {
         case EPERM, EACCES:
             "run it as root; in a container, with --cap-add SYS_ADMIN,NET_ADMIN,SETPCAP "
                 + "--security-opt seccomp=unconfined,apparmor=unconfined"
-        case ENOSPC: "allow more namespaces: sysctl -w user.max_net_namespaces=4096"
+        case ENOSPC: error.detail
         case EOPNOTSUPP, ENOENT, ENODEV: "load veth: modprobe veth, or install the distribution's full kernel"
         default: "run it on a kernel with network namespaces (CONFIG_NET_NS) and veth (CONFIG_VETH)"
         }

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Namespaces
 import Nftables
 import Reactor
 
@@ -8,25 +9,28 @@ public enum RootlessExamination {
     private static let name = "user namespaces"
 
     /// The switches that distributions have for it, what they are when it is forbidden, and what to write instead.
-    private static let switches: [(path: String, forbids: String, remedy: String)] = [
-        (
-            "/proc/sys/kernel/unprivileged_userns_clone", "0",
-            "sysctl -w kernel.unprivileged_userns_clone=1"
-        ),
-        ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-        ("/proc/sys/user/max_net_namespaces", "0", "sysctl -w user.max_net_namespaces=15000"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
-            "give sandgate an AppArmor profile with userns, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-        ),
-    ]
+    private static let switches: [(path: String, forbids: String, remedy: String)] =
+        [
+            (
+                "/proc/sys/kernel/unprivileged_userns_clone", "0",
+                "sysctl -w kernel.unprivileged_userns_clone=1"
+            ),
+            (
+                "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
+                "give sandgate an AppArmor profile with userns, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+            ),
+        ]
+        + NamespaceLimit.allCases.map { limit in
+            let path = "/proc/sys/" + limit.setting.split(separator: ".").joined(separator: "/")
+            return (path, "0", "sysctl -w \(limit.setting)=15000")
+        }
 
     /// What an ordinary user may do; as root, tried as `nobody`.
     public static func findings() -> [Finding] {
         var step: CInt = 0
         let failure = clinux_probe_user_namespace(65_534, &step)
         guard failure != 0 else {
-            return [Finding(name, .works, "an ordinary user can have network, mount and pid namespaces")]
+            return [Finding(name, .works, "an ordinary user can have network, mount, pid and IPC namespaces")]
                 + enforcement()
         }
         let what = [
@@ -54,7 +58,7 @@ public enum RootlessExamination {
             network = try RootlessNetwork()
             let inside = try NamespaceAccess.attendant(network).open(ports: Sandbox.ports)
             defer {
-                inside.families.flatMap { [$0.dnsUDP, $0.dnsTCP, $0.proxy, $0.explicitProxy] }.forEach(Sockets.close)
+                inside.closeListeners()
             }
             try inside.table.installRedirects()
         } catch {

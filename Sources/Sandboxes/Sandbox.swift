@@ -1,7 +1,7 @@
 public import Datapath
 public import EgressCore
 public import EgressPolicy
-import NetPrimitives
+public import NetPrimitives
 import Nftables
 public import Reactor
 public import UpstreamDNS
@@ -15,7 +15,8 @@ public final class Sandbox {
     /// What everything on the way out of the sandbox needs of it.
     public let attachment: Attachment
 
-    private let attempt: SelfTestProbes.Attempt
+    /// Tries the self-test's probes; let go of when it has, for it may hold the namespace.
+    private var attempt: SelfTestProbes.Attempt?
     private let table: SandboxTable
     private let recorder: Recorder
     private let resolver: DNSResolver
@@ -26,9 +27,9 @@ public final class Sandbox {
 
     /// Where our listeners are inside every sandbox: above the usual `ip_local_port_range`, so that no program there
     /// gets one of these ports by chance.
-    static let ports = ListenerPorts(dns: 64_053, proxy: 64_080, explicitProxy: 64_128, datagrams: 64_117)
-    /// Where the explicit proxy listens, on 127.0.0.1 and ::1 inside every sandbox.
-    public static var explicitProxyPort: UInt16 { ports.explicitProxy }
+    static let ports = ListenerPorts(dns: 64_053, proxy: 64_128, datagrams: 64_117)
+    /// Where the proxy listens, on 127.0.0.1 and ::1 inside every sandbox.
+    public static var proxyPort: UInt16 { ports.proxy }
 
     /// Puts a namespace under enforcement. Nothing may run in it before ``selfTest(completion:)`` has succeeded.
     /// Throws with the door closed when a step fails.
@@ -91,28 +92,44 @@ public final class Sandbox {
     /// Puts listeners behind the sockets; on an error all of them are closed.
     private func serve(_ inside: InsideSockets) throws {
         var unserved = inside.listeners[...]
+        var datagrams = inside.datagrams
         do {
             for family in inside.families {
                 dnsListeners.append(
                     try DNSListener(attachment: attachment, resolver: resolver, udp: family.dnsUDP, tcp: family.dnsTCP)
                 )
                 unserved = unserved.dropFirst(2)
-                let proxies = [(family.proxy, ProxyListener.Kind.transparent), (family.explicitProxy, .explicit)]
-                for (descriptor, kind) in proxies {
-                    proxyListeners.append(
-                        try ProxyListener(attachment, descriptor: descriptor, family: family.family, kind: kind)
-                    )
-                    unserved = unserved.dropFirst()
-                }
-                datagramListeners.append(
-                    try DatagramListener(attachment, conntrack: inside.conntrack, descriptors: family.datagrams)
-                )
-                unserved = unserved.dropFirst(2)
+                proxyListeners.append(try ProxyListener(attachment, descriptor: family.proxy, family: family.family))
+                unserved = unserved.dropFirst()
+            }
+            if let sockets = datagrams {
+                datagrams = nil
+                try serve(sockets)
             }
             refusals = try RefusalReader(attachment, log: inside.refusalLog)
         } catch {
             stop()
             unserved.forEach(Sockets.close)
+            datagrams?.close()
+            throw error
+        }
+    }
+
+    /// Whether somebody is behind the relay for datagrams. Without, the kernel refuses what is redirected to it.
+    var servesDatagrams: Bool { !datagramListeners.isEmpty }
+
+    /// Puts listeners behind the relay's sockets; on an error all of them are closed.
+    func serve(_ sockets: DatagramSockets) throws {
+        var unserved = sockets.descriptors[...]
+        do {
+            while let descriptors = unserved.first {
+                datagramListeners.append(
+                    try DatagramListener(attachment, conntrack: sockets.conntrack, descriptors: descriptors)
+                )
+                unserved = unserved.dropFirst()
+            }
+        } catch {
+            unserved.forEach { $0.close() }
             throw error
         }
     }
@@ -132,6 +149,11 @@ public final class Sandbox {
         // Where the kernel would not, the redirects lead nowhere: refused all the same, with an error less clear.
         try? table.pause()
         stop()
+    }
+
+    /// Guards the node's addresses as they are now.
+    public func guardNode(at addresses: [IPAddress]) {
+        attachment.guardNode(at: addresses)
     }
 
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.
@@ -166,6 +188,8 @@ extension Sandbox {
             completion(failure)
         }
         recorder.probe = { run.observe($0) }
+        guard let attempt else { preconditionFailure("a sandbox is tested once") }
+        self.attempt = nil
         run.start(attempt)
     }
 }

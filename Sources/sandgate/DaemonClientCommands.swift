@@ -148,6 +148,15 @@ struct AttachCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Its time in seconds (default: no end).", valueName: "seconds"))
     var timeout: Int?
 
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Let connections from outside in on this TCP port (default: all of a network that exists); none for no port.",
+            valueName: "port"
+        )
+    )
+    var inbound: [String] = []
+
     @Flag(help: "Accept that processes with CAP_NET_RAW or CAP_NET_ADMIN there could get around the rules.")
     var acceptRawSockets = false
 
@@ -164,6 +173,9 @@ struct AttachCommand: ParsableCommand {
         if let netns { attachment["netns"] = netns }
         if let pid { attachment["pid"] = pid }
         if let container { attachment["container"] = container }
+        if !inbound.isEmpty {
+            attachment["inbound"] = inbound == ["none"] || inbound == ["all"] ? inbound[0] : inbound
+        }
         if acceptRawSockets { attachment["acceptRawSockets"] = true }
         let body = AttachBody(
             id: id,

@@ -60,7 +60,8 @@ struct Diagnosis {
         if findings[0].outcome == .works {
             findings += KernelExamination.findings()
         } else {
-            findings.append(Finding("kernel", .untried, "it takes root to try"))
+            let what = isRoot ? "these capabilities" : "root"
+            findings.append(Finding("kernel", .untried, "it takes \(what) to try"))
         }
         modes = [
             Mode(name: "run", purpose: "a sandbox as root", isNeeded: isRoot, findings: findings + [Self.resolver()]),

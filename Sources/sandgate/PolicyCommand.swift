@@ -10,12 +10,13 @@ struct PolicyCommand: ParsableCommand {
               sandgate policy check policy.yaml
               sandgate policy explain policy.yaml --host api.github.com
               sandgate policy test policy.yaml
+              sandgate policy diff old.yaml new.yaml
               sandgate policy presets github
               sandgate policy detect pip npm
             """,
         subcommands: [
             PolicyCheckCommand.self, PolicyExplainCommand.self, PolicyTestCommand.self, PolicyPresetsCommand.self,
-            PolicyDetectCommand.self,
+            PolicyDetectCommand.self, PolicyDiffCommand.self,
         ]
     )
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Namespaces
 
 /// What `run` needs of the kernel as root, checked before anything is made: a missing capability is named, never worked around.
 enum Privileges {
@@ -13,8 +14,10 @@ enum Privileges {
         let effective = try effectiveCapabilities()
         let missing = needed.filter { effective & 1 << UInt64($0.bit) == 0 }.map(\.name)
         guard missing.isEmpty else {
+            // Root without CAP_SETFCAP cannot do without privilege either, as others can.
+            let instead = UserNamespace.mayMapRoot ? "or try --rootless" : "or run it as another user than root"
             throw SetupError(
-                "missing \(missing.joined(separator: ", ")): the sandbox cannot be set up without, or try --rootless"
+                "missing \(missing.joined(separator: ", ")): the sandbox cannot be set up without, \(instead)"
             )
         }
     }

@@ -30,12 +30,3 @@ final class ProcessWatcher {
         loop.deregister(end)
     }
 }
-
-/// Calls when a descriptor that somebody else owns is readable.
-private final class DescriptorWatcher: EventSource {
-    var onReadable: (DescriptorWatcher) -> Void = { _ in }
-
-    override func handle(_ readiness: Readiness) {
-        onReadable(self)
-    }
-}

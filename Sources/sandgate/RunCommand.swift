@@ -108,6 +108,14 @@ struct RunCommand: ParsableCommand {
     )
     var logLevel: Logger.Level = .warning
 
+    @Flag(
+        help: ArgumentHelp(
+            "Let the command make no Unix sockets but connected pairs. Those of programs outside are hidden as they are "
+                + "when it starts; this way it cannot reach later ones either."
+        )
+    )
+    var noUnixSockets = false
+
     @Flag(help: "Use none of root's privileges, as is done for ordinary users.")
     var rootless = false
 
@@ -132,6 +140,7 @@ struct RunCommand: ParsableCommand {
             policyPath: policy,
             isQuiet: quiet,
             isRootless: rootless || geteuid() != 0,
+            hasNoUnixSockets: noUnixSockets,
             command: command
         )
         let status = try SandboxedRun(plan).run()

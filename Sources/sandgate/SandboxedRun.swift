@@ -21,6 +21,8 @@ struct RunPlan {
     let isQuiet: Bool
     /// Whether to do without privilege.
     let isRootless: Bool
+    /// Whether the command can make no Unix sockets.
+    let hasNoUnixSockets: Bool
     let command: [String]
 }
 
@@ -58,6 +60,7 @@ final class SandboxedRun {
 
     /// Runs the command to its end; returns the exit status for ours.
     func run() throws -> CInt {
+        try Self.refuseToNest()
         if !plan.isRootless { try Privileges.requireAll() }
         try Supervisor.protect()
         let signals = try SignalSource(loop: loop, signals: Self.forwardedSignals + Self.ignoredSignals) {
@@ -70,6 +73,8 @@ final class SandboxedRun {
 
         let network = try RunNetwork.make(isRootless: plan.isRootless)
         log.debug("network made", metadata: ["rootless": "\(plan.isRootless)"])
+        // Before they are listed, so that no change is missed.
+        let addresses = try NodeAddressWatcher(loop: loop) { [weak self] in self?.sandbox?.guardNode(at: $0) }
         let policy = CompiledPolicy(plan.policy, nodeAddresses: try nodeAddresses())
         let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
         let sandbox = try Sandbox(
@@ -88,6 +93,8 @@ final class SandboxedRun {
         let process = try ConfinedCommand.spawn(configuration(in: network))
         self.process = process
         log.debug("command held", metadata: ["init": "\(process.initProcess)"])
+        warn(ofSockets: process.unplacedSockets)
+        warn(ofFiles: startupFiles?.withOtherNames ?? [])
         let watcher = try ProcessWatcher(loop: loop, process: process) { [weak self] in self?.ended($0) }
 
         sandbox.selfTest { [weak self] failure in self?.selfTestEnded(failure) }
@@ -99,6 +106,7 @@ final class SandboxedRun {
         setAsideStartupFiles()
         journal.finish()
         watcher.stop()
+        addresses.stop()
         signals.stop()
         withExtendedLifetime((network, upstream)) {}
         if let failure { throw failure }
@@ -106,9 +114,39 @@ final class SandboxedRun {
         return status.code
     }
 
+    /// A sandbox lacks, among others, a /proc that can be mounted again.
+    private static func refuseToNest() throws {
+        guard let name = try? PolicyFile.read("/proc/1/comm"), name.starts(with: "sandgate-init\n".utf8) else { return }
+        throw SetupError(
+            "this is inside a sandbox of sandgate already: its policy holds for whatever is started here, "
+                + "so start the command without sandgate run"
+        )
+    }
+
+    private func warn(ofFiles paths: [String]) {
+        for path in paths {
+            Console.error("\(path) has another name (a hard link): by that the command may be able to write it")
+        }
+    }
+
+    private func warn(ofSockets names: [String]) {
+        for name in names {
+            Console.error(
+                "a unix socket that a program bound as \(name.isEmpty ? "(no name)" : name) was not found, "
+                    + "so it is not hidden: the command can use it where it finds it"
+            )
+        }
+    }
+
     private func setAsideStartupFiles() {
-        for (path, newPath) in startupFiles?.setAside() ?? [] {
-            Console.error("the command left \(path), which programs outside run or obey: it is now \(newPath)")
+        for (path, outcome) in startupFiles?.setAside() ?? [] {
+            let what = "the command left \(path), which programs outside run or obey"
+            switch outcome {
+            case .renamed(let newPath): Console.error("\(what): it is now \(newPath)")
+            case .removed: Console.error("\(what): it could not be renamed and was removed")
+            case .stays(let error):
+                Console.error("\(what), and it could not be removed (\(String(cString: strerror(error)))): do so")
+            }
         }
     }
 
@@ -121,7 +159,7 @@ final class SandboxedRun {
     private func configuration(in network: RunNetwork) -> ConfinedCommand.Configuration {
         var configuration = ConfinedCommand.Configuration(
             arguments: plan.command,
-            environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.explicitProxyPort),
+            environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.proxyPort),
             networkNamespace: network.namespace.descriptor,
             resolvConf: Array(
                 "# sandgate: every query is answered by its resolver\nnameserver 127.0.0.1\noptions edns0\n".utf8
@@ -129,6 +167,7 @@ final class SandboxedRun {
         )
         configuration.userNamespace = network.userNamespace?.descriptor
         configuration.descriptorLimit = descriptorLimit
+        configuration.hasNoUnixSockets = plan.hasNoUnixSockets
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
         configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath].compactMap {
             $0.flatMap(Self.absolutePath)

@@ -71,6 +71,24 @@ struct FileSystemTests {
         #expect(try run(["python3", "-c", server.client]).output == "[Errno 2] No such file or directory\n")
     }
 
+    @Test func whatAppearsInRunLaterIsNotThere() throws {
+        let directory = "/run/sandgate-test-\(getpid())"
+        try FileManager.default.createDirectory(atPath: "\(directory)/inner", withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        #expect(FileManager.default.createFile(atPath: "\(directory)/inner/file", contents: Data("kept\n".utf8)))
+        let output = unnamedFile("stdout")
+        defer { close(output) }
+        let script = "cat \(directory)/inner/file; echo x > \(directory)/mine; cd \(directory); find . | sort"
+        let network = try NetworkNamespace.anonymous()
+        let process = try spawn(["sh", "-c", script], stdout: output, stderr: output, network: network)
+        let server = try UnixServer("\(directory)/inner/late.sock")
+        #expect(server.answers())
+        try process.release()
+        #expect(process.wait() == .exited(0))
+        #expect(contents(of: output) == "kept\n.\n./inner\n./inner/file\n./mine\n")
+        #expect(!FileManager.default.fileExists(atPath: "\(directory)/mine"))
+    }
+
     @Test func anAbstractSocketIsNotThere() throws {
         let server = try UnixServer("\0sandgate-test-\(getpid())")
         #expect(server.answers())
@@ -125,8 +143,15 @@ struct FileSystemTests {
 @Suite struct MountTableTests {
     @Test func aLineIsRead() {
         let line = "36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw"
-        #expect(MountedFileSystem(line: line.utf8) == MountedFileSystem(point: "/a b", type: "ext4"))
-        #expect(MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8) == MountedFileSystem(point: "/", type: "proc"))
+        let device = BoundUnixSocket.Device(major: 98, minor: 0)
+        #expect(
+            MountedFileSystem(line: line.utf8)
+                == MountedFileSystem(point: "/a b", type: "ext4", root: "/mnt1", device: device)
+        )
+        #expect(
+            MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8)
+                == MountedFileSystem(point: "/", type: "proc", device: device)
+        )
         #expect(MountedFileSystem(line: "garbage".utf8) == nil)
     }
 
@@ -137,6 +162,6 @@ struct FileSystemTests {
             0000000000000000: 00000002 00000000 00010000 0001 01 21436 @abstract
             0000000000000000: 00000003 00000000 00000000 0001 03 21437
             """
-        #expect(OutsideSockets.bound(in: Array(table.utf8)) == ["/run/a b.sock"])
+        #expect(SocketTable.names(in: Array(table.utf8)) == ["/run/a b.sock"])
     }
 }

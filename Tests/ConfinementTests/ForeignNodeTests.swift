@@ -72,22 +72,31 @@ struct ForeignNodeTests {
             try FileManager.default.createDirectory(atPath: "\(root)/\(name)", withIntermediateDirectories: true)
         }
         defer { try? FileManager.default.removeItem(atPath: root) }
-        #expect(FileManager.default.createFile(atPath: "\(root)/utmp", contents: Data()))
+        for name in ["utmp", "data/deep/file"] {
+            #expect(FileManager.default.createFile(atPath: "\(root)/\(name)", contents: Data()))
+        }
+        #expect(chmod("\(root)/data/deep", 0o1777) == 0)
         #expect(symlink("data", "\(root)/alias") == 0)
         let sockets = try ["\(root)/top.sock", "\(root)/server/s", "\(root)/nested/inner/s"].map { try UnixServer($0) }
         #expect(mkfifo("\(root)/initctl", 0o600) == 0)
-        let directory = try #require(RunDirectory(root))
-        #expect(directory.kept.map(\.name) == ["alias", "data", "utmp"])
+        let directory = try #require(RebuiltDirectory(root))
+        #expect(
+            directory.kept == [
+                .init(path: "alias", kind: .link(to: "data")), .init(path: "data", kind: .directory(mode: 0o755)),
+                .init(path: "data/deep", kind: .directory(mode: 0o1777)), .init(path: "data/deep/file", kind: .file),
+                .init(path: "utmp", kind: .file),
+            ]
+        )
         #expect(directory.keeps("\(root)/data/deep/file"))
         #expect(!directory.keeps("\(root)/server/file"))
         #expect(!directory.keeps("/elsewhere/data"))
-        #expect(RunDirectory("\(root)/alias") == nil)
+        #expect(RebuiltDirectory("\(root)/alias") == nil)
         withExtendedLifetime(sockets) {}
     }
 }
 
 /// Moves this thread into a mount namespace of its own, from which nothing gets back to the node.
-private func leaveMounts() throws {
+func leaveMounts() throws {
     // <sched.h> declares unshare only for GNU sources, which Swift's module is not.
     typealias Unshare = @convention(c) (CInt) -> CInt
     guard let symbol = dlsym(nil, "unshare") else { throw ConfinementError("cannot find unshare", errno: ENOSYS) }

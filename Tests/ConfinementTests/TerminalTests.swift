@@ -55,6 +55,36 @@ struct TerminalTests {
         }
     }
 
+    @Test func theTerminalHasAName() async {
+        await #expect(processExitsWith: .success) {
+            let user = try User()
+            // What tty prints can be opened, is the same terminal, and can be asked for its size.
+            let script =
+                "t=$(tty) && test $t = /dev/console && test $t -ef /proc/self/fd/0 && stty size < $t > /dev/null"
+            #expect(try runAtTerminal(["sh", "-c", script]) == .exited(0))
+            #expect(user.hasTerminalBack)
+        }
+    }
+
+    @Test func newTerminalsCanBeMade() async {
+        await #expect(processExitsWith: .success) {
+            let user = try User()
+            let script = "test $(script -qec tty /dev/null | tr -d '\\r') = /dev/pts/0"
+            #expect(try runAtTerminal(["sh", "-c", script]) == .exited(0))
+            #expect(user.hasTerminalBack)
+        }
+    }
+
+    @Test func otherTerminalsAreNotThere() async {
+        await #expect(processExitsWith: .success) {
+            let user = try User()
+            let other = try User.Screen()
+            #expect(open(other.name, O_RDWR | O_NOCTTY | O_CLOEXEC) >= 0)
+            #expect(try runAtTerminal(["sh", "-c", "test ! -e \(other.name) && test ! -e \(user.name)"]) == .exited(0))
+            #expect(user.hasTerminalBack)
+        }
+    }
+
     @Test func typingForTheUserIsRefusedAtARealTerminal() async {
         await #expect(processExitsWith: .success) {
             let user = try User()
@@ -75,16 +105,31 @@ private func runAtTerminal(_ arguments: [String]) throws -> Confinement.ExitStat
 
 /// Whoever sits at the other side of a new pseudo-terminal, which becomes this process's own.
 private struct User {
+    /// A new pseudo-terminal.
+    struct Screen {
+        let screen: CInt
+        let terminal: CInt
+        let name: String
+
+        init() throws {
+            var pair: (CInt, CInt) = (-1, -1)
+            guard openpty(&pair.0, &pair.1, nil, nil, nil) == 0 else {
+                throw ConfinementError("cannot make a pseudo-terminal", errno: errno)
+            }
+            (screen, terminal) = pair
+            name = String(cString: ttyname(terminal))
+            _ = fcntl(screen, F_SETFD, FD_CLOEXEC)
+        }
+    }
+
+    /// The terminal's name on the node.
+    let name: String
     private let screen: CInt
 
     init() throws {
-        var pair: (CInt, CInt) = (-1, -1)
-        guard openpty(&pair.0, &pair.1, nil, nil, nil) == 0 else {
-            throw ConfinementError("cannot make a pseudo-terminal", errno: errno)
-        }
-        screen = pair.0
-        let terminal = pair.1
-        _ = fcntl(screen, F_SETFD, FD_CLOEXEC)
+        let made = try Screen()
+        (screen, name) = (made.screen, made.name)
+        let terminal = made.terminal
         setsid()
         _ = ioctl(terminal, UInt(TIOCSCTTY), 0)
         for standard in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(terminal, standard) }

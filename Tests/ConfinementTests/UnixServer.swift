@@ -8,7 +8,7 @@ import Glibc
 /// A Unix socket of the node that anybody may connect to.
 final class UnixServer {
     private let descriptor: CInt
-    private let path: String
+    private var path: String
 
     /// A listening socket; a path that begins with NUL is an abstract name.
     init(_ path: String) throws {
@@ -31,6 +31,9 @@ final class UnixServer {
         except OSError as e: print(e)
         """
     }
+
+    /// Follows the socket file, which has been given another name.
+    func isNow(at path: String) { self.path = path }
 
     /// Whether an unconfined client gets through.
     func answers() -> Bool {

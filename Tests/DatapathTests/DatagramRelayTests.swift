@@ -46,6 +46,39 @@ import Testing
         }
     }
 
+    /// The stage's servers are on addresses of the very namespace that the relay's sockets are in.
+    @Test(arguments: DatagramStage.outside) func anUnknownAddressOfTheNodeIsRefused(address: IPAddress) throws {
+        try DatagramStage.with(Self.everything, nodeAddresses: [IPAddress("127.0.0.1")!]) { stage in
+            let server = try DatagramServer(stage, address)
+            defer { server.close() }
+            let endpoint = server.endpoint
+            _ = try stage.run {
+                #expect(throws: BlockingSocket.Failure.self) { try ProgramSocket(to: endpoint).ask("to the node") }
+            }
+            #expect(server.arrived.isEmpty)
+            #expect(stage.events(.connectionDenied).first?.verdict?.reason == .guardRange)
+            #expect(stage.events(.connectionAllowed).isEmpty)
+        }
+    }
+
+    @Test func whatLeadsToANewAddressOfTheNodeEnds() throws {
+        try DatagramStage.with(Self.everything) { stage in
+            let server = try DatagramServer(stage)
+            defer { server.close() }
+            let endpoint = server.endpoint
+            let socket = try stage.run {
+                let socket = try ProgramSocket(to: endpoint)
+                #expect(try socket.ask("before") == "before")
+                return socket
+            }
+            stage.attachment.guardNode(at: [endpoint.address])
+            #expect(stage.attachment.datagrams.count == 0)
+            _ = try stage.run { #expect(throws: BlockingSocket.Failure.self) { try socket.ask("after") } }
+            #expect(server.arrived == ["before"])
+            #expect(stage.attachment.policy.generation == 1)
+        }
+    }
+
     @Test func whatIsNoLongerAllowedEndsBeforeAChangeReturns() throws {
         try DatagramStage.with(Self.everything) { stage in
             let server = try DatagramServer(stage)

@@ -13,7 +13,7 @@ import Testing
 /// inside the outside's namespace; programs run on a thread of their own inside the sandbox's.
 final class DatagramStage {
     static let outside = [IPAddress("198.51.100.9")!, IPAddress("2001:db8:9::9")!]
-    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_080, explicitProxy: 64_128, datagrams: 64_117)
+    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_128, datagrams: 64_117)
 
     let loop: EventLoop
     let network: SandboxNetwork
@@ -24,17 +24,18 @@ final class DatagramStage {
     /// Runs `body` with a stage whose policy is `policy`.
     static func with(
         _ policy: Policy,
+        nodeAddresses: [IPAddress] = [],
         limits: Datapath.Attachment.Limits = .init(),
         _ body: (DatagramStage) throws -> Void
     ) throws {
         try NetworkNamespace.anonymous().enter {
             let addresses = outside.map { "ip address add \($0) dev lo" }.joined(separator: " && ")
             try shell("ip link set lo up && \(addresses)")
-            try body(DatagramStage(policy, limits))
+            try body(DatagramStage(CompiledPolicy(policy, nodeAddresses: nodeAddresses), limits))
         }
     }
 
-    private init(_ policy: Policy, _ limits: Datapath.Attachment.Limits) throws {
+    private init(_ policy: CompiledPolicy, _ limits: Datapath.Attachment.Limits) throws {
         let loop = try EventLoop()
         let network = try SandboxNetwork.make()
         let (table, conntrack) = try network.namespace.enter {
@@ -47,7 +48,7 @@ final class DatagramStage {
             id: "stage",
             loop: loop,
             kernel: table,
-            policy: CompiledPolicy(policy),
+            policy: policy,
             limits: limits,
             record: { log.events.append($0) }
         )

@@ -23,7 +23,7 @@ final class ResolverStage {
     let server: ServerDouble
     private let log: EventLog
     private var listeners: [DNSListener] = []
-    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_080, explicitProxy: 64_128, datagrams: 64_117)
+    private static let ports = ListenerPorts(dns: 64_053, proxy: 64_128, datagrams: 64_117)
 
     init(_ policy: Policy, limits: DNSResolver.Limits = .init()) throws {
         let loop = try EventLoop()

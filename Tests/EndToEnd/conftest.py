@@ -21,6 +21,7 @@ RUN_BY_BOTH = (
     "test_hostile_connections",
     "test_hostile_nameserver",
     "test_lifecycle",
+    "test_outside_sockets",
     "test_refusals_",
     "test_udp",
     "test_unread_output",

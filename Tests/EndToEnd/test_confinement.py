@@ -138,6 +138,31 @@ def test_no_descriptor_is_inherited(internet: Internet, sandgate: Sandgate) -> N
     assert numbers[:3] == [0, 1, 2] and len(numbers) <= 4, run
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_network_socket_as_a_standard_descriptor(internet: Internet, sandgate: Sandgate, number: int) -> None:
+    """As under inetd: what is sent to it leaves by itself, whatever the policy says."""
+    send = f"import socket; socket.socket(fileno={number}).send(b'out by the door')"
+    line, _ = sandgate.command(allowing(), ["/usr/bin/python3", "-c", send])
+    with socket.socket() as door, socket.socket() as client:
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+        client.connect(door.getsockname())
+        server, _ = door.accept()
+        with server:
+            stdin, stdout, stderr = (client.fileno() if place == number else None for place in range(3))
+            outside = ["/usr/bin/python3", "-c", send]
+            subprocess.run(outside, check=True, timeout=30, stdin=stdin, stdout=stdout, stderr=stderr)
+            assert server.recv(64) == b"out by the door"
+            environment = internet.environment(sandgate.user.environment() if sandgate.user else None)
+            run = subprocess.run(
+                line, timeout=30, cwd="/", env=environment, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+            assert run.returncode == 125
+            client.close()
+            rest = server.recv(4096)
+    assert b"out by the door" not in rest
+
+
 def test_policy_and_records_are_not_the_commands(internet: Internet, sandgate: Sandgate) -> None:
     """The one is what the next run is judged by, the other what is told of this one."""
     line, audit = sandgate.command(allowing(), [])

@@ -66,6 +66,29 @@ def test_a_missing_capability_has_a_remedy() -> None:
     assert run["findings"]["kernel"]["outcome"] == "untried"
 
 
+def test_root_without_capabilities_is_told_of_capabilities() -> None:
+    status, document = doctor("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+    assert status == 1
+    kernel = mode(document, "run")["findings"]["kernel"]
+    assert kernel["outcome"] == "untried" and "capabilities" in kernel["detail"]
+
+
+def test_masked_proc_has_a_remedy_of_its_own(tmp_path: Path) -> None:
+    """As in a container."""
+    hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc/bus && exec "$@"', "sh"]
+    _, document = doctor(*hide)
+    finding = mode(document, "rootless")["findings"]["confinement"]
+    assert finding["outcome"] == "missing"
+    assert "systempaths=unconfined" in finding["remedy"] and "systempaths" not in finding["detail"], finding
+
+
+@pytest.mark.parametrize("kind", ["mnt", "pid", "ipc"])
+def test_limits_for_ordinary_users_are_named(kind: str) -> None:
+    _, document = doctor(*limited(f"max_{kind}_namespaces"))
+    finding = mode(document, "rootless")["findings"]["user namespaces"]
+    assert finding["outcome"] == "missing" and f"user.max_{kind}_namespaces" in finding["remedy"], finding
+
+
 def test_an_ordinary_user_needs_what_rootless_takes(tmp_path: Path) -> None:
     # The binary may lie where only root can read.
     program = Path("/tmp") / f"sandgate-doctor-{os.getpid()}"

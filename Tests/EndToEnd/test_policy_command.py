@@ -203,3 +203,16 @@ def test_version_is_one_line() -> None:
     done = tool("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"sandgate \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_diff(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text("egress:\n- {action: allow, target: a.example}\n- {action: allow, target: 198.51.100.0/24}\n")
+    new.write_text("egress:\n- {action: allow, target: 198.51.100.0/24}\n- {action: allow, target: b.example, ports: [443]}\n")
+    compared = tool("policy", "diff", old, new)
+    assert (compared.returncode, compared.stdout) == (0, "+ tcp 443 b.example\n- tcp any port a.example\n"), compared
+    printed = json.loads(tool("policy", "diff", old, new, "--json").stdout)
+    assert printed == {"opened": ["tcp 443 b.example"], "closed": ["tcp any port a.example"]}
+    assert tool("policy", "diff", old, old).stdout == ""
+    new.write_text("egress: 7\n")
+    assert tool("policy", "diff", old, new).returncode == 1

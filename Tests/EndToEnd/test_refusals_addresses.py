@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from lab import plan
 from lab.internet import Internet
-from lab.sandgate import Sandgate, allowing, attack
+from lab.processes import check
+from lab.sandgate import Sandgate, allowing, attack, shell
 
 SINK_PACKETS = f"host {plan.SINK4} or host {plan.SINK6}"
 
@@ -192,3 +198,49 @@ def test_rule_for_ports_opens_no_other(internet: Internet, sandgate: Sandgate) -
         run = sandgate.run(policy, *command)
         assert run.returncode != 0, run
         assert internet.sinks.arrivals() == []
+
+
+NEW4 = f"{plan.V4}.201"
+"""An address that the node gets while a sandbox runs."""
+
+
+@contextlib.contextmanager
+def _served_by_the_node(kind: str, *, after: Callable[[], object]) -> Iterator[list[bytes]]:
+    """The node with a new address, or a local route to one, and a server there that notes what arrives; at the end."""
+    addition = ["address", "add", f"{NEW4}/32", "dev", "lo"] if kind == "address" else ["route", "add", "local", NEW4, "dev", "lo"]
+    removal = [word if word != "add" else "del" for word in addition]
+    arrived: list[bytes] = []
+    after()
+    check("ip", *addition)
+    try:
+        with socket.socket() as server:
+            server.bind((NEW4, plan.CANARY_PORT))
+            server.listen()
+            yield arrived
+            server.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client, _ = server.accept()
+                    with client, contextlib.suppress(ConnectionResetError):
+                        client.settimeout(2)
+                        arrived.append(client.recv(64))
+    finally:
+        check("ip", *removal)
+
+
+@pytest.mark.parametrize("kind", ["address", "route"])
+def test_new_address_of_the_node(internet: Internet, sandgate: Sandgate, kind: str) -> None:
+    """What the node serves at an address that it did not have when the sandbox began is as closed as the rest of it."""
+    command = attack("packets", "tcp", NEW4, plan.CANARY_PORT, "to the node")
+    with _served_by_the_node(kind, after=lambda: None) as arrived:
+        subprocess.run(command, capture_output=True, timeout=30)
+    assert arrived == [b"to the node\n"]
+
+    running = sandgate.start({"defaultAction": "allow"}, shell(f"echo begun; read go; {' '.join(map(repr, command))}"))
+    with _served_by_the_node(kind, after=lambda: running.wait_for("begun")) as arrived:
+        assert running.process.stdin is not None
+        running.process.stdin.write("go\n")
+        running.process.stdin.flush()
+        run = running.finish()
+    assert not any(arrived), run
+    assert run.audit.where(verdict="deny", reason="guard-range", ip=NEW4), run

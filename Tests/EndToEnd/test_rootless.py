@@ -169,6 +169,79 @@ def test_sockets_of_the_user_are_hidden(
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """Whoever knows the name gets through such a directory."""
+    directory = Path("/run/sandgate-lab-unlisted")
+    directory.mkdir()
+    path = directory / "agent.sock"
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r}); print('in')"
+    command = ["/usr/bin/python3", "-c", connect]
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            path.chmod(0o666)
+            directory.chmod(0o711)
+            assert "in" in _as_user(user, *command).stdout
+            run = sandgate.run(allowing(), *command)
+    finally:
+        shutil.rmtree(directory)
+    assert run.returncode != 0 and "in" not in run.stdout, run
+
+
+def test_socket_that_cannot_be_found_is_told_of(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """In a directory that this user may pass and not list, under a name that the kernel knows in part: hidden it cannot be."""
+    directory = user.directory("unlisted")
+    os.chown(directory, 0, 0)
+    serve = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('in-part'); s.listen(); print('up', flush=True); time.sleep(60)"
+    server = subprocess.Popen(["/usr/bin/python3", "-c", serve], cwd=directory, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "up\n"
+        directory.chmod(0o711)
+        run = sandgate.run(allowing(), "true")
+    finally:
+        server.kill()
+        server.communicate()
+        shutil.rmtree(directory)
+    assert run.returncode == 0 and "bound as in-part was not found" in run.stderr, run
+
+
+def test_socket_that_appears_beside_the_keys(
+    internet: Internet, sandgate: Sandgate, user: User, home: Path
+) -> None:
+    """As a shared connection does when the user calls ssh in another window."""
+    keys = _write(user, home / ".ssh" / "config").parent
+    script = shell(f"cat {keys}/config; echo begun; read go; ls -A {keys}; echo x > {keys}/rc")
+    running = sandgate.start(allowing(), script)
+    assert "the user's" in running.wait_for("begun")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(keys / "cm"))
+        assert running.process.stdin is not None
+        running.process.stdin.write("go\n")
+        running.process.stdin.flush()
+        run = running.finish()
+    assert run.stdout == "config\n" and run.returncode != 0, run
+    assert sorted(path.name for path in keys.iterdir()) == ["cm", "config"]
+
+
+def test_other_terminals_of_the_user(internet: Internet, sandgate: Sandgate, user: User) -> None:
+    """What is typed into one of the user's windows is not for a command in another."""
+    screen, terminal = os.openpty()
+    name = os.ttyname(terminal)
+    os.chown(name, user.id, user.id)
+    read = f"import os; t = os.open({name!r}, os.O_RDWR | os.O_NOCTTY); print(os.read(t, 100)); os.write(t, b'forged')"
+    command = ["/usr/bin/python3", "-c", read]
+    try:
+        os.write(screen, b"secret\n")
+        assert "secret" in _as_user(user, *command).stdout
+        os.write(screen, b"secret\n")
+        run = sandgate.run(allowing(), *command)
+    finally:
+        os.close(terminal)
+        os.close(screen)
+    assert run.returncode != 0 and "secret" not in run.stdout, run
+
+
 STARTUP = [".bashrc", ".profile", ".zshenv", ".ssh/authorized_keys", ".config/autostart/agent.desktop", ".config/fish/a"]
 
 
@@ -246,6 +319,48 @@ def test_no_user_namespaces_left(internet: Internet, sandgate: Sandgate, user: U
     switch_off = "echo 0 > /proc/sys/user/max_user_namespaces"
     run = _as_user(user, "unshare", "--user", "--map-root-user", *shell(f"{switch_off}; exec {inner}"))
     assert "sysctl user.max_user_namespaces=" in _refused(run, mark)
+
+
+@pytest.mark.parametrize("kind", ["net", "mnt", "pid", "ipc"])
+def test_none_of_a_kind_of_namespace_left(
+    internet: Internet, sandgate: Sandgate, user: User, tmp_path: Path, kind: str
+) -> None:
+    """The kernel says "No space left on device"."""
+    mark = tmp_path / "started"
+    line, _ = sandgate.command(allowing(), ["touch", str(mark)], options=["--rootless"])
+    inner = shlex.join(line[len(user.command()) :])
+    switch_off = f"echo 0 > /proc/sys/user/max_{kind}_namespaces"
+    run = _as_user(user, "unshare", "--user", "--map-root-user", *shell(f"{switch_off}; exec {inner}"))
+    assert f"sysctl user.max_{kind}_namespaces=" in _refused(run, mark)
+
+
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"), [([], "run it as another user"), (["--rootless"], "CAP_SETFCAP")], ids=["run", "rootless"]
+)
+def test_root_without_capabilities(
+    internet: Internet, tmp_path_factory: pytest.TempPathFactory, options: list[str], advice: str
+) -> None:
+    """The one way must not be the advice for the other where neither works."""
+    directory = tmp_path_factory.mktemp("root")
+    mark = directory / "started"
+    line, _ = Sandgate(internet, directory).command(allowing(), ["touch", str(mark)], options=options)
+    run = subprocess.run([*WITHOUT_CAPABILITIES, *line], capture_output=True, text=True, timeout=30)
+    message = _refused(run, mark)
+    assert advice in message and "as root" not in message and "or try --rootless" not in message
+
+
+@pytest.mark.parametrize("options", [[], ["--rootless"]], ids=["run", "rootless"])
+def test_sandbox_in_a_sandbox(
+    internet: Internet, tmp_path_factory: pytest.TempPathFactory, options: list[str]
+) -> None:
+    program = Sandgate(internet, tmp_path_factory.mktemp("root"))
+    inner = [str(program.binary), "run", "--", "echo", "started"]
+    run = program.run(allowing(), *inner, options=options)
+    assert run.returncode == 125 and run.stdout == "", run
+    assert "inside a sandbox of sandgate already" in run.stderr, run
 
 
 def test_filter_forbids_user_namespaces(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lab.daemon import Answer, Daemon, Sandbox
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
-from lab.sandgate import allowing
+from lab.sandgate import after_resolving, allowing, attack
 from lab.tool import tool
 
 
@@ -110,6 +110,37 @@ def test_namespace_that_exists(internet: Internet, daemon: Daemon, box: Namespac
     assert "sandgate" not in box.check("nft", "list", "ruleset")
 
 
+def test_connections_from_outside(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Let in on the ports that are served; what they began may be answered, and nothing else goes out by it."""
+    with contextlib.ExitStack() as stack:
+        for port in (8080, 9090):
+            server = subprocess.Popen(
+                box.command("/usr/bin/python3", "-m", "http.server", str(port)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+
+        def is_served(port: int, address: str = "10.78.0.2") -> bool:
+            command = internet.namespace.command("curl", "-sS", "-m", "2", f"http://{address}:{port}/")
+            return "Directory listing" in subprocess.run(command, capture_output=True, text=True).stdout
+
+        wait_until(lambda: is_served(8080) and is_served(9090), "the servers")
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED), inbound=[8080], acceptRawSockets=True)
+        assert is_served(8080) and not is_served(9090)
+        # From the served port the sandbox begins nothing by itself.
+        begin = f"import socket; s = socket.socket(); s.bind(('10.78.0.2', 8081)); s.connect(('{plan.SINK4}', 4444))"
+        assert "ConnectionRefusedError" in sandbox.run("/usr/bin/python3", "-c", begin).stderr
+        assert internet.sinks.arrivals() == []
+        daemon.restart()
+        assert is_served(8080) and not is_served(9090)
+        sandbox.ask("POST", "/pause")
+        assert not is_served(8080)
+        sandbox.ask("POST", "/resume")
+        assert is_served(8080) and sandbox.reaches(plan.ALLOWED)
+
+
 def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
     command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin", "sleep", "60"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -132,8 +163,8 @@ def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namesp
     before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
     box.remove()
     sandbox.wait_for("gone")
-    # Listeners, netlink sockets and the namespace itself.
-    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before - 12
+    # Six listeners and two netlink sockets.
+    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before - 8
 
 
 def test_processes_that_could_get_around_the_rules(internet: Internet, daemon: Daemon, box: Namespace) -> None:
@@ -187,6 +218,7 @@ MALFORMED: dict[str, tuple[dict[str, object], str]] = {
     "timeout": ({"timeout": 0, "attachment": {"create": True}}, "timeout"),
     "past": ({"expiresAt": "2001-01-01T00:00:00Z", "attachment": {"create": True}}, "expiresAt"),
     "metadata": ({"metadata": {"a": 1}, "attachment": {"create": True}}, "metadata.a"),
+    "inbound": ({"attachment": {"pid": 7, "inbound": "some"}}, "attachment.inbound"),
     "rule": (
         {"networkPolicy": {"egress": [{"action": "allow", "target": "*"}]}, "attachment": {"create": True}},
         "networkPolicy.egress[0].target",
@@ -352,6 +384,25 @@ def test_change_ends_what_it_no_longer_allows(internet: Internet, daemon: Daemon
     assert f"served {plan.ALLOWED}" in output
 
 
+def test_datagrams_once_a_policy_opens_them(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.SINK))
+    before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    command = after_resolving(plan.SINK, then=attack("packets", "udp", plan.SINK4, 4444, "hello"))
+    assert "PermissionError" in sandbox.run(*command).stderr
+    rule = {"target": plan.SINK, "protocol": "udp", "ports": [4444]}
+    assert sandbox.ask("PUT", "/policy", allowing(rule)).status == 200
+    assert "hello" in sandbox.run(*command).stdout and internet.sinks.data() == "hello"
+    assert sandbox.ask("PUT", "/policy", allowing(plan.SINK)).status == 200
+    assert "PermissionError" in sandbox.run(*command).stderr
+    # Its sockets for datagrams stay; there is one set, however often a policy opens them.
+    for policy in (allowing(rule), allowing(), allowing(rule)):
+        assert sandbox.ask("PUT", "/policy", policy).status == 200
+    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 6
+    daemon.restart()
+    internet.forget()
+    assert "hello" in sandbox.run(*command).stdout and internet.sinks.data() == "hello"
+
+
 def test_questions_about_policies(internet: Internet, daemon: Daemon) -> None:
     good = daemon.request("POST", "/v1/policies/check", allowing(plan.ALLOWED)).json
     assert good["valid"] is True and good["problems"] == []
@@ -363,6 +414,9 @@ def test_questions_about_policies(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.DENIED))
     other = {"sandbox": sandbox.id, "host": plan.ALLOWED, "port": 8443}
     assert daemon.request("POST", "/v1/policies/explain", other).json["verdict"] == "deny"
+    change = {"sandbox": sandbox.id, "new": allowing({"target": plan.ALLOWED, "ports": [443]})}
+    difference = daemon.request("POST", "/v1/policies/diff", change).json
+    assert difference == {"opened": [f"tcp 443 {plan.ALLOWED}"], "closed": [f"tcp any port {plan.DENIED}"]}
 
 
 def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
@@ -530,6 +584,18 @@ def test_socket_is_its_owners(internet: Internet, daemon: Daemon) -> None:
     assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
     for path in (daemon.audit, daemon.directory / "state"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_sandboxes_cannot_ask_for_their_release(internet: Internet, daemon: Daemon) -> None:
+    """Root in a sandbox that shares the node's file system could open the socket."""
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    release = ["curl", "-sS", "-X", "DELETE", "--unix-socket", str(daemon.socket), f"http://localhost{sandbox.path}"]
+    for command in (release, ["unshare", "--net", *release], ["unshare", "--user", "--net", *release]):
+        answer = sandbox.run(*command)
+        assert "foreign-network" in answer.stdout, answer
+    assert sandbox.state == "Running"
+    assert subprocess.run(release, capture_output=True, text=True).stdout == ""
+    sandbox.wait_for("gone")
 
 
 def test_commands(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:

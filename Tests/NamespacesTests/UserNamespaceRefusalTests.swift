@@ -41,6 +41,28 @@ import Testing
         #expect(said.contains(machine.remedy), "\(said)")
     }
 
+    @Test func limitsAreNamedWithTheirRemedy() {
+        func cause(_ error: CInt, _ settings: [String: String]) -> String {
+            NamespaceLimit.cause(error, of: [.process, .mount]) { settings[$0] }
+        }
+        #expect(
+            cause(ENOSPC, ["user/max_mnt_namespaces": "0", "user/max_pid_namespaces": "9"])
+                == "user.max_mnt_namespaces forbids it: sudo sysctl user.max_mnt_namespaces=15000"
+        )
+        #expect(
+            cause(ENOSPC, ["user/max_mnt_namespaces": "0", "user/max_pid_namespaces": "0"]).contains(
+                "sysctl user.max_pid_namespaces=15000 user.max_mnt_namespaces=15000"
+            )
+        )
+        #expect(cause(ENOSPC, [:]).contains("user.max_pid_namespaces or user.max_mnt_namespaces is reached"))
+        #expect(cause(EPERM, ["user/max_mnt_namespaces": "0"]) == "")
+    }
+
+    @Test func rootIsNotToldToBecomeRoot() {
+        #expect(UserNamespaceRefusal.cause(EPERM, isRoot: false) { _ in nil }.contains("as root") == true)
+        #expect(UserNamespaceRefusal.cause(EPERM, isRoot: true) { _ in nil }.contains("as root") == false)
+    }
+
     @Test func whatIsNotKnownIsNotGuessed() {
         #expect(UserNamespaceRefusal.cause(ENOMEM) { _ in nil } == "")
     }

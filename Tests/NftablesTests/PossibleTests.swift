@@ -70,7 +70,7 @@ import Testing
             let netlink = try NetlinkSocket(bus: NetlinkSocket.netfilter, bufferSize: 1 << 16)
             let table = SandboxTable(
                 netlink: netlink,
-                ports: ListenerPorts(dns: 1, proxy: 2, explicitProxy: 3, datagrams: 4),
+                ports: ListenerPorts(dns: 1, proxy: 2, datagrams: 4),
                 nflogGroup: 5
             )
             try table.closeDoor()
@@ -87,7 +87,7 @@ import Testing
             let netlink = try NetlinkSocket()
             let table = SandboxTable(
                 netlink: netlink,
-                ports: ListenerPorts(dns: 1, proxy: 2, explicitProxy: 3, datagrams: 4),
+                ports: ListenerPorts(dns: 1, proxy: 2, datagrams: 4),
                 nflogGroup: 5
             )
             try table.closeDoor()

@@ -4,7 +4,7 @@ import Testing
 @testable import Nftables
 
 @Suite struct SandboxRulesetTests {
-    private static let ports = ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082)
+    private static let ports = ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082)
     private static let gateways = [IPAddress("2001:db8::1")!, IPAddress("fe80::1")!, IPAddress("192.0.2.1")!]
 
     /// What our messages make is what nft makes of the lines that stand beside the rules.

@@ -8,7 +8,7 @@ import Testing
     static func makeTable() throws -> SandboxTable {
         SandboxTable(
             netlink: try NetlinkSocket(),
-            ports: ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082),
+            ports: ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082),
             nflogGroup: 5
         )
     }

@@ -8,7 +8,7 @@ import Reactor
 /// A sandbox's namespace with listeners where ours would be, and the other end of its only way out, where what arrives
 /// is counted.
 final class TrafficLab {
-    static let ports = ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082)
+    static let ports = ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082)
     static let device = SandboxNetwork.Plan.device
     static let group: UInt16 = 64
     static let outside = [IPAddress("203.0.113.9")!, IPAddress("2001:db8::9")!]
@@ -68,7 +68,6 @@ final class TrafficLab {
         let dnsUDP: [CInt]
         let dnsTCP: [CInt]
         let proxy: [CInt]
-        let explicitProxy: [CInt]
         let datagrams: [CInt]
 
         init() throws {
@@ -76,12 +75,11 @@ final class TrafficLab {
             dnsUDP = try loopbacks.map { try Sockets.udpSocket(Endpoint($0, ports.dns)) }
             dnsTCP = try loopbacks.map { try Sockets.tcpListener(Endpoint($0, ports.dns)) }
             proxy = try loopbacks.map { try Sockets.tcpListener(Endpoint($0, ports.proxy)) }
-            explicitProxy = try loopbacks.map { try Sockets.tcpListener(Endpoint($0, ports.explicitProxy)) }
             datagrams = try loopbacks.map { try Sockets.udpSocket(Endpoint($0, ports.datagrams)) }
         }
 
         deinit {
-            (dnsUDP + dnsTCP + proxy + explicitProxy + datagrams).forEach { close($0) }
+            (dnsUDP + dnsTCP + proxy + datagrams).forEach { close($0) }
         }
     }
 }

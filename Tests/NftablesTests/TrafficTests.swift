@@ -158,7 +158,7 @@ import Testing
             let destination = Endpoint(TrafficLab.outside[0], 443)
             try table.pin([(destination.address, timeoutSeconds: 60, name: name)])
             let proxied = try Probe.connect(destination).get()
-            let explicit = try Probe.connect(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.explicitProxy)).get()
+            let explicit = try Probe.connect(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.proxy)).get()
             defer { [proxied, explicit].forEach { close($0) } }
 
             try table.pause()
@@ -169,7 +169,7 @@ import Testing
             }
             #expect(Probe.connectError(destination) == ECONNREFUSED)
             #expect(
-                Probe.connectError(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.explicitProxy)) == ECONNREFUSED
+                Probe.connectError(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.proxy)) == ECONNREFUSED
             )
             #expect(Probe.connectError(Endpoint(IPAddress(v6: 1), TrafficLab.ports.dns)) == ECONNREFUSED)
             #expect(Probe.send(Endpoint(TrafficLab.outside[1], 53)) == EPERM)
@@ -178,7 +178,7 @@ import Testing
 
             try table.resume()
             #expect(Probe.connectError(destination) == 0)
-            #expect(Probe.connectError(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.explicitProxy)) == 0)
+            #expect(Probe.connectError(Endpoint(IPAddress(v4: 0x7f00_0001), TrafficLab.ports.proxy)) == 0)
         }
         #expect(try lab.packetsOutside() == 0)
     }

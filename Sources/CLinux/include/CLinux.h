@@ -34,6 +34,9 @@ int clinux_join(unsigned long thread, int64_t deadline);
 // posix_spawn_file_actions_addchdir_np(3), which <spawn.h> hides without _GNU_SOURCE.
 int clinux_spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
 
+// renameat2(2) with RENAME_NOREPLACE; where the file system does not know it, rename(2) to a name that is free now.
+int clinux_rename_to_new(const char *path, const char *new_path);
+
 // fcntl(2), F_SETPIPE_SZ: the new capacity in bytes, or -1.
 int clinux_set_pipe_size(int descriptor, int size);
 
@@ -50,6 +53,19 @@ int clinux_block_icmp(int descriptor);
 // <linux/netfilter_ipv6/ip6_tables.h> (level SOL_IPV6).
 extern const int clinux_so_original_dst;
 extern const int clinux_ip6t_so_original_dst;
+
+// struct ucred of SO_PEERCRED, which <sys/socket.h> hides without _GNU_SOURCE.
+struct clinux_credentials {
+    pid_t process;
+    uid_t user;
+    gid_t group;
+};
+
+// SO_PEERPIDFD (asm-generic/socket.h): a descriptor of the process at the other end; since Linux 6.5.
+extern const int clinux_so_peerpidfd;
+
+// The id of the process that a pidfd is of, from /proc/self/fdinfo; -1 when it has ended.
+pid_t clinux_process_of_pidfd(int descriptor);
 
 // pidfd_open(2), close-on-exec; -1 with ESRCH when there is no such process.
 int clinux_pidfd_open(pid_t process);

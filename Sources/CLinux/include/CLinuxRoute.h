@@ -1,10 +1,12 @@
-// What network namespaces are made with: rtnetlink messages and namespace system calls.
+// What network namespaces are made with and asked for: netlink messages and namespace system calls.
 #ifndef CLINUX_ROUTE_H
 #define CLINUX_ROUTE_H
 
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
 #include <linux/veth.h>
 
 // Moves the calling thread into a new network namespace: unshare(CLONE_NEWNET), which <sched.h> hides without _GNU_SOURCE.

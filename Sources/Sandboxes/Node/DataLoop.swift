@@ -27,6 +27,11 @@ final class DataLoop: Sendable {
             set { sandboxes[id] = newValue }
         }
 
+        /// Has all of them guard the node's addresses as they are now.
+        func guardNode(at addresses: [IPAddress]) {
+            for sandbox in sandboxes.values { sandbox.guardNode(at: addresses) }
+        }
+
         /// Where records go.
         var record: (AuditEvent) -> Void { { [outbox] in outbox.add($0) } }
     }

@@ -4,18 +4,22 @@ import NetPrimitives
 import Reactor
 import Synchronization
 
-/// Notices when a sandbox's namespace is gone: the file that it was named by, or the process that it was named by. Costs
-/// nothing while nothing happens.
+/// Notices what happens around sandboxes: that a namespace is gone, by the file or the process that it was named by, and
+/// that the node got other addresses. Costs nothing while nothing happens.
 final class NamespaceWatch: Sendable {
     private let state: LoopBound<State>
 
-    /// Starts the thread. `onEnd` gets the sandbox's id, in that thread, at most once a sandbox.
-    init(onEnd: @escaping @Sendable (String) -> Void) throws {
+    /// Starts the thread. In it, `onEnd` gets the id of a sandbox whose namespace is gone, at most once, and `onAddresses`
+    /// all of the node's addresses when they have changed.
+    init(
+        onEnd: @escaping @Sendable (String) -> Void,
+        onAddresses: @escaping @Sendable ([IPAddress]) -> Void
+    ) throws {
         let started = Handover<Result<LoopBound<State>, any Error>>()
         DetachedThread.start {
             do {
                 let loop = try EventLoop()
-                let state = try State(loop: loop, onEnd: onEnd)
+                let state = try State(loop: loop, onEnd: onEnd, onAddresses: onAddresses)
                 started.give(.success(LoopBound(state, to: loop)))
                 try loop.run()
             } catch {
@@ -40,11 +44,17 @@ final class NamespaceWatch: Sendable {
         private let loop: EventLoop
         private let onEnd: @Sendable (String) -> Void
         private let files: FileWatcher
+        private let addresses: NodeAddressWatcher
         private var processes: [String: ProcessWatcher] = [:]
 
-        init(loop: EventLoop, onEnd: @escaping @Sendable (String) -> Void) throws {
+        init(
+            loop: EventLoop,
+            onEnd: @escaping @Sendable (String) -> Void,
+            onAddresses: @escaping @Sendable ([IPAddress]) -> Void
+        ) throws {
             self.loop = loop
             self.onEnd = onEnd
+            addresses = try NodeAddressWatcher(loop: loop, onChange: onAddresses)
             files = try FileWatcher(loop: loop)
             files.onRemoval = { [unowned self] id in end(id) }
         }

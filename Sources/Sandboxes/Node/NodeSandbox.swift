@@ -15,7 +15,7 @@ struct NodeRules: Sendable {
     /// Before every policy.
     var always: AlwaysRules
     /// Addresses that are guarded like loopback.
-    let nodeAddresses: [IPAddress]
+    var nodeAddresses: [IPAddress]
 
     /// What is in force for a sandbox.
     func compile(_ record: SandboxRecord) -> CompiledPolicy {
@@ -168,21 +168,29 @@ extension NodeSandbox {
             let namespace = services.namespaces.reopen(reference)
         else { throw NodeError.failed("the namespace of \(record.id) is gone") }
         let isOurs = record.attachment == .create
+        let policy = rules.compile(record)
+        let inbound = record.inbound
+        let opensUDP = !policy.datagramReach(at: .current).isEmpty
         let inside = try await Blocking.run {
             try namespace.enter {
                 if !isOurs { try Link(named: "lo").setUp() }
-                return Transferred(
-                    try InsideSockets.open(
-                        ports: Sandbox.ports,
-                        inheritance: inheritance,
-                        gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
-                        needsIPv6: isOurs
-                    )
+                let inside = try InsideSockets.open(
+                    ports: Sandbox.ports,
+                    inheritance: inheritance,
+                    gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
+                    needsIPv6: isOurs,
+                    opensUDP: opensUDP
                 )
+                do {
+                    try inside.table.setServedPorts(inbound)
+                } catch {
+                    inside.closeListeners()
+                    throw error
+                }
+                return Transferred(inside)
             }
         }
         isGuarded = true
-        let policy = rules.compile(record)
         let (id, limits) = (record.id, services.limits)
         try await loop.run { residents in
             residents[id] = try Sandbox(
@@ -280,9 +288,29 @@ extension NodeSandbox {
     private func enforce(_ policy: CompiledPolicy) async throws {
         let id = record.id
         do {
+            if !policy.datagramReach(at: .current).isEmpty { try await serveDatagrams() }
             try await loop.run { residents in try residents[id]?.attachment.replacePolicy(with: policy) }
         } catch {
             throw NodeError.failed("the policy was not changed: \(error)")
+        }
+    }
+
+    /// Opens the relay for datagrams, when a policy opens UDP for the first time.
+    private func serveDatagrams() async throws {
+        let id = record.id
+        let isServed = try await loop.run { residents in residents[id]?.servesDatagrams ?? true }
+        guard !isServed, let reference = record.namespace,
+            let namespace = services.namespaces.reopen(reference)
+        else { return }
+        let needsIPv6 = record.attachment == .create
+        let sockets = try await Blocking.run {
+            try namespace.enter {
+                Transferred(try InsideSockets.openDatagrams(ports: Sandbox.ports, needsIPv6: needsIPv6))
+            }
+        }
+        try await loop.run { residents in
+            guard let sandbox = residents[id] else { return sockets.value.close() }
+            try sandbox.serve(sockets.value)
         }
     }
 

@@ -73,13 +73,17 @@ public actor SandboxNode {
         let journal = try NodeJournal(directory: configuration.auditDirectory, limits: configuration.auditLimits)
         self.journal = journal
         let vanished = AsyncStream<String>.makeStream()
+        let moved = AsyncStream<[IPAddress]>.makeStream(bufferingPolicy: .bufferingNewest(1))
         services = NodeServices(
             state: try StateDirectory(path: "\(configuration.stateDirectory)/sandboxes"),
             namespaces: try NamespaceSource(
                 directory: "\(configuration.runtimeDirectory)/netns",
                 containers: configuration.containers
             ),
-            watch: try NamespaceWatch { vanished.continuation.yield($0) },
+            watch: try NamespaceWatch(
+                onEnd: { vanished.continuation.yield($0) },
+                onAddresses: { moved.continuation.yield($0) }
+            ),
             journal: journal,
             limits: configuration.limits
         )
@@ -94,6 +98,9 @@ public actor SandboxNode {
         maximumSandboxes = configuration.maximumSandboxes
         Task { [weak self] in
             for await id in vanished.stream { await self?.namespaceVanished(id) }
+        }
+        Task { [weak self] in
+            for await addresses in moved.stream { await self?.guardNode(at: addresses) }
         }
     }
 
@@ -369,6 +376,11 @@ extension SandboxNode {
             for sandbox in sandboxes.values { try? await Self.reapply(before, to: sandbox) }
             throw error
         }
+    }
+
+    private func guardNode(at addresses: [IPAddress]) async {
+        rules.nodeAddresses = addresses
+        for loop in loops { try? await loop.run { $0.guardNode(at: addresses) } }
     }
 
     private static func reapply(_ rules: NodeRules, to sandbox: NodeSandbox) async throws {

@@ -5,7 +5,7 @@ import PolicyDocument
 /// The form of a record on disk: a create request, with what has become of it under `status`.
 extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
-    private enum AttachmentKey: CodingKey { case create, netns, pid, container, acceptRawSockets }
+    private enum AttachmentKey: CodingKey { case create, netns, pid, container, inbound, acceptRawSockets }
     private enum StatusKey: CodingKey {
         case state, reason, message, lastTransitionAt, createdAt, revision, namespace, inode, bootID
     }
@@ -23,6 +23,11 @@ extension SandboxRecord: Encodable {
         case .netns(let path): try form.encode(path, forKey: .netns)
         case .pid(let number): try form.encode(number, forKey: .pid)
         case .container(let name): try form.encode(name, forKey: .container)
+        }
+        if inbound.isEmpty {
+            try form.encode("none", forKey: .inbound)
+        } else {
+            try form.encode(inbound.map(\.description), forKey: .inbound)
         }
         if acceptsRawSockets { try form.encode(true, forKey: .acceptRawSockets) }
         var status = root.nestedContainer(keyedBy: StatusKey.self, forKey: .status)

@@ -22,6 +22,8 @@ public struct SandboxRecord: Hashable, Sendable {
     public let id: String
     /// Which namespace was asked for.
     public let attachment: CreateRequest.Attachment
+    /// The TCP ports on which connections from outside are let in.
+    public let inbound: [PortRange]
     /// Whether the caller accepted that processes in the namespace could get around the rules.
     public let acceptsRawSockets: Bool
     /// The namespace; `nil` until it was found or made.
@@ -49,6 +51,7 @@ public struct SandboxRecord: Hashable, Sendable {
     init(_ request: CreateRequest, id: String, now: WallTime) {
         self.id = id
         attachment = request.attachment
+        inbound = request.inbound ?? (request.attachment == .create ? [] : [.all])
         acceptsRawSockets = request.acceptsRawSockets
         policy = request.policy
         metadata = request.metadata

@@ -10,7 +10,7 @@ struct PinBenchmark {
     func run(_ rounds: Int) throws {
         let table = SandboxTable(
             netlink: try NetlinkSocket(),
-            ports: ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082),
+            ports: ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082),
             nflogGroup: 5
         )
         try table.closeDoor()

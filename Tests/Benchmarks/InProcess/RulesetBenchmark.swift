@@ -9,7 +9,7 @@ struct RulesetBenchmark {
     func run(_ rounds: Int) throws {
         let table = SandboxTable(
             netlink: try NetlinkSocket(),
-            ports: ListenerPorts(dns: 1053, proxy: 1080, explicitProxy: 1081, datagrams: 1082),
+            ports: ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082),
             nflogGroup: 5
         )
         try table.closeDoor()

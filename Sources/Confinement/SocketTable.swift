@@ -1,0 +1,55 @@
+internal import Glibc
+internal import Namespaces
+
+/// What the kernel tells of Unix sockets that programs have bound in the file system, in whatever network namespace they
+/// are: a path leads to a socket from all of them.
+struct SocketTable {
+    /// Those of the namespaces that could be asked.
+    private(set) var sockets: Set<BoundUnixSocket> = []
+    /// The names of the others': of namespaces that this process may not enter, or all where the kernel has no unix_diag.
+    private(set) var names: Set<String> = []
+
+    /// Asks for this namespace, and for that of every process and every mount.
+    init(mounts: [MountedFileSystem]) {
+        if let own = try? BoundUnixSocket.all() {
+            sockets = own
+        } else {
+            names.formUnion(Self.names(in: FileSystem.contents(of: "/proc/thread-self/net/unix")))
+        }
+        var asked: Set<UInt64> = []
+        if let own = try? NetworkNamespace.current() { asked.insert(own.identifier) }
+        for mount in mounts where mount.type == "nsfs" { _ = ask(mount.point, &asked) }
+        var read: Set<UInt64> = [Self.inode(of: "/proc/thread-self/net/unix") ?? 0]
+        for (process, _) in FileSystem.entries(in: "/proc") where process.allSatisfy(\.isNumber) {
+            if ask("/proc/\(process)/ns/net", &asked) { continue }
+            // The table is another file in each namespace.
+            let table = "/proc/\(process)/net/unix"
+            guard let inode = Self.inode(of: table), read.insert(inode).inserted else { continue }
+            names.formUnion(Self.names(in: FileSystem.contents(of: table)))
+        }
+    }
+
+    /// Whether the namespace at `path` has been asked, now or before.
+    private mutating func ask(_ path: String, _ asked: inout Set<UInt64>) -> Bool {
+        guard let namespace = try? NetworkNamespace.open(path: path) else { return false }
+        if asked.contains(namespace.identifier) { return true }
+        guard let found = try? namespace.enter({ try BoundUnixSocket.all() }) else { return false }
+        asked.insert(namespace.identifier)
+        sockets.formUnion(found)
+        return true
+    }
+
+    private static func inode(of path: String) -> UInt64? {
+        var status = stat()
+        return stat(path, &status) == 0 ? UInt64(status.st_ino) : nil
+    }
+
+    /// The names in a table of `/proc/net/unix`, without the abstract ones: after seven columns, to the end of the line.
+    static func names(in table: [UInt8]) -> [String] {
+        table.split(separator: UInt8(ascii: "\n")).dropFirst().compactMap { line in
+            let columns = line.split(separator: UInt8(ascii: " "), maxSplits: 7, omittingEmptySubsequences: true)
+            guard columns.count == 8, columns[7].first != UInt8(ascii: "@") else { return nil }
+            return String(decoding: columns[7], as: UTF8.self)
+        }
+    }
+}
