@@ -21,7 +21,7 @@ struct SandboxRoutes {
             try await answer(try await node.record(of: try context.sandboxID()))
         }
         group.get("{id}/activity") { _, context in
-            let activity = try await node.activity(of: try context.parameters.require("id"))
+            let activity = try await node.activity(of: try context.sandboxID())
             return Answer.json(["connections": activity.connections, "pins": activity.pins])
         }
         group.delete("{id}") { _, context in

@@ -19,7 +19,10 @@ struct RefusalQuestion: Decodable {
         do {
             self = try JSONDecoder().decode(RefusalQuestion.self, from: Data(bytes))
         } catch {
-            throw APIError.parameter("body", "expected an object with sandbox, and host, ip, port, protocol as recorded")
+            throw APIError.parameter(
+                "body",
+                "expected an object with sandbox, and host, ip, port, protocol as recorded"
+            )
         }
         guard host != nil || ip != nil else { throw APIError.parameter("host", "missing") }
     }
@@ -105,7 +108,10 @@ struct SuggestionBody: Encodable {
         default: target = "\(proposal.rule.target)"
         }
         var words = ["sandgate", "allow"]
-        if let socket { words += ["--socket", "'" + socket.split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#) + "'"] }
+        if let socket {
+            let quoted = socket.split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#)
+            words += ["--socket", "'\(quoted)'"]
+        }
         if proposal.rule.transport == .udp { words += ["--protocol", "udp"] }
         // Where a rule refuses, it may be because of the address.
         if proposal.refusal != nil, question.host != nil, let address = question.ip { words += ["--ip", address] }

@@ -7,7 +7,8 @@ import Testing
 
 /// What is offered to an operator who sees a denial.
 @Suite struct RemedyTests {
-    private func policy(_ rules: String, mode: Policy.Mode = .enforce, denyAlways: [Rule] = []) throws -> CompiledPolicy {
+    private func policy(_ rules: String, mode: Policy.Mode = .enforce, denyAlways: [Rule] = []) throws -> CompiledPolicy
+    {
         let document = try PolicyDocument.loadRules(
             bytes: Array(rules.utf8),
             format: .yaml,
@@ -44,7 +45,11 @@ import Testing
 
     @Test func standsBeforeTheRuleThatRefuses() throws {
         let policy = try policy("[{action: allow, target: a.example}, {action: deny, target: '*.ads.example'}]")
-        let event = denied("x.ads.example", reason: .rule, rule: try reference(.policy, 1, .init(parsing: "*.ads.example")))
+        let event = denied(
+            "x.ads.example",
+            reason: .rule,
+            rule: try reference(.policy, 1, .init(parsing: "*.ads.example"))
+        )
         let found = try proposal(event, policy)
         #expect(found.index == 1 && found.refusal?.index == 1)
     }
@@ -74,7 +79,9 @@ import Testing
             #expect(advice(denied(reason: reason), empty) == reason.advice)
         }
         // Whatever the record says of its reason: an address rule for the metadata service is nobody's second click.
-        #expect(advice(denied(nil, address: "169.254.169.254", port: 80, layer: .ip), empty) == Reason.guardRange.advice)
+        #expect(
+            advice(denied(nil, address: "169.254.169.254", port: 80, layer: .ip), empty) == Reason.guardRange.advice
+        )
         #expect(advice(denied("evil.example", address: "10.0.0.1"), empty) == Reason.guardRange.advice)
         #expect(advice(denied(nil, layer: .ip, transport: 1), empty)?.contains("icmp") == true)
         #expect(advice(denied("<img src=x onerror=alert(1)>", layer: .httpHost), empty) == Reason.malformedName.advice)

@@ -21,20 +21,25 @@ import Testing
         #expect(!RequestOrigin(host: host).hasLocalHost)
     }
 
-    @Test(arguments: [
-        (nil, nil), ("http://localhost:8080", nil), ("http://localhost:8080", "same-origin"), (nil, "same-origin"),
-        (nil, "none"), ("HTTP://LOCALHOST:8080", nil), ("https://localhost:8080", nil),
-    ] as [(String?, String?)])
+    @Test(
+        arguments: [
+            (nil, nil), ("http://localhost:8080", nil), ("http://localhost:8080", "same-origin"), (nil, "same-origin"),
+            (nil, "none"), ("HTTP://LOCALHOST:8080", nil), ("https://localhost:8080", nil),
+        ] as [(String?, String?)]
+    )
     func isOfOurPageOrOfNone(_ origin: String?, _ site: String?) {
         #expect(!RequestOrigin(host: "localhost:8080", origin: origin, site: site).isCrossSite)
     }
 
-    @Test(arguments: [
-        ("http://evil.example", nil), ("null", nil), ("", nil), ("http://localhost", nil), ("http://localhost:80801", nil),
-        ("http://localhost:8081", "same-site"), (nil, "cross-site"), (nil, "same-site"), (nil, "anything"),
-        ("http://localhost:8080", "cross-site"), ("file://", nil), ("localhost:8080", nil),
-        ("http://localhost:8080.evil.example", nil),
-    ] as [(String?, String?)])
+    @Test(
+        arguments: [
+            ("http://evil.example", nil), ("null", nil), ("", nil), ("http://localhost", nil),
+            ("http://localhost:80801", nil),
+            ("http://localhost:8081", "same-site"), (nil, "cross-site"), (nil, "same-site"), (nil, "anything"),
+            ("http://localhost:8080", "cross-site"), ("file://", nil), ("localhost:8080", nil),
+            ("http://localhost:8080.evil.example", nil),
+        ] as [(String?, String?)]
+    )
     func isOfAnotherSite(_ origin: String?, _ site: String?) {
         #expect(RequestOrigin(host: "localhost:8080", origin: origin, site: site).isCrossSite)
     }

@@ -109,7 +109,8 @@ async function ask(path, { method = "GET", headers = {}, body, signal } = {}) {
     if (answer.ok) return answer;
     const problem = await answer.json().catch(() => null);
     const details = (problem?.details ?? []).map((detail) => detail.message);
-    throw new Refusal(answer.status, [problem?.message ?? `status ${answer.status}`, ...details].join(": "));
+    const message = problem?.message ?? `status ${answer.status}`;
+    throw new Refusal(answer.status, [message, ...details.filter((one) => !message.includes(one))].join(": "));
   }
 }
 
@@ -621,8 +622,8 @@ function complain(text) {
   show(find("detail-problem"), Boolean(text));
 }
 
-/** Does something to the sandbox that is shown. */
-async function act(button, method, rest, then = () => {}) {
+/** Does something to the sandbox that is shown; what comes then, unless it failed, is to show how it is now. */
+async function act(button, method, rest, then = refresh) {
   button.disabled = true;
   complain(null);
   try {
@@ -632,7 +633,6 @@ async function act(button, method, rest, then = () => {}) {
     complain(visible(problem.message));
   }
   button.disabled = false;
-  refresh();
 }
 
 find("pause").onclick = () => act(find("pause"), "POST", "/pause");
