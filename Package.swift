@@ -78,7 +78,12 @@ let package = Package(
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
             ],
-            resources: [.embedInCode("openapi.yaml")]
+            resources: [
+                .embedInCode("openapi.yaml"),
+                .embedInCode("Page/page.html"),
+                .embedInCode("Page/page.css"),
+                .embedInCode("Page/page.js"),
+            ]
         ),
         .executableTarget(
             name: "sandgate",
@@ -126,6 +131,7 @@ let package = Package(
                 "Namespaces", "UpstreamDNS", "Datapath",
             ]
         ),
+        .testTarget(name: "ControlTests", dependencies: ["Control"]),
         .testTarget(
             name: "AuditTests",
             dependencies: [

@@ -1,3 +1,4 @@
+import EgressCore
 public import NetPrimitives
 
 /// Which records of a log are wanted. What is `nil` does not matter.
@@ -10,6 +11,8 @@ public struct AuditQuery: Hashable, Sendable {
         case deny
         /// Let through only because of report mode.
         case report
+        /// Refused, or let through only because of report mode; the end of such a connection is not counted again.
+        case refused
     }
 
     /// The sandbox.
@@ -35,6 +38,9 @@ public struct AuditQuery: Hashable, Sendable {
         if let since, line.time < since { return false }
         switch verdict {
         case .report?: guard line.isReportOnly else { return false }
+        case .refused?:
+            let isReported = line.isReportOnly && line.event != AuditEvent.Kind.connectionClosed.rawValue
+            guard isReported || line.verdict == Verdict.deny.rawValue else { return false }
         case let verdict?: guard line.verdict == verdict.rawValue else { return false }
         case nil: break
         }

@@ -13,6 +13,12 @@ struct RuleSuggestion: Hashable {
 
     private static let guards = GuardRanges()
 
+    /// Whether no line is suggested for an address by itself.
+    static func isGuarded(_ address: IPAddress) -> Bool { guards.contains(address) }
+
+    /// The rule as a value.
+    var rule: Rule { Rule(.allow, target, ports: ports.compactMap { PortRange($0) }, transport: transport) }
+
     /// The rule as an item of a policy's `egress` list. Targets are quoted: YAML would read some as something else.
     var line: String {
         let ports = ports.map(String.init).joined(separator: ", ")
@@ -61,7 +67,7 @@ struct RuleSuggestion: Hashable {
             target = .name(name)
         } else if let address = destination.host.flatMap({ IPAddress($0) }) ?? destination.address {
             // A line to paste must not be the one that opens a metadata service.
-            guard !Self.guards.contains(address) else { return nil }
+            guard !Self.isGuarded(address) else { return nil }
             target = .addresses(IPPrefix(host: address))
         } else {
             return nil

@@ -1,4 +1,5 @@
 import Audit
+import EgressPolicy
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -13,13 +14,29 @@ struct AuditRoutes {
 
     private static let defaultPageSize = 100
     private static let longestPage = 10_000
+    /// How many records are looked at for a page of the newest: who wants the older ones asks for the next page.
+    private static let examinedRecords = 200_000
     private static let recordNumbers: ClosedRange<UInt64> = 0...UInt64(Int64.max)
     /// A comment is sent so often, so that a connection over which nothing comes is known to live.
     private static let heartbeat = Duration.seconds(15)
 
     func add(to group: RouterGroup<some RequestContext>) {
         group.get("audit") { request, _ in try await page(request) }
+        group.get("audit/reasons") { _, _ in
+            Answer.json(Dictionary(uniqueKeysWithValues: Reason.allCases.map { ($0.rawValue, ReasonBody($0)) }))
+        }
         group.get("audit/stream") { request, _ in try stream(request) }
+    }
+
+    /// A reason in words.
+    private struct ReasonBody: Encodable {
+        let phrase: String
+        let advice: String?
+
+        init(_ reason: Reason) {
+            phrase = reason.phrase
+            advice = reason.advice
+        }
     }
 
     private static let filters: Set = ["sandbox", "verdict", "since", "host"]
@@ -29,7 +46,7 @@ struct AuditRoutes {
         query.sandbox = parameters["sandbox"]
         if let text = parameters["verdict"] {
             guard let verdict = AuditQuery.Verdict(rawValue: text) else {
-                throw APIError.parameter("verdict", "expected allow, deny or report")
+                throw APIError.parameter("verdict", "expected allow, deny, report or refused")
             }
             query.verdict = verdict
         }
@@ -43,15 +60,27 @@ struct AuditRoutes {
         return query
     }
 
-    /// Records in their order, from `cursor` on.
+    /// Whether the newest come first.
+    private func isNewestFirst(_ parameters: QueryParameters) throws -> Bool {
+        switch parameters["order"] {
+        case nil, "oldest": return false
+        case "newest": return true
+        default: throw APIError.parameter("order", "expected oldest or newest")
+        }
+    }
+
+    /// Records in their order, or the newest first, from `cursor` on.
     private func page(_ request: Request) async throws -> Response {
-        let parameters = try QueryParameters(request, known: Self.filters.union(["limit", "cursor"]))
+        let parameters = try QueryParameters(request, known: Self.filters.union(["limit", "cursor", "order"]))
         let query = try query(parameters)
         let limit = try parameters.number("limit", in: 1...Self.longestPage) ?? Self.defaultPageSize
         let cursor = try parameters.number("cursor", in: Self.recordNumbers)
+        let isNewestFirst = try isNewestFirst(parameters)
         await node.journal.flush()
         let page = try await Blocking.run { [archive, limit] in
-            try archive.query(query, after: cursor, limit: limit)
+            isNewestFirst
+                ? try archive.latest(query, before: cursor, limit: limit, examining: Self.examinedRecords)
+                : try archive.query(query, after: cursor, limit: limit)
         }
         var body = Array("{\"items\":[".utf8)
         for (index, entry) in page.entries.enumerated() {

@@ -18,13 +18,15 @@ public struct ControlServer: Sendable {
     private let node: SandboxNode
     private let archive: AuditArchive
     private let place: Place
+    private let socket: String?
     private let log: Logger
 
-    /// A server of `node` at one place.
-    public init(node: SandboxNode, archive: AuditArchive, place: Place, log: Logger) {
+    /// A server of `node` at one place. `socket` is the Unix socket that commands have to name; `nil` for the usual one.
+    public init(node: SandboxNode, archive: AuditArchive, place: Place, socket: String? = nil, log: Logger) {
         self.node = node
         self.archive = archive
         self.place = place
+        self.socket = socket
         self.log = log
     }
 
@@ -50,9 +52,14 @@ public struct ControlServer: Sendable {
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: ErrorMiddleware())
         switch place {
-        case .socket: router.add(middleware: PeerMiddleware())
-        case .tcp(_, _, let tokens): router.add(middleware: TokenMiddleware(tokens: tokens))
+        case .socket:
+            router.add(middleware: PeerMiddleware())
+            router.add(middleware: OriginMiddleware(isOpen: true))
+        case .tcp(_, _, let tokens):
+            router.add(middleware: OriginMiddleware(isOpen: false))
+            router.add(middleware: TokenMiddleware(tokens: tokens))
         }
+        OperatorPage.add(to: router)
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("metrics") { [node] _, _ in
@@ -66,7 +73,7 @@ public struct ControlServer: Sendable {
         SandboxRoutes(node: node).add(to: sandboxes)
         PolicyRoutes(node: node).add(to: sandboxes)
         let version = router.group("v1")
-        PolicyToolRoutes(node: node).add(to: version)
+        PolicyToolRoutes(node: node, socket: socket).add(to: version)
         AuditRoutes(node: node, archive: archive).add(to: version)
         router.add(middleware: WrongMethodMiddleware(router))
         return router

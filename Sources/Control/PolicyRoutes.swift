@@ -61,7 +61,17 @@ struct PolicyRoutes {
         return answer(policy, record, document.warnings)
     }
 
-    /// Rules go in front, and take the place of rules with the same target.
+    /// The rule before which rules are to be put, when the request names one.
+    private func position(_ request: Request) throws -> Int? {
+        guard let text = request.uri.queryParameters["before"] else { return nil }
+        guard let number = Int(text), number >= 0 else {
+            throw APIError.parameter("before", "expected the index of a rule, or how many there are")
+        }
+        return number
+    }
+
+    /// Rules go in front, and take the place of rules with the same target. With `before` they go where it says, and
+    /// take nobody's place.
     private func patch(_ id: String, _ request: Request) async throws -> Response {
         let (rules, warnings) = try PolicyDocument.loadRules(
             bytes: try await request.bytes(),
@@ -69,8 +79,20 @@ struct PolicyRoutes {
             file: "body",
             now: .current
         )
-        let (policy, record) = try await node.changePolicy(of: id, expecting: try expected(request)) { policy in
+        let position = try position(request)
+        let expected = try expected(request)
+        guard position == nil || expected != nil else {
+            throw APIError.parameter("If-Match", "needed with before: a rule's index holds for one revision")
+        }
+        let (policy, record) = try await node.changePolicy(of: id, expecting: expected) { policy in
             var changed = policy
+            if let position {
+                guard position <= policy.rules.count else {
+                    throw APIError.parameter("before", "expected 0...\(policy.rules.count)")
+                }
+                changed.rules.insert(contentsOf: rules, at: position)
+                return changed
+            }
             let targets = Set(rules.map(\.target))
             changed.rules = rules + policy.rules.filter { !targets.contains($0.target) }
             return changed

@@ -10,10 +10,14 @@ import Sandboxes
 /// `/v1/policies`: questions about policies that need not be in force anywhere.
 struct PolicyToolRoutes {
     let node: SandboxNode
+    /// The Unix socket that commands have to name; `nil` for the usual one.
+    let socket: String?
 
     func add(to group: RouterGroup<some RequestContext>) {
         group.post("policies/check") { request, _ in try await check(request) }
         group.post("policies/explain") { request, _ in try await explain(request) }
+        group.post("policies/suggest") { request, _ in try await suggest(request) }
+        group.get("policies/always") { _, _ in Answer.json(AlwaysBody(await node.operatorRules.always)) }
         group.post("policies/diff") { request, _ in try await diff(request) }
     }
 
@@ -149,6 +153,34 @@ struct PolicyToolRoutes {
             at: .current
         )
         return Answer.json(explanation.document)
+    }
+
+    /// The one rule that would let pass what a sandbox was refused, and where it has to stand; or why there is none.
+    private func suggest(_ request: Request) async throws -> Response {
+        let question = try RefusalQuestion(bytes: try await request.bytes())
+        let event = try question.event()
+        let (policy, record) = try await node.policy(of: question.sandbox)
+        let rules = await node.operatorRules
+        let remedy = Remedy(
+            for: event,
+            under: CompiledPolicy(policy, always: rules.always, nodeAddresses: rules.nodeAddresses),
+            at: .current
+        )
+        return Answer.json(
+            SuggestionBody(remedy, for: question, revision: record.revision, socket: socket),
+            headers: [.eTag: PolicyRoutes.tag(record.revision)]
+        )
+    }
+
+    /// The operator's rules, which stand before every policy.
+    private struct AlwaysBody: Encodable {
+        let deny: [Rule]
+        let allow: [Rule]
+
+        init(_ rules: AlwaysRules) {
+            deny = rules.deny
+            allow = rules.allow
+        }
     }
 }
 

@@ -20,6 +20,10 @@ struct SandboxRoutes {
         group.get("{id}") { _, context in
             try await answer(try await node.record(of: try context.sandboxID()))
         }
+        group.get("{id}/activity") { _, context in
+            let activity = try await node.activity(of: try context.sandboxID())
+            return Answer.json(["connections": activity.connections, "pins": activity.pins])
+        }
         group.delete("{id}") { _, context in
             try await node.release(try context.sandboxID())
             return Answer.empty(.noContent)

@@ -32,16 +32,22 @@ public final class CompiledPolicy: Sendable {
 
     /// Compiles `policy` with the operator's rules before it. `nodeAddresses` are addresses of the machine itself,
     /// which are guarded like loopback.
-    public init(
+    public convenience init(
         _ policy: Policy,
         always: AlwaysRules = .init(),
         nodeAddresses: [IPAddress] = [],
         generation: UInt64 = 1
     ) {
+        let guards = GuardRanges(nodeAddresses: nodeAddresses)
+        self.init(policy, always: always, guards: guards, generation: generation)
+    }
+
+    /// Compiles `policy` with the operator's rules before it, within the ranges that another policy is guarded by.
+    public init(_ policy: Policy, always: AlwaysRules, guards: GuardRanges, generation: UInt64 = 1) {
         self.policy = policy
         self.always = always
         self.generation = generation
-        self.guards = GuardRanges(nodeAddresses: nodeAddresses)
+        self.guards = guards
         let ordered =
             always.deny.map { ($0, RuleAction.deny) } + always.allow.map { ($0, .allow) }
             + policy.rules.map { ($0, $0.action) }

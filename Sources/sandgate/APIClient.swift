@@ -26,8 +26,8 @@ struct APIClient {
     }
 
     /// Sends a request; throws what the daemon says when it refuses.
-    func ask(_ method: String, _ target: String, body: [UInt8] = []) throws -> Data {
-        let answer = try exchange(method, target, body)
+    func ask(_ method: String, _ target: String, headers: [String: String] = [:], body: [UInt8] = []) throws -> Data {
+        let answer = try exchange(method, target, headers, body)
         guard answer.status >= 400 else { return answer.body }
         guard let problem = try? JSONDecoder().decode(Problem.self, from: answer.body) else {
             throw SetupError("the daemon answered with status \(answer.status)")
@@ -67,11 +67,17 @@ struct APIClient {
     }
 
     /// The answer ends with the connection.
-    private func exchange(_ method: String, _ target: String, _ body: [UInt8]) throws -> Answer {
+    private func exchange(
+        _ method: String,
+        _ target: String,
+        _ headers: [String: String],
+        _ body: [UInt8]
+    ) throws -> Answer {
         let descriptor = try connect()
         defer { close(descriptor) }
         let head =
             "\(method) \(target) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            + headers.map { "\($0): \($1)\r\n" }.joined()
             + "Content-Length: \(body.count)\r\n\r\n"
         var rest = (Array(head.utf8) + body)[...]
         while !rest.isEmpty {

@@ -41,7 +41,7 @@ struct AuditCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Only what was judged so: allow, deny, or report (let through only by report mode).",
+            "Only what was judged so: allow, deny, report (let through only by report mode), or refused (either).",
             valueName: "verdict"
         )
     )
@@ -191,12 +191,14 @@ enum VerdictFilter: String, ExpressibleByArgument, CaseIterable {
     case allow
     case deny
     case report
+    case refused
 
     var verdict: AuditQuery.Verdict {
         switch self {
         case .allow: .allow
         case .deny: .deny
         case .report: .report
+        case .refused: .refused
         }
     }
 }

@@ -70,7 +70,17 @@ struct Daemon {
     private func servers(_ node: SandboxNode) throws -> [ControlServer] {
         let archive = AuditArchive(directory: settings.auditDir)
         try SocketPlace.prepare(settings.socket)
-        var servers = [ControlServer(node: node, archive: archive, place: .socket(path: settings.socket), log: log)]
+        // Named in commands that the API suggests.
+        let socket = settings.socket == APIClient.defaultSocket ? nil : settings.socket
+        var servers = [
+            ControlServer(
+                node: node,
+                archive: archive,
+                place: .socket(path: settings.socket),
+                socket: socket,
+                log: log
+            )
+        ]
         guard let listen = settings.listen else { return servers }
         guard let path = settings.tokenFile else { throw SetupError("--listen needs --token-file") }
         guard let endpoint = Endpoint(parsing: listen, defaultPort: 7_480) else {
@@ -87,6 +97,7 @@ struct Daemon {
                 node: node,
                 archive: archive,
                 place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens),
+                socket: socket,
                 log: log
             )
         )

@@ -46,7 +46,8 @@ struct PolicyAssembly {
         }
     }
 
-    private static func split(_ text: String, option: String) throws -> (String, [PortRange]) {
+    /// The target and the ports in `TARGET`, `TARGET:PORT` or `[IPv6]:PORT`. `option` is for messages.
+    static func split(_ text: String, option: String) throws -> (String, [PortRange]) {
         let colons = text.utf8.count { $0 == UInt8(ascii: ":") }
         guard let colon = text.lastIndex(of: ":"), colons == 1 || text.hasPrefix("[") else { return (text, []) }
         var host = text[..<colon]

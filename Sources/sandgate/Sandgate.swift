@@ -17,7 +17,7 @@ struct Sandgate: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             RunCommand.self, ServeCommand.self, PolicyCommand.self, AuditCommand.self, ListCommand.self,
-            InspectCommand.self, AttachCommand.self, DetachCommand.self, DoctorCommand.self,
+            InspectCommand.self, AttachCommand.self, DetachCommand.self, AllowCommand.self, DoctorCommand.self,
         ]
     )
 
