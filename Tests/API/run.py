@@ -83,7 +83,7 @@ def inside(program: str, arguments: list[str]) -> int:
 
 def start(directory: Path) -> subprocess.Popen[bytes]:
     """Starts a daemon whose directories are all below `directory`."""
-    command = [os.environ["SANDGATE"], "serve", "--socket", directory / "api" / "api.sock", "--upstream-dns", ADDRESS[0]]
+    command: list[str | Path] = [os.environ["SANDGATE"], "serve", "--socket", directory / "api" / "api.sock", "--upstream-dns", ADDRESS[0]]
     command += ["--listen", f"{ADDRESS[0]}:{ADDRESS[1]}", "--token-file", directory / "tokens"]
     for option in ("state", "runtime", "audit"):
         command += [f"--{option}-dir", directory / option]
