@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -93,6 +94,10 @@ int clinux_rename_to_new(const char *path, const char *new_path) {
         return -1;
     }
     return rename(path, new_path);
+}
+
+int clinux_memory_file(const char *name) {
+    return memfd_create(name, MFD_CLOEXEC);
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

@@ -159,6 +159,8 @@ extension Attachment {
     /// Whether another connection may be taken.
     var hasRoomForTunnel: Bool { tunnels.count < limits.maximumConnections }
 
+    var liveTunnels: [Tunnel] { Array(tunnels.values) }
+
     func add(_ tunnel: Tunnel) {
         tunnels[ObjectIdentifier(tunnel)] = tunnel
     }

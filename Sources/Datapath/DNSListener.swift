@@ -1,4 +1,5 @@
 import EgressCore
+import NetPrimitives
 public import Reactor
 import WireFormat
 
@@ -37,6 +38,21 @@ public final class DNSListener {
         listener = nil
         datagrams.close()
         clients.values.forEach { $0.close() }
+    }
+
+    /// Gives up the sockets, and the queries that wait for an answer, for another process to go on with. TCP clients are
+    /// closed; they ask again. `nil` when it has stopped.
+    public func handOver() -> (udp: CInt, tcp: CInt, queries: [HandedQuery])? {
+        guard let tcp = listener?.release() else { return nil }
+        listener = nil
+        clients.values.forEach { $0.close() }
+        let (udp, queries) = datagrams.release()
+        return (udp, tcp, queries)
+    }
+
+    /// Answers a query that another process has received on this listener's socket for datagrams.
+    public func takeOver(_ query: HandedQuery) {
+        datagrams.answer(query.message, to: query.source)
     }
 
     private func begin(_ descriptor: CInt) {
@@ -81,6 +97,9 @@ final class DNSDatagramSocket: EventSource {
     private let loop: EventLoop
     private let resolver: DNSResolver
     private var descriptor: CInt
+    /// Queries that wait for an answer from outside.
+    private var pending: [UInt64: HandedQuery] = [:]
+    private var nextPending: UInt64 = 0
 
     init(_ descriptor: CInt, loop: EventLoop, resolver: DNSResolver) {
         self.descriptor = descriptor
@@ -95,6 +114,13 @@ final class DNSDatagramSocket: EventSource {
         descriptor = -1
     }
 
+    /// Stops receiving, and gives up the socket with the queries that are not answered.
+    func release() -> (CInt, [HandedQuery]) {
+        loop.deregister(self)
+        defer { descriptor = -1 }
+        return (descriptor, pending.sorted { $0.key < $1.key }.map(\.value))
+    }
+
     override func handle(_ readiness: Readiness) {
         for _ in 0..<Self.batch where descriptor >= 0 {
             switch Sockets.receiveDatagram(descriptor, upTo: Self.maximumQuery + 1) {
@@ -105,12 +131,23 @@ final class DNSDatagramSocket: EventSource {
                 continue
             case .datagram(let message, let source):
                 guard message.count <= Self.maximumQuery else { continue }
-                resolver.answer(message, over: .udp) { [weak self] reply in
-                    guard let self, let reply, descriptor >= 0 else { return }
-                    // A full buffer loses the answer, as networks do; the program asks again.
-                    _ = Sockets.sendDatagram(descriptor, reply, to: source)
-                }
+                answer(message, to: source)
             }
         }
+    }
+
+    func answer(_ message: [UInt8], to source: Endpoint) {
+        let number = nextPending
+        var isAnswered = false
+        resolver.answer(message, over: .udp) { [weak self] reply in
+            isAnswered = true
+            guard let self, descriptor >= 0 else { return }
+            if !pending.isEmpty { pending[number] = nil }
+            // A full buffer loses the answer, as networks do; the program asks again.
+            if let reply { _ = Sockets.sendDatagram(descriptor, reply, to: source) }
+        }
+        guard !isAnswered else { return }
+        pending[number] = HandedQuery(message: message, source: source)
+        nextPending += 1
     }
 }

@@ -5,7 +5,8 @@ public import Reactor
 /// the kernel redirected, of programs that know of no proxy, and those of programs that were told of one.
 public final class ProxyListener {
     private unowned let attachment: Attachment
-    private let family: IPAddress.Family
+    /// The address family of its socket.
+    public let family: IPAddress.Family
     private var listener: Listener?
 
     /// Takes ownership of `descriptor`, a listening socket of `family` inside the sandbox's namespace; on an error it
@@ -23,6 +24,12 @@ public final class ProxyListener {
     public func stop() {
         listener?.close()
         listener = nil
+    }
+
+    /// Accepts nothing more, and gives up the socket for another process to go on with. `nil` when it has stopped.
+    public func handOver() -> CInt? {
+        defer { listener = nil }
+        return listener?.release()
     }
 
     private func begin(_ client: CInt) {

@@ -70,7 +70,7 @@ extension Tunnel {
 
     private func relay(takingOver pump: ServerFirstPump) {
         let (descriptor, pending) = pump.release()
-        bytesPumped = pump.delivered
+        bytesBefore = (UInt64(passedOn.count), pump.delivered)
         upstream = descriptor
         relay(initialToDownstream: pending)
     }
@@ -92,10 +92,10 @@ extension Tunnel {
         relay.start()
     }
 
-    private func relayEnded(_ result: RelayResult) {
+    func relayEnded(_ result: RelayResult) {
         recordClosed(
-            bytesUp: result.bytesUp + UInt64(passedOn.count),
-            bytesDown: bytesPumped + result.bytesDown,
+            bytesUp: bytesBefore.up + result.bytesUp,
+            bytesDown: bytesBefore.down + result.bytesDown,
             verdict: judgement?.verdict
         )
         phase = .closed

@@ -59,8 +59,8 @@ final class Tunnel: EventSource {
     var dialled: [Endpoint] = []
     /// When the client was first waited for to say what this is.
     var listeningSince: MonotonicTime
-    /// Bytes that the server said before the client did.
-    var bytesPumped: UInt64 = 0
+    /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
+    var bytesBefore: (up: UInt64, down: UInt64) = (0, 0)
     /// Whether a CONNECT was answered: what follows is the tunnel.
     var hasAnsweredProxy = false
     var hasTriedOtherAddresses = false
@@ -68,11 +68,12 @@ final class Tunnel: EventSource {
     var dialect = ProxyDialect.http
     private var timer: TimerToken?
 
-    /// Takes ownership of `downstream`, a non-blocking connected socket.
-    init(_ attachment: Attachment, downstream: CInt, entry: Entry) {
+    /// Takes ownership of `downstream`, a non-blocking connected socket. `acceptedAt` is now, unless another process
+    /// accepted it.
+    init(_ attachment: Attachment, downstream: CInt, entry: Entry, acceptedAt: MonotonicTime? = nil) {
         self.attachment = attachment
-        self.acceptedAt = attachment.loop.now
-        self.listeningSince = acceptedAt
+        self.acceptedAt = acceptedAt ?? attachment.loop.now
+        self.listeningSince = attachment.loop.now
         self.downstream = downstream
         switch entry {
         case .transparent(let destination):

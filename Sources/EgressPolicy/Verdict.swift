@@ -25,7 +25,7 @@ public struct Verdict: Hashable, Sendable {
     /// What kind of statement decided; it says what else must be checked. See `policy-semantics`: a flow that a name
     /// rule allows must go to an address pinned for that name; one that an address rule or the default allows goes
     /// where it was going.
-    public enum Basis: Hashable, Sendable {
+    public enum Basis: String, Hashable, Sendable, Codable {
         /// A rule whose target is a name or wildcard.
         case name
         /// A rule whose target is an address or CIDR.

@@ -32,12 +32,17 @@ public final class Listener: EventSource {
 
     /// Closes the socket. What waits to be accepted is reset by the kernel.
     public func close() {
-        guard onAccept != nil else { return }
+        release().map(Sockets.close)
+    }
+
+    /// Accepts nothing more, and gives up the socket: what waits to be accepted waits on. `nil` when it is closed.
+    public func release() -> CInt? {
+        guard onAccept != nil else { return nil }
         onAccept = nil
         if let pauseTimer { loop.cancel(pauseTimer) }
         pauseTimer = nil
         loop.deregister(self)
-        Sockets.close(descriptor)
+        return descriptor
     }
 
     /// Accepts what waits.

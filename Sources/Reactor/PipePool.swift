@@ -47,6 +47,16 @@ final class PipePool {
         return SplicePipe(readEnd: ends.0, writeEnd: ends.1)
     }
 
+    /// Takes in a pipe that another process made.
+    func adopt(_ pipe: SplicePipe) {
+        count += 1
+    }
+
+    /// Lets go of a pipe that another process goes on with.
+    func forget(_ pipe: SplicePipe) {
+        count -= 1
+    }
+
     /// Takes back an empty pipe.
     func giveBack(_ pipe: SplicePipe) {
         guard idle.count < Self.idleLimit else { return discard(pipe) }

@@ -67,8 +67,35 @@ public final class Relay {
         self.lastProgress = loop.now
     }
 
+    /// Goes on with what another process began: `descriptors` are those that its ``release()`` gave, and become the
+    /// relay's.
+    public init(
+        loop: EventLoop,
+        continuing state: RelayState,
+        descriptors: [CInt],
+        idleSeconds: UInt64,
+        onClose: @escaping (RelayResult) -> Void
+    ) {
+        precondition(descriptors.count == state.descriptorCount)
+        var rest = descriptors[...]
+        func pipe(of direction: RelayState.Direction) -> SplicePipe? {
+            guard direction.bytesInPipe > 0 else { return nil }
+            let pipe = SplicePipe(readEnd: rest.removeFirst(), writeEnd: rest.removeFirst())
+            loop.pipes.adopt(pipe)
+            return pipe
+        }
+        self.loop = loop
+        self.idleSeconds = idleSeconds
+        self.onClose = onClose
+        self.lastProgress = loop.now
+        downstream = rest.removeFirst()
+        upstream = rest.removeFirst()
+        up = RelayDirection(from: downstream, to: upstream, continuing: state.up, pipe: pipe(of: state.up))
+        down = RelayDirection(from: upstream, to: downstream, continuing: state.down, pipe: pipe(of: state.down))
+    }
+
     deinit {
-        precondition(onClose == nil, "a relay must be started or aborted")
+        precondition(onClose == nil, "a relay must be started, released or aborted")
     }
 
     /// Begins. `onClose` may be called before this returns.
@@ -98,6 +125,26 @@ public final class Relay {
     /// Ends at once; both peers see a reset. Does nothing when it has ended.
     public func abort() {
         close(.aborted)
+    }
+
+    /// Gives everything up for another process to go on with, without a word to either peer; `onClose` is not called.
+    /// The descriptors become the caller's. `nil` when there is nothing to go on with: then it can only be aborted.
+    public func release() -> (state: RelayState, descriptors: [CInt])? {
+        guard onClose != nil, let (upState, upPipe) = up.release(to: loop.pipes) else { return nil }
+        guard let (downState, downPipe) = down.release(to: loop.pipes) else {
+            upPipe?.close()
+            return nil
+        }
+        onClose = nil
+        if let idleTimer { loop.cancel(idleTimer) }
+        idleTimer = nil
+        for side in [downstreamSide, upstreamSide] { side.map(loop.deregister) }
+        downstreamSide = nil
+        upstreamSide = nil
+        up.drop(to: loop.pipes)
+        down.drop(to: loop.pipes)
+        let pipes = [upPipe, downPipe].compactMap(\.self).flatMap { [$0.readEnd, $0.writeEnd] }
+        return (RelayState(up: upState, down: downState), [downstream, upstream] + pipes)
     }
 
     /// Bytes delivered so far, up and down.
@@ -172,8 +219,8 @@ extension Relay {
         for side in [downstreamSide, upstreamSide] { side.map(loop.deregister) }
         downstreamSide = nil
         upstreamSide = nil
-        up.release(to: loop.pipes)
-        down.release(to: loop.pipes)
+        up.drop(to: loop.pipes)
+        down.drop(to: loop.pipes)
         for descriptor in [downstream, upstream] {
             if end == .finished {
                 Sockets.close(descriptor)

@@ -50,6 +50,34 @@ struct RelayDirection {
         self.held = initial[...]
     }
 
+    /// Goes on with what another process began. `pipe` holds as many bytes as `state` says.
+    init(from source: CInt, to sink: CInt, continuing state: RelayState.Direction, pipe: SplicePipe?) {
+        self.init(from: source, to: sink, initial: state.held)
+        self.pipe = pipe
+        bytesInPipe = state.bytesInPipe
+        delivered = state.delivered
+        sourceHasEnded = state.sourceHasEnded
+        sinkWasTold = state.sinkWasTold
+    }
+
+    /// What another process needs to go on; `nil` when the source is broken. The pipe, if it holds bytes, becomes the
+    /// caller's.
+    mutating func release(to pool: PipePool) -> (state: RelayState.Direction, pipe: SplicePipe?)? {
+        guard !sourceIsBroken else { return nil }
+        let state = RelayState.Direction(
+            delivered: delivered,
+            held: Array(held),
+            bytesInPipe: bytesInPipe,
+            sourceHasEnded: sourceHasEnded,
+            sinkWasTold: sinkWasTold
+        )
+        guard bytesInPipe > 0, let pipe else { return (state, nil) }
+        self.pipe = nil
+        bytesInPipe = 0
+        pool.forget(pipe)
+        return (state, pipe)
+    }
+
     /// Whether bytes wait for the sink.
     var holdsBytes: Bool { !held.isEmpty || bytesInPipe > 0 }
 
@@ -106,7 +134,7 @@ struct RelayDirection {
     }
 
     /// Ends the direction: what it holds is dropped.
-    mutating func release(to pool: PipePool) {
+    mutating func drop(to pool: PipePool) {
         held = []
         guard let pipe else { return }
         if bytesInPipe == 0 { pool.giveBack(pipe) } else { pool.discard(pipe) }

@@ -10,7 +10,7 @@ import Reactor
 struct InsideSockets {
     /// The listeners of one address family. IPv4 and IPv6 have sockets of their own: on a dual-stack one, UDP replies
     /// leave from the wrong address.
-    struct Family {
+    struct Family: Sendable {
         let family: IPAddress.Family
         let dnsUDP: CInt
         let dnsTCP: CInt
@@ -59,18 +59,29 @@ struct InsideSockets {
     }
 
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
-    /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams.
+    /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
+    /// listeners that another process opened there; they are closed when this throws, as all are.
     static func open(
         ports: ListenerPorts,
         inheritance: Inheritance = .none,
+        handed: [Family] = [],
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
         needsIPv6: Bool = true,
         opensUDP: Bool = true
     ) throws -> InsideSockets {
-        let netlinks = try Netlinks { try NetlinkSocket() }
         let addresses = addresses(needsIPv6: needsIPv6)
+        var handed = handed
+        if !handed.isEmpty, !handed.elementsEqual(addresses, by: { $0.listens(at: $1, ports) }) {
+            handed.flatMap(\.descriptors).forEach(Sockets.close)
+            handed = []
+        }
+        // Until they are part of what is returned.
+        var unclaimed = handed.flatMap(\.descriptors)
+        defer { unclaimed.forEach(Sockets.close) }
+        let netlinks = try Netlinks { try NetlinkSocket() }
         return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways) {
-            let families = try openFamilies(at: addresses, ports: ports)
+            let families = handed.isEmpty ? try openFamilies(at: addresses, ports: ports) : handed
+            unclaimed = []
             guard opensUDP else { return (families, nil) }
             do {
                 return (families, try DatagramSockets.open(at: addresses, port: ports.datagrams))
@@ -220,13 +231,23 @@ extension InsideSockets {
 }
 
 extension InsideSockets.Family {
-    /// In the order of the initialiser below.
-    fileprivate var descriptors: [CInt] { [dnsUDP, dnsTCP, proxy] }
+    /// How many descriptors a family has.
+    static let count = 3
 
-    fileprivate init(unpacking descriptors: inout ArraySlice<CInt>, family: IPAddress.Family) {
+    /// In the order of the initialiser below.
+    var descriptors: [CInt] { [dnsUDP, dnsTCP, proxy] }
+
+    init(unpacking descriptors: inout ArraySlice<CInt>, family: IPAddress.Family) {
         self.family = family
         dnsUDP = descriptors.removeFirst()
         dnsTCP = descriptors.removeFirst()
         proxy = descriptors.removeFirst()
+    }
+
+    /// Whether the sockets are where a sandbox's listeners have to be.
+    fileprivate func listens(at address: IPAddress, _ ports: ListenerPorts) -> Bool {
+        family == address.family && Sockets.localEndpoint(dnsUDP) == Endpoint(address, ports.dns)
+            && Sockets.localEndpoint(dnsTCP) == Endpoint(address, ports.dns)
+            && Sockets.localEndpoint(proxy) == Endpoint(address, ports.proxy)
     }
 }

@@ -156,6 +156,32 @@ public final class Sandbox {
         attachment.guardNode(at: addresses)
     }
 
+    /// Stops serving, and gives up what another process can go on with. The kernel's rules stay, and what they redirect
+    /// waits in the listeners.
+    func handOver() -> HandedSandbox {
+        var handed = HandedSandbox(families: [])
+        for (number, (dns, proxy)) in zip(dnsListeners, proxyListeners).enumerated() {
+            guard let (udp, tcp, queries) = dns.handOver() else { continue }
+            guard let listener = proxy.handOver() else {
+                [udp, tcp].forEach(Sockets.close)
+                continue
+            }
+            handed.families.append(.init(family: proxy.family, dnsUDP: udp, dnsTCP: tcp, proxy: listener))
+            handed.queries += queries.map { (number, $0) }
+        }
+        handed.tunnels = attachment.handOver()
+        stop()
+        return handed
+    }
+
+    /// Goes on with the queries and connections that another process had.
+    func takeOver(_ handed: HandedSandbox) {
+        for (family, query) in handed.queries where dnsListeners.indices.contains(family) {
+            dnsListeners[family].takeOver(query)
+        }
+        handed.tunnels.forEach(attachment.takeOver)
+    }
+
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.
     public func stop() {
         refusals?.stop()

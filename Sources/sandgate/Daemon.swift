@@ -9,12 +9,16 @@ import UnixSignals
 
 /// The life of `sandgate serve`: the node takes up its sandboxes, then the API is served, until a signal ends it.
 ///
-///     directories, threads ─▶ sandboxes taken up again ─▶ API served, readiness told ─▶ signal ─▶ journal ended
+///     directories, threads ─▶ sandboxes taken up again ─▶ API served, readiness told ─▶ signal
+///                                   ▲                                                     │
+///     the next process: HotRestart ─┴──────────────── kept by systemd ◀───────────────────┴─▶ journal ended
 ///
 /// Whatever ends it, the kernel's rules stay: sandboxes reach nothing until a daemon takes them up.
 struct Daemon {
     let settings: ServeSettings
     private let log = Logger(label: "sandgate")
+    private let notifier = ServiceNotifier()
+    private let kept = ServiceNotifier.kept()
 
     func run() async throws {
         umask(0o077)
@@ -22,7 +26,7 @@ struct Daemon {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
         let node = try SandboxNode(configuration)
-        let beginning = try await node.begin()
+        let beginning = try await node.begin(handedOver())
         for problem in beginning.problems { log.error("a sandbox was not taken up: \(problem)") }
         log.info(
             "sandboxes taken up",
@@ -31,7 +35,6 @@ struct Daemon {
             ]
         )
         let servers = try servers(node)
-        let notifier = ServiceNotifier()
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
             notifier.ready()
@@ -59,7 +62,34 @@ struct Daemon {
             notifier.stopping()
             group.cancelAll()
         }
+        await handOver(node)
         await node.stop()
+    }
+
+    /// What the process before this one left to go on with.
+    private func handedOver() -> HotRestart? {
+        guard let stash = kept else { return nil }
+        defer { notifier.forget() }
+        do {
+            let handed = try HotRestart(unpacking: stash)
+            log.info("traffic taken over", metadata: ["sandboxes": "\(handed.count)"])
+            return handed
+        } catch {
+            log.error("connections of the process before are lost: \(error)")
+            return nil
+        }
+    }
+
+    /// Leaves the traffic to the process that follows, where somebody keeps it.
+    private func handOver(_ node: SandboxNode) async {
+        guard notifier.isHeard else { return }
+        do {
+            let stash = try await node.handOver()
+            notifier.keep(stash)
+            close(stash)
+        } catch {
+            log.error("connections end with this process: \(error)")
+        }
     }
 
     /// Why the daemon ends when all is well.

@@ -1,6 +1,8 @@
+import CLinux
 import Glibc
 
-/// Tells systemd how the daemon is (sd_notify(3)): ready, alive, stopping. Does nothing where nobody asked for it.
+/// Tells systemd how the daemon is (sd_notify(3)): ready, alive, stopping; and has it keep a descriptor from one process
+/// to the next (FDSTORE). Does nothing where nobody asked for it.
 struct ServiceNotifier: Sendable {
     private let path: String?
     /// How often the watchdog wants to hear of us, in microseconds.
@@ -14,6 +16,51 @@ struct ServiceNotifier: Sendable {
 
     /// Clients can connect.
     func ready() { send("READY=1\nSTATUS=serving") }
+
+    /// Whether somebody listens.
+    var isHeard: Bool { path != nil }
+
+    /// Has a descriptor kept for the process that follows; returns when it is, or when nobody says so for five seconds.
+    func keep(_ descriptor: CInt) {
+        send("FDSTORE=1\nFDNAME=\(Self.storedName)", with: descriptor)
+        // What was sent by a process that has ended meanwhile is not accepted: the other end is closed when everything
+        // before it has been.
+        var ends: [CInt] = [-1, -1]
+        guard clinux_pipe(&ends) == 0 else { return }
+        send("BARRIER=1", with: ends[1])
+        close(ends[1])
+        var poll = pollfd(fd: ends[0], events: 0, revents: 0)
+        _ = Glibc.poll(&poll, 1, 5_000)
+        close(ends[0])
+    }
+
+    /// The descriptor that the process before this one had kept, if any, which becomes the caller's. To be called once,
+    /// before anything is executed.
+    static func kept() -> CInt? {
+        defer { for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] { unsetenv(name) } }
+        func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+        guard variable("LISTEN_PID").flatMap(pid_t.init) == getpid(),
+            let count = variable("LISTEN_FDS").flatMap(CInt.init), (1...1_024).contains(count)
+        else { return nil }
+        let names = (variable("LISTEN_FDNAMES") ?? "").split(separator: ":", omittingEmptySubsequences: false)
+        var kept: CInt?
+        for (number, descriptor) in (firstPassed..<firstPassed + count).enumerated() {
+            _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+            if kept == nil, names.indices.contains(number), names[number] == storedName {
+                kept = descriptor
+            } else {
+                close(descriptor)
+            }
+        }
+        return kept
+    }
+
+    /// Has nothing kept any more.
+    func forget() { send("FDSTOREREMOVE=1\nFDNAME=\(Self.storedName)") }
+
+    private static let storedName = "sandgate-hot-restart"
+    /// SD_LISTEN_FDS_START of sd_listen_fds(3).
+    private static let firstPassed: CInt = 3
 
     /// The daemon ends.
     func stopping() { send("STOPPING=1") }
@@ -30,7 +77,7 @@ struct ServiceNotifier: Sendable {
         }
     }
 
-    private func send(_ text: String) {
+    private func send(_ text: String, with passed: CInt? = nil) {
         guard let path else { return }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
@@ -43,11 +90,12 @@ struct ServiceNotifier: Sendable {
         let descriptor = Glibc.socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
-        let message = Array(text.utf8)
-        _ = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                sendto(descriptor, message, message.count, CInt(MSG_NOSIGNAL), $0, length)
-            }
+        let isConnected = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, length) == 0 }
         }
+        guard isConnected else { return }
+        let message = Array(text.utf8)
+        let descriptors = passed.map { [$0] } ?? []
+        _ = clinux_send_descriptors(descriptor, message, message.count, descriptors, descriptors.count)
     }
 }

@@ -27,7 +27,7 @@ import Testing
         ) {
             defer { isOver.store(true, ordering: .relaxed) }
             var direction = RelayDirection(from: source, to: sink, initial: [])
-            defer { direction.release(to: loop.pipes) }
+            defer { direction.drop(to: loop.pipes) }
             var turns = 0
             while direction.delivered < 256 << 20 {
                 let before = direction.delivered

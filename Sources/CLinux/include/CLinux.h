@@ -79,6 +79,9 @@ extern const int clinux_network_namespace;
 int clinux_owning_user_namespace(int descriptor);
 int clinux_parent_namespace(int descriptor);
 
+// memfd_create(2), close-on-exec.
+int clinux_memory_file(const char *name);
+
 // The most descriptors that go in one message.
 #define CLINUX_DESCRIPTORS_MAX 32
 

@@ -32,6 +32,12 @@ final class DataLoop: Sendable {
             for sandbox in sandboxes.values { sandbox.guardNode(at: addresses) }
         }
 
+        /// Has all of them stop, and gives up what another process can go on with.
+        func handOver() -> [String: HandedSandbox] {
+            defer { sandboxes = [:] }
+            return sandboxes.mapValues { $0.handOver() }
+        }
+
         /// Where records go.
         var record: (AuditEvent) -> Void { { [outbox] in outbox.add($0) } }
     }

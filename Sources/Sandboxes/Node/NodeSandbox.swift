@@ -126,12 +126,15 @@ extension NodeSandbox {
     }
 
     /// Takes a sandbox up again after a restart, paused or running as it was, with its pins. What cannot be taken up
-    /// is failed, with its door closed.
-    func adopt(under rules: NodeRules) async {
+    /// is failed, with its door closed. `handed` is what the process before this one left to go on with.
+    func adopt(under rules: NodeRules, _ handed: HandedSandbox?) async {
         try? await exclusively {
-            guard record.state == .running || record.state == .paused else { return watchNamespace() }
+            guard record.state == .running || record.state == .paused else {
+                handed?.close()
+                return watchNamespace()
+            }
             do {
-                try await serve(under: rules, inheritance: .pins, isPaused: record.state == .paused)
+                try await serve(under: rules, inheritance: .pins, isPaused: record.state == .paused, handed)
                 watchNamespace()
             } catch {
                 await abandon(after: error)
@@ -162,21 +165,31 @@ extension NodeSandbox {
     private func serve(
         under rules: NodeRules,
         inheritance: InsideSockets.Inheritance,
-        isPaused: Bool
+        isPaused: Bool,
+        _ handed: HandedSandbox? = nil
     ) async throws {
         guard let reference = record.namespace,
             let namespace = services.namespaces.reopen(reference)
-        else { throw NodeError.failed("the namespace of \(record.id) is gone") }
+        else {
+            handed?.close()
+            throw NodeError.failed("the namespace of \(record.id) is gone")
+        }
         let isOurs = record.attachment == .create
         let policy = rules.compile(record)
         let inbound = record.inbound
         let opensUDP = !policy.datagramReach(at: .current).isEmpty
+        var tunnels = handed
+        tunnels?.families = []
+        let (unserved, listeners) = (tunnels, handed?.families ?? [])
+        var isTakenOver = false
+        defer { if !isTakenOver { unserved?.close() } }
         let inside = try await Blocking.run {
             try namespace.enter {
                 if !isOurs { try Link(named: "lo").setUp() }
                 let inside = try InsideSockets.open(
                     ports: Sandbox.ports,
                     inheritance: inheritance,
+                    handed: listeners,
                     gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
                     needsIPv6: isOurs,
                     opensUDP: opensUDP
@@ -206,6 +219,10 @@ extension NodeSandbox {
             )
         }
         isServed = true
+        if let unserved {
+            isTakenOver = true
+            try await loop.run { residents in residents[id]?.takeOver(unserved) ?? unserved.close() }
+        }
         // Behind a closed door nothing is redirected, so there is nothing to try.
         guard !isPaused else { return }
         let failure: SelfTestFailure? = await loop.run { residents, completion in

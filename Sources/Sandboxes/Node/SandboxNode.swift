@@ -104,13 +104,16 @@ public actor SandboxNode {
         }
     }
 
-    /// Takes up what a node before this one left. To be called once, before anything else.
-    public func begin() async throws -> Beginning {
+    /// Takes up what a node before this one left, with what it handed over, if it did. To be called once, before anything
+    /// else.
+    public func begin(_ handed: HotRestart? = nil) async throws -> Beginning {
         var beginning = Beginning()
+        var handed = handed ?? HotRestart([:])
+        defer { handed.close() }
         let loaded = try services.state.load()
         beginning.problems = loaded.problems
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: "")])
-        var adopting: [NodeSandbox] = []
+        var adopting: [(NodeSandbox, HandedSandbox?)] = []
         for record in loaded.records {
             guard record.state != .pending, let reference = record.namespace,
                 services.namespaces.reopen(reference) != nil
@@ -124,27 +127,29 @@ public actor SandboxNode {
             sandboxes[record.id] = sandbox
             owners[reference.inode] = record.id
             expiries[record.id] = record.expiresAt
-            adopting.append(sandbox)
+            adopting.append((sandbox, handed.take(record.id)))
         }
         let rules = rules
         // Two at a time for each core: most of it is waiting for the kernel.
         await withTaskGroup(of: Bool.self) { group in
             var rest = adopting[...]
             for _ in 0..<min(loops.count * 2, adopting.count) {
-                let sandbox = rest.removeFirst()
-                group.addTask { await Self.adopt(sandbox, rules) }
+                let (sandbox, handed) = rest.removeFirst()
+                group.addTask { await Self.adopt(sandbox, handed, rules) }
             }
             while let isFine = await group.next() {
                 if isFine { beginning.adopted += 1 } else { beginning.failed += 1 }
-                if let sandbox = rest.popFirst() { group.addTask { await Self.adopt(sandbox, rules) } }
+                if let (sandbox, handed) = rest.popFirst() {
+                    group.addTask { await Self.adopt(sandbox, handed, rules) }
+                }
             }
         }
         armExpiry()
         return beginning
     }
 
-    private static func adopt(_ sandbox: NodeSandbox, _ rules: NodeRules) async -> Bool {
-        await sandbox.adopt(under: rules)
+    private static func adopt(_ sandbox: NodeSandbox, _ handed: HandedSandbox?, _ rules: NodeRules) async -> Bool {
+        await sandbox.adopt(under: rules, handed)
         return await sandbox.record.state != .failed
     }
 
@@ -168,6 +173,25 @@ public actor SandboxNode {
         expiryTask = nil
         journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: "")])
         await journal.close()
+    }
+}
+
+// MARK: - Handing over
+
+extension SandboxNode {
+    /// Stops every sandbox, and gives up what another process can go on with. Before ``stop()``; nothing is served any
+    /// more. Returns a descriptor that holds all of it, which becomes the caller's.
+    public func handOver() async throws -> CInt {
+        isStopping = true
+        var handed: [String: HandedSandbox] = [:]
+        for loop in loops {
+            handed.merge(try await loop.run { $0.handOver() }) { first, second in
+                second.close()
+                return first
+            }
+        }
+        let all = HotRestart(handed)
+        return try await Blocking.run { try all.pack() }
     }
 }
 

@@ -76,20 +76,27 @@ class Daemon:
 
     # Life
 
-    def start(self) -> None:
-        """Starts it, and waits until it says that it serves."""
+    def start(self, kept: int | None = None) -> None:
+        """Starts it, and waits until it says that it serves. `kept` is a descriptor that the one before had kept, which
+        it gets as a service manager passes one on (sd_listen_fds(3))."""
         binary = find_binary() or pytest.fail("no binary: swift build -c release")
         command = [str(binary), "serve", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")]
         command += ["--runtime-dir", str(self._runtime), "--audit-dir", str(self.audit)]
         command += ["--upstream-dns", plan.DNS4, *self._options]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify.sock")}
+        passed: tuple[int, ...] = ()
+        if kept is not None:
+            # The process that it becomes is the one that they are for; there they begin at 3.
+            shell = f"exec 3<&{kept} {kept}<&-; " if kept != 3 else ""
+            command = ["/bin/bash", "-c", f'{shell}LISTEN_PID=$$ exec "$@"', "bash", *command]
+            environment |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "sandgate-hot-restart"}
+            passed = (kept,)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify.sock")},
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=passed
             )
+        if kept is not None:
+            os.close(kept)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             if select.select([self._notifications], [], [], 0.2)[0] and b"READY=1" in self._notifications.recv(4096):
@@ -116,6 +123,32 @@ class Daemon:
         """Ends it and starts another one in its place."""
         self.end(number)
         self.start()
+
+    def hand_over(self) -> None:
+        """Replaces it as a service manager does that keeps what it is given (FDSTORE and BARRIER of sd_notify(3))."""
+        self.start(self.end_keeping())
+
+    def end_keeping(self) -> int:
+        """Ends it; returns the descriptor that it had kept."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        kept: list[int] = []
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            has_ended = self.process.poll() is not None
+            if not select.select([self._notifications], [], [], 0 if has_ended else 0.05)[0]:
+                if has_ended:
+                    break
+                continue
+            text, descriptors, _, _ = socket.recv_fds(self._notifications, 4096, 16)
+            if text.startswith(b"FDSTORE=1"):
+                assert text.splitlines()[1] == b"FDNAME=sandgate-hot-restart"
+                kept += descriptors
+            else:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        assert self.process.wait(1) == 0 and len(kept) == 1, (kept, self.log)
+        return kept[0]
 
     def clean_up(self) -> None:
         """Ends it and removes what it mounted."""

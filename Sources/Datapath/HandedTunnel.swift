@@ -1,0 +1,42 @@
+import EgressPolicy
+public import Reactor
+
+/// A connection that one process had, and the next one goes on with.
+public struct HandedTunnel: Sendable {
+    /// What is known of it.
+    public struct Description: Codable, Sendable {
+        /// Where it was going when nothing was taken of what the client sent, the server that it is connected to when it
+        /// is relayed; `nil` for a client of the explicit proxy that has not said.
+        var endpoint: String?
+        /// When it was accepted, in nanoseconds of the monotonic clock, which all processes share.
+        var acceptedAt: UInt64
+        /// For one that was judged and connected.
+        var relayed: Relayed?
+
+        /// How many descriptors belong to it.
+        public var descriptorCount: Int { relayed?.relay.descriptorCount ?? 1 }
+    }
+
+    /// What a connection was let in by, for it to be judged again by the policy that is in force then; and its relay.
+    struct Relayed: Codable, Sendable {
+        var name: String?
+        var basis: Verdict.Basis
+        /// The name that a client of the explicit proxy asked for.
+        var authority: String?
+        /// Bytes that passed before the relay took over.
+        var bytesUpBefore: UInt64
+        var bytesDownBefore: UInt64
+        var relay: RelayState
+    }
+
+    /// What is known of it.
+    public let description: Description
+    /// The client's socket, and behind it what a relay has besides.
+    public let descriptors: [CInt]
+
+    /// A connection from its parts.
+    public init(_ description: Description, descriptors: [CInt]) {
+        self.description = description
+        self.descriptors = descriptors
+    }
+}

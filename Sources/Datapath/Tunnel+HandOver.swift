@@ -1,0 +1,115 @@
+import EgressCore
+import EgressPolicy
+import NetPrimitives
+import Reactor
+
+// From one process to the next: a connection goes on where it was, when it can be told where that is.
+//
+//     nothing taken of what the client sent ─▶ begins anew, by what is still there to be looked at
+//     judged and connected                  ─▶ judged again, relayed on
+//     anything else                         ─▶ ends; it has lived for milliseconds, or speaks HTTP/1, whose clients
+//                                              begin again by themselves
+extension Tunnel {
+    /// Gives up the connection for another process to go on with, without a word to either peer; `nil` when it cannot
+    /// be, and has ended.
+    func handOver() -> HandedTunnel? {
+        let handed: HandedTunnel?
+        switch phase {
+        case .relaying(let relay):
+            handed = handOver(relay)
+        case .firstBytes, .connecting:
+            guard case .address(let destination) = course, isUntouched else { return end() }
+            handed = releaseDownstream().map { HandedTunnel(description("\(destination)"), descriptors: [$0]) }
+        case .proxyHead:
+            guard case .http = dialect, isUntouched else { return end() }
+            handed = releaseDownstream().map { HandedTunnel(description(nil), descriptors: [$0]) }
+        case .serverFirst, .forwarding, .refusing, .closed:
+            return end()
+        }
+        guard let handed else { return end() }
+        phase = .closed
+        disarm()
+        connector?.cancel()
+        connector = nil
+        attachment.remove(self)
+        return handed
+    }
+
+    /// Whether the client's socket is as it was accepted.
+    private var isUntouched: Bool { !hasAnsweredProxy && passedOn.isEmpty && upstream < 0 }
+
+    private func end() -> HandedTunnel? {
+        abort()
+        return nil
+    }
+
+    private func description(_ endpoint: String?, _ relayed: HandedTunnel.Relayed? = nil) -> HandedTunnel.Description {
+        HandedTunnel.Description(endpoint: endpoint, acceptedAt: acceptedAt.nanoseconds, relayed: relayed)
+    }
+
+    private func handOver(_ relay: Relay) -> HandedTunnel? {
+        guard let judgement, let endpoint = course.endpoint, let (state, descriptors) = relay.release() else {
+            return nil
+        }
+        var relayed = HandedTunnel.Relayed(
+            name: judgement.name.map { "\($0)" },
+            basis: judgement.verdict.basis,
+            authority: nil,
+            bytesUpBefore: bytesBefore.up,
+            bytesDownBefore: bytesBefore.down,
+            relay: state
+        )
+        if case .name(let authority, _) = course { relayed.authority = "\(authority)" }
+        return HandedTunnel(description("\(endpoint)", relayed), descriptors: descriptors)
+    }
+
+    /// Goes on with a relayed connection. The caller reconsiders it.
+    func goOn(with relayed: HandedTunnel.Relayed, server: Endpoint, descriptors: [CInt]) {
+        attachment.add(self)
+        let name = relayed.name.flatMap { try? DomainName($0) }
+        let verdict = attachment.judge.judgeAgain(name: name, destination: server, basis: relayed.basis)
+        judgement = TunnelJudge.Judgement(verdict, .dial(server), name: name)
+        if let authority = relayed.authority.flatMap({ try? DomainName($0) }) { course = .name(authority, server) }
+        bytesBefore = (relayed.bytesUpBefore, relayed.bytesDownBefore)
+        let relay = Relay(
+            loop: attachment.loop,
+            continuing: relayed.relay,
+            descriptors: descriptors,
+            idleSeconds: attachment.limits.idleSeconds
+        ) { [weak self] result in
+            self?.relayEnded(result)
+        }
+        phase = .relaying(relay)
+        guard verdict.action == .allow else { return abort() }
+        relay.start()
+    }
+}
+
+extension Attachment {
+    /// Gives up what can go on in another process; everything else ends.
+    public func handOver() -> [HandedTunnel] {
+        let handed = liveTunnels.compactMap { $0.handOver() }
+        stop()
+        return handed
+    }
+
+    /// Goes on with a connection that another process had; one that the policy no longer allows, or that there is no
+    /// room for, ends.
+    public func takeOver(_ handed: HandedTunnel) {
+        let description = handed.description
+        let endpoint = description.endpoint.flatMap { Endpoint(parsing: $0, defaultPort: 0) }
+        guard !isPaused, hasRoomForTunnel, handed.descriptors.count == description.descriptorCount,
+            endpoint != nil || description.endpoint == nil
+        else { return handed.descriptors.forEach(Sockets.reset) }
+        let acceptedAt = MonotonicTime(nanoseconds: description.acceptedAt)
+        if let relayed = description.relayed, let endpoint {
+            Tunnel(self, downstream: -1, entry: .transparent(endpoint), acceptedAt: acceptedAt)
+                .goOn(with: relayed, server: endpoint, descriptors: handed.descriptors)
+        } else if description.relayed == nil, let client = handed.descriptors.first {
+            let entry: Tunnel.Entry = endpoint.map { .transparent($0) } ?? .proxy
+            Tunnel(self, downstream: client, entry: entry, acceptedAt: acceptedAt).start()
+        } else {
+            handed.descriptors.forEach(Sockets.reset)
+        }
+    }
+}

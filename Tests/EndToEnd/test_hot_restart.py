@@ -1,0 +1,233 @@
+"""A daemon that is replaced under way: traffic goes on in the next process, judged by the policies that are in force there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.daemon import Daemon, Sandbox
+from lab.internet import Internet
+from lab.processes import wait_until
+from lab.sandgate import allowing
+from lab.tool import tool
+
+SLOW_SERVER = """
+import hashlib, socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+connection, _ = listener.accept()
+print("accepted", flush=True)
+sys.stdin.readline()
+digest = hashlib.sha256()
+while piece := connection.recv(1 << 16):
+    digest.update(piece)
+print(digest.hexdigest(), flush=True)
+connection.sendall(b"got all")
+"""
+"""Reads nothing before it is told to."""
+
+IDLE = """
+import http.client, sys
+connection = http.client.HTTPSConnection(sys.argv[1])
+for line in sys.stdin:
+    connection.request("GET", "/")
+    print(connection.sock.getsockname()[1], connection.getresponse().read().decode().strip(), flush=True)
+"""
+"""Asks once for each line that it reads, always on one connection, and says from which port."""
+
+
+@pytest.fixture
+def deny_always(tmp_path: Path) -> Path:
+    path = tmp_path / "deny.always"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def daemon(internet: Internet, tmp_path: Path, deny_always: Path) -> Iterator[Daemon]:
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text(f"denyAlways: {deny_always}\n")
+    made = Daemon(internet, tmp_path, "--config", str(configuration))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.clean_up()
+
+
+class Asker:
+    """A program in a sandbox that keeps a connection, and asks over it when it is told to."""
+
+    def __init__(self, sandbox: Sandbox, name: str) -> None:
+        self._process = sandbox.start("/usr/bin/python3", "-c", IDLE, name)
+
+    def ask(self) -> str:
+        """What came back: the client's port, and the answer."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
+    """A gibibyte, while the daemon is replaced three times: every byte arrives once."""
+    sandbox = daemon.create(allowing(plan.FILES), id="box")
+    command = f"curl -sS -m 120 https://{plan.FILES}/big.bin"
+    download = sandbox.start("/bin/bash", "-c", f"set -o pipefail; {command} | tee >(wc -c >&2) | sha256sum")
+    for _ in range(3):
+        wait_until(lambda: sandbox.ask("GET", "/activity").json["connections"] == 1, "the download")
+        daemon.hand_over()
+    output, _ = download.communicate(timeout=120)
+    assert download.returncode == 0 and internet.content.big_file_digest in output, output
+    closed = [record for record in daemon.records(sandbox="box") if record["event"] == "connection.closed"]
+    assert len(closed) == 1 and closed[0]["bytesDown"] > 1 << 30 and closed[0]["host"] == plan.FILES, closed
+    assert [request.host for request in internet.web.requests()] == [plan.FILES]
+    assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
+
+
+def test_upload_goes_on(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
+    """Bytes that wait in the daemon because the server does not take them are not lost."""
+    server = subprocess.Popen(
+        internet.namespace.command("/usr/bin/python3", "-c", SLOW_SERVER, plan.SINK4, "4445"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        rule = {"action": "allow", "target": plan.SINK4, "ports": [4445]}
+        sandbox = daemon.create({"egress": [rule]}, id="box")
+        payload = os.urandom(24 << 20)
+        (tmp_path / "payload").write_bytes(payload)
+        upload = sandbox.start("/bin/bash", "-c", f"nc -N -w 60 {plan.SINK4} 4445 <{tmp_path}/payload")
+        assert server.stdout.readline() == "accepted\n"
+        # Both sockets and the pipe between them are full when nothing moves any more.
+        wait_until(lambda: _waiting_in(daemon) > 0, "bytes in the daemon's pipe")
+        daemon.hand_over()
+        output, _ = server.communicate("read\n", timeout=60)
+        assert hashlib.sha256(payload).hexdigest() in output
+        assert upload.communicate(timeout=60)[0] == "got all"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _waiting_in(daemon: Daemon) -> int:
+    """Bytes in the daemon's pipes."""
+    total = 0
+    for path in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if not os.readlink(path).startswith("pipe:"):
+                continue
+            # Opens the same pipe anew.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                total += struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
+            finally:
+                os.close(descriptor)
+    return total
+
+
+def test_connections_that_come_meanwhile_wait(internet: Internet, daemon: Daemon) -> None:
+    """Nobody is there for a moment: what comes then is neither refused nor let through, and is judged afterwards."""
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+    assert sandbox.reaches(plan.ALLOWED)
+    internet.forget()
+    kept = daemon.end_keeping()
+    clients = {name: sandbox.start("curl", "-sS", "-m", "20", f"https://{name}/") for name in (plan.ALLOWED, plan.DENIED)}
+    pinned = f"{plan.ALLOWED}:443:{plan.SHARED4}"
+    clients["pinned"] = sandbox.start("curl", "-sS", "-m", "20", "--resolve", pinned, f"https://{plan.ALLOWED}/")
+    with internet.capture(f"net {plan.V4}.0/24 and not arp") as capture:
+        wait_until(lambda: _waiting(sandbox, 64128) >= 1 and _waiting(sandbox, 64053) >= 1, "what waits")
+    assert [line for line in capture.lines if f"{plan.SHARED4}.443" in line] == [] and internet.web.requests() == []
+    daemon.start(kept)
+    outputs = {name: client.communicate(timeout=30)[0] for name, client in clients.items()}
+    assert f"served {plan.ALLOWED}" in outputs[plan.ALLOWED] and f"served {plan.ALLOWED}" in outputs["pinned"], outputs
+    assert "Could not resolve" in outputs[plan.DENIED], outputs
+    assert internet.web.hosts() == {plan.ALLOWED}
+
+
+def _waiting(sandbox: Sandbox, port: int) -> int:
+    """How much waits in the sockets on a port: connections that nobody has accepted, bytes that nobody has read."""
+    lines = sandbox.run("ss", "-Hlntu", "sport", "=", str(port)).stdout.splitlines()
+    return sum(int(line.split()[2]) for line in lines)
+
+
+def test_policies_of_the_next_process_decide(internet: Internet, daemon: Daemon, deny_always: Path) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED, plan.OTHER), id="box")
+    kept, ended = Asker(sandbox, plan.ALLOWED), Asker(sandbox, plan.OTHER)
+    try:
+        before = kept.ask()
+        assert f"served {plan.ALLOWED}" in before and f"served {plan.OTHER}" in ended.ask()
+        stash = daemon.end_keeping()
+        deny_always.write_text(f"{plan.OTHER}\n")
+        daemon.start(stash)
+        assert kept.ask() == before
+        assert ended.ask().startswith("Traceback")
+        assert not sandbox.reaches(plan.OTHER)
+        # What was taken over is still under policies.
+        assert sandbox.ask("PUT", "/policy", {"egress": []}).status == 200
+        assert kept.ask().startswith("Traceback")
+        assert sandbox.ask("GET", "/activity").json["connections"] == 0
+    finally:
+        kept.end()
+        ended.end()
+
+
+def test_paused_sandbox_stays_paused(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+    assert sandbox.reaches(plan.ALLOWED)
+    sandbox.ask("POST", "/pause")
+    daemon.hand_over()
+    assert sandbox.state == "Paused" and not sandbox.reaches(plan.ALLOWED)
+    assert sandbox.ask("POST", "/resume").status == 200 and sandbox.reaches(plan.ALLOWED)
+
+
+def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) -> None:
+    """A manager that loses what it was given, or gives something else: sandboxes are taken up as after a crash."""
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+    asker = Asker(sandbox, plan.ALLOWED)
+    try:
+        assert plan.ALLOWED in asker.ask()
+        os.close(daemon.end_keeping())
+        assert asker.ask().startswith("Traceback")
+        daemon.start()
+        assert sandbox.reaches(plan.ALLOWED)
+        os.close(daemon.end_keeping())
+        daemon.start(os.open("/dev/null", os.O_RDWR))
+        assert "connections of the process before are lost" in daemon.log
+        assert sandbox.reaches(plan.ALLOWED) and not sandbox.reaches(plan.DENIED)
+    finally:
+        asker.end()
+
+
+def test_crash_after_a_restart(internet: Internet, daemon: Daemon) -> None:
+    """What was taken over is in nobody else's hands: a crash ends it as it ends everything."""
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+    asker = Asker(sandbox, plan.ALLOWED)
+    try:
+        assert plan.ALLOWED in asker.ask()
+        daemon.hand_over()
+        assert plan.ALLOWED in asker.ask()
+        daemon.end(signal.SIGKILL)
+        assert asker.ask().startswith("Traceback")
+        assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        daemon.start()
+        assert sandbox.reaches(plan.ALLOWED)
+    finally:
+        asker.end()
