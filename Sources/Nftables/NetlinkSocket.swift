@@ -129,6 +129,17 @@ extension NetlinkSocket {
         _ = try query(message, operation: operation)
     }
 
+    /// ``request(_:operation:)`` without awaiting the acknowledgement, for a socket on which records arrive.
+    func post(_ message: [UInt8], operation: String) throws(NetlinkError) {
+        var message = message
+        message.withUnsafeMutableBytes { buffer in
+            var header = buffer.loadUnaligned(as: nlmsghdr.self)
+            header.nlmsg_flags |= UInt16(NLM_F_REQUEST)
+            buffer.storeBytes(of: header, as: nlmsghdr.self)
+        }
+        try send(message, operation: operation)
+    }
+
     /// ``request(_:operation:)`` for a question: returns the messages that came before the acknowledgement.
     func query(_ message: [UInt8], operation: String) throws(NetlinkError) -> [NetlinkMessage] {
         lastSequence &+= 1

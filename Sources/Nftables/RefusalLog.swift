@@ -3,10 +3,11 @@ import Glibc
 
 /// Reads what the rules of a sandbox refused, from an NFLOG group of its network namespace. Confined to one thread.
 ///
-/// The kernel collects up to 16 packets or a tenth of a second. It records no more than the rule's limit lets through;
-/// what it could not deliver after that is counted.
+/// The kernel tells of each packet at once until ``collect()``, then of up to 16 or a fiftieth of a second together. It
+/// records no more than the rule's limit lets through; what it could not deliver after that is counted.
 public final class RefusalLog {
     private let socket: NetlinkSocket
+    private let group: UInt16
     private var nextSequence: UInt32 = 0
 
     /// Gaps in the numbers of the packets since ``takeLostCount()``.
@@ -25,6 +26,7 @@ public final class RefusalLog {
     /// Binds `group` of the namespace that `socket` was opened in; the socket has no other use then.
     public init(socket: NetlinkSocket, group: UInt16) throws(NetlinkError) {
         self.socket = socket
+        self.group = group
         let bind = nfulnl_msg_config_cmd(command: UInt8(NFULNL_CFG_CMD_BIND.rawValue))
         try configure(group, "bind", Int(NFULA_CFG_CMD.rawValue), [bind.command])
         try configure(
@@ -39,9 +41,17 @@ public final class RefusalLog {
             Int(NFULA_CFG_FLAGS.rawValue),
             UInt16(NFULNL_CFG_F_SEQ).bigEndianBytes
         )
-        try configure(group, "set the threshold of", Int(NFULA_CFG_QTHRESH.rawValue), UInt32(16).bigEndianBytes)
         // In hundredths of a second.
         try configure(group, "set the timeout of", Int(NFULA_CFG_TIMEOUT.rawValue), UInt32(2).bigEndianBytes)
+        try configure(group, "set the threshold of", Int(NFULA_CFG_QTHRESH.rawValue), UInt32(1).bigEndianBytes)
+    }
+
+    /// Has the kernel collect packets, which costs less when there are many. Somebody who waits for one, as the self-test
+    /// does, waits longer then.
+    public func collect() {
+        let message = configuration(group, Int(NFULA_CFG_QTHRESH.rawValue), UInt32(16).bigEndianBytes)
+        // Where the kernel does not, each packet is told of by itself, as before.
+        try? socket.post(message, operation: "set the threshold of NFLOG group \(group)")
     }
 
     /// The descriptor to watch: readable when ``read()`` has something. It stays the socket's own.
@@ -90,13 +100,17 @@ public final class RefusalLog {
         if let packet = RefusedPacket(packet: payload, uid: uid, prefix: prefix) { packets.append(packet) }
     }
 
-    /// One NFULNL_MSG_CONFIG message with one attribute.
     private func configure(
         _ group: UInt16,
         _ verb: String,
         _ attribute: Int,
         _ value: [UInt8]
     ) throws(NetlinkError) {
+        try socket.request(configuration(group, attribute, value), operation: "\(verb) NFLOG group \(group)")
+    }
+
+    /// One NFULNL_MSG_CONFIG message with one attribute.
+    private func configuration(_ group: UInt16, _ attribute: Int, _ value: [UInt8]) -> [UInt8] {
         var header = nlmsghdr()
         header.nlmsg_type = UInt16(NFNL_SUBSYS_ULOG) << 8 | UInt16(NFULNL_MSG_CONFIG.rawValue)
         let address = nfgenmsg(
@@ -109,7 +123,7 @@ public final class RefusalLog {
             withUnsafeBytes(of: address) { Array($0) } + withUnsafeBytes(of: attributeHeader) { Array($0) } + value
         while body.count % 4 != 0 { body.append(0) }
         header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + body.count)
-        try socket.request(withUnsafeBytes(of: header) { Array($0) } + body, operation: "\(verb) NFLOG group \(group)")
+        return withUnsafeBytes(of: header) { Array($0) } + body
     }
 }
 

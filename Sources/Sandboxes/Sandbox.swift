@@ -87,6 +87,8 @@ public final class Sandbox {
         self.resolver = DNSResolver(attachment: attachment, upstream: upstream)
         try serve(inside)
         try attachment.open(isPaused: isPaused)
+        // Otherwise the self-test comes first, which waits for records.
+        if isPaused { refusals?.collect() }
     }
 
     /// Puts listeners behind the sockets; on an error all of them are closed.
@@ -211,6 +213,7 @@ extension Sandbox {
         probes.toleratesMissingRoutes = toleratesMissingRoutes
         let run = SelfTestRun(loop: attachment.loop, probes: probes) { [weak self] failure in
             self?.recorder.probe = nil
+            self?.refusals?.collect()
             completion(failure)
         }
         recorder.probe = { run.observe($0) }
