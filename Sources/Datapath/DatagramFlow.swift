@@ -50,7 +50,11 @@ final class DatagramFlow: EventSource {
         startedAt = attachment.loop.now
         lastActivity = startedAt
         pendingBytes = attachment.datagrams.makeRoom()
-        upstream = try Sockets.udpSocket(connectedTo: redirection.destination, receiveBytes: pendingBytes)
+        upstream = try Sockets.udpSocket(
+            connectedTo: redirection.destination,
+            receiveBytes: pendingBytes,
+            pass: attachment.loop.upstreamPass
+        )
         super.init()
         do {
             if attachment.leadsToNode(upstream) { throw LeadsToNode() }

@@ -10,6 +10,12 @@ enum Expression: Hashable, Sendable {
     case conntrack(nft_ct_keys)
     /// Stores the value loaded as the mark of the packet's conntrack entry.
     case setConntrackMark
+    /// Loads the zone of the packet's conntrack entry in its original direction.
+    case conntrackZone
+    /// Stores the value loaded as that zone, for a packet that has no entry yet.
+    case setConntrackZone
+    /// Stores the value loaded as a property of the packet.
+    case setMeta(nft_meta_keys)
     /// Loads `length` bytes at `offset` of a header.
     case payload(nft_payload_bases, offset: UInt32, length: UInt32)
     /// Loads what kind of address the source is (RTN_…, linux/rtnetlink.h).
@@ -102,6 +108,12 @@ extension Expression {
                 (NFTNL_EXPR_CT_KEY, NFT_CT_MARK.rawValue),
                 (NFTNL_EXPR_CT_SREG, Self.register)
             )
+        case .conntrackZone:
+            return Self.makeZone((NFTNL_EXPR_CT_DREG, Self.register))
+        case .setConntrackZone:
+            return Self.makeZone((NFTNL_EXPR_CT_SREG, Self.register))
+        case .setMeta(let key):
+            return Self.make("meta", (NFTNL_EXPR_META_KEY, key.rawValue), (NFTNL_EXPR_META_SREG, Self.register))
         case .lookup, .verdict, .redirect, .reject, .log, .limit, .counter:
             return makeStatement()
         }
@@ -152,6 +164,12 @@ extension Expression {
         default:
             return Self.make("counter")
         }
+    }
+
+    private static func makeZone(_ register: (Int, UInt32)) -> OpaquePointer {
+        let expression = make("ct", (NFTNL_EXPR_CT_KEY, NFT_CT_ZONE.rawValue), register)
+        nftnl_expr_set_u8(expression, UInt16(NFTNL_EXPR_CT_DIR), UInt8(IP_CT_DIR_ORIGINAL.rawValue))
+        return expression
     }
 
     private static let register = NFT_REG_1.rawValue

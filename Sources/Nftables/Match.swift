@@ -129,6 +129,27 @@ extension [Expression] {
         family(.v6) + icmpV6(.compare(NFT_CMP_EQ, [type]))
     }
 
+    /// `meta mark 0x… meta priority 0x…`: from one of our own sockets.
+    static func from(_ pass: UpstreamPass) -> Self {
+        [
+            .meta(NFT_META_MARK), .compare(NFT_CMP_EQ, pass.mark.hostBytes), .meta(NFT_META_PRIORITY),
+            .compare(NFT_CMP_EQ, pass.priority.hostBytes),
+        ]
+    }
+
+    /// `ct original zone 7`: of a flow that one of our own sockets began.
+    static let upstreamFlow: Self = [
+        .conntrackZone, .compare(NFT_CMP_EQ, SandboxRuleset.upstreamZone.hostBytes),
+    ]
+
+    /// `ct original zone set 7`.
+    static let markAsUpstream: Self = [.immediate(SandboxRuleset.upstreamZone.hostBytes), .setConntrackZone]
+
+    /// `meta mark set 0 meta priority set 0`.
+    static let withoutPass: Self = [
+        .immediate(UInt32(0).hostBytes), .setMeta(NFT_META_MARK), .setMeta(NFT_META_PRIORITY),
+    ]
+
     /// `redirect to :1053`.
     static func redirect(to port: UInt16) -> Self { [.immediate(port.bigEndianBytes), .redirect] }
 
@@ -155,6 +176,9 @@ extension [Expression] {
 extension UInt16 {
     /// The two bytes in network order.
     var bigEndianBytes: [UInt8] { [UInt8(self >> 8), UInt8(truncatingIfNeeded: self)] }
+
+    /// The two bytes in the order of this machine.
+    var hostBytes: [UInt8] { withUnsafeBytes(of: self) { Array($0) } }
 }
 
 extension UInt32 {

@@ -9,6 +9,7 @@ import NetPrimitives
 ///     set   pinned_ports       UDP ports that some rule about names lists
 ///     set   possible_ports     UDP ports that some rule about addresses covers
 ///     set   served_ports       TCP ports on which connections from outside are let in
+///     chain raw_out        only with an upstream pass: our own flows get a conntrack zone of their own
 ///     chain nat_out        new flows of programs: to the resolver, the proxy or the relay
 ///     chain out            what programs send: to our listeners, on loopback, as replies of served connections, or refused
 ///     chain refused        counted, recorded, answered with an error
@@ -28,10 +29,15 @@ struct SandboxRuleset: Hashable, Sendable {
     let refusalLimit: RefusalLimit
     /// Routers of the namespace, to which neighbour discovery may go by their own address.
     let gateways: [IPAddress]
+    /// What our own sockets have, where they are in the sandbox's namespace; `nil` where they are not.
+    var upstream: UpstreamPass?
 
     static let table = "sandgate"
     /// The mark of connections that were let in from outside: what lets their replies out, and nothing else.
     static let servedMark: UInt32 = 2
+    /// The conntrack zone of flows that our own sockets begin, in the original direction. What a program sends from a port
+    /// that one of ours has used finds no entry of that flow, and is judged as what it is.
+    static let upstreamZone: UInt16 = 7
     /// The prefix of the packets in NFLOG.
     static let logPrefix = "sandgate refused"
 }
@@ -73,6 +79,8 @@ extension SandboxRuleset {
     static func possible(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? possible4 : possible6 }
     static func possibleUDP(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? possibleUDP4 : possibleUDP6 }
 
+    /// Before conntrack, at -200.
+    static let rawOut = base("raw_out", .filter, .output, priority: -300, policy: .accept)
     /// Ahead of the usual -100, so that Docker's rules for its resolver at 127.0.0.11 come after ours.
     static let natOut = base("nat_out", .nat, .output, priority: -110, policy: .accept)
     static let out = base("out", .filter, .output, priority: 0, policy: .drop)
@@ -83,7 +91,9 @@ extension SandboxRuleset {
     static let refused = Chain(name: "refused", attachment: nil)
 
     /// All chains; those that rules go to come first.
-    static let chains = [refused, natOut, out, forward, incoming, post]
+    var chains: [Chain] {
+        (upstream == nil ? [] : [Self.rawOut]) + [Self.refused, Self.natOut, Self.out, Self.forward, Self.incoming, Self.post]
+    }
 
     private static func base(
         _ name: String,
@@ -105,14 +115,68 @@ extension SandboxRuleset {
     /// The rules of `chain`.
     func rules(of chain: Chain, door: Door) -> [Rule] {
         switch chain {
-        case Self.natOut: door == .open ? redirects : []
-        case Self.out: (door == .open ? redirected + [replying] : closedListeners) + outgoing
+        case Self.rawOut: upstream.map(zoned) ?? []
+        case Self.natOut: door == .open ? ownFlows + redirects : []
+        case Self.out:
+            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners) + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: (door == .open ? served : []) + arriving
-        default: bound
+        case Self.incoming: answers + (door == .open ? served : []) + arriving
+        default: bound + (upstream.map(anonymous) ?? [])
         }
     }
+
+    private func zoned(_ pass: UpstreamPass) -> [Rule] {
+        [Rule("\(Self.text(pass)) ct original zone set \(Self.upstreamZone)", .from(pass), .markAsUpstream)]
+    }
+
+    /// Not redirected to ourselves.
+    private var ownFlows: [Rule] {
+        guard upstream != nil else { return [] }
+        return [Rule("ct original zone \(Self.upstreamZone) accept", .upstreamFlow, .accept)]
+    }
+
+    /// The flow and the packet must be ours: a reply that the other side's packet asks for is the kernel's, without a
+    /// socket's mark, and goes out only in a flow that we began.
+    private func passing(_ pass: UpstreamPass) -> [Rule] {
+        [
+            Rule(
+                "oif != lo \(Self.text(pass)) ct original zone \(Self.upstreamZone) accept",
+                .outputDevice(isLoopback: false),
+                .from(pass),
+                .upstreamFlow,
+                .accept
+            )
+        ]
+    }
+
+    /// What our own flows are answered, from outside only: over loopback a program could answer in the server's name.
+    private var answers: [Rule] {
+        guard upstream != nil else { return [] }
+        return [
+            Rule(
+                "iif lo ct original zone \(Self.upstreamZone) counter drop",
+                .inputDeviceIsLoopback,
+                .upstreamFlow,
+                [.counter],
+                .drop
+            ),
+            Rule(
+                "iif != lo ct original zone \(Self.upstreamZone) ct state established,related accept",
+                .inputDeviceIsOuter,
+                .upstreamFlow,
+                .answer,
+                .accept
+            ),
+        ]
+    }
+
+    /// Packet sockets see what leaves, its mark included, and come after this.
+    private func anonymous(_ pass: UpstreamPass) -> [Rule] {
+        [Rule("\(Self.text(pass)) meta mark set 0 meta priority set 0", .from(pass), .withoutPass)]
+    }
+
+    private static func text(_ pass: UpstreamPass) -> String { "meta mark \(pass.mark) meta priority \(pass.priority)" }
 
     /// DNS comes before the loopback: a resolver at a loopback address is answered by ours too.
     private var redirects: [Rule] {

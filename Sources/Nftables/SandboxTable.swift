@@ -21,13 +21,15 @@ public final class SandboxTable {
     private var ports: [LookupSet: [PortRange]] = [:]
 
     /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
-    /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly.
+    /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly. `upstream`
+    /// is what our own sockets have, where they are in the same namespace.
     public init(
         netlink: NetlinkSocket,
         ports: ListenerPorts,
         nflogGroup: UInt16,
         refusalLimit: RefusalLimit = .init(),
-        gateways: [IPAddress] = []
+        gateways: [IPAddress] = [],
+        upstream: UpstreamPass? = nil
     ) {
         self.netlink = netlink
         self.isOwned = true
@@ -35,7 +37,8 @@ public final class SandboxTable {
             ports: ports,
             nflogGroup: nflogGroup,
             refusalLimit: refusalLimit,
-            gateways: gateways
+            gateways: gateways,
+            upstream: upstream
         )
     }
 
@@ -68,8 +71,8 @@ extension SandboxTable {
         var batch = Batch()
         batch.createTable(table, isOwned: isOwned)
         for set in SandboxRuleset.sets { batch.create(set, table: table) }
-        for chain in SandboxRuleset.chains { batch.create(chain, table: table) }
-        for chain in SandboxRuleset.chains {
+        for chain in ruleset.chains { batch.create(chain, table: table) }
+        for chain in ruleset.chains {
             for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
         }
         try netlink.commit(batch)
@@ -94,7 +97,7 @@ extension SandboxTable {
     private func adoptTable() throws(NetlinkError) {
         var batch = Batch()
         batch.adoptTable(table, isOwned: isOwned)
-        for chain in SandboxRuleset.chains {
+        for chain in ruleset.chains {
             batch.flush(chain, table: table)
             for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
         }

@@ -120,7 +120,7 @@ private final class Attempt: EventSource {
         self.connector = connector
         self.loop = loop
         self.endpoint = endpoint
-        descriptor = try Sockets.connecting(to: endpoint)
+        descriptor = try Sockets.connecting(to: endpoint, pass: loop.upstreamPass)
         super.init()
         do {
             try loop.register(self, descriptor: descriptor, interest: .writable)

@@ -48,8 +48,12 @@ public final class EventLoop {
     private var soon: [Registration] = []
     private var isStopping = false
 
-    /// A loop with nothing to do.
-    public init() throws(SystemError) {
+    /// What sockets to the outside have, where they share a namespace with those who are kept from it.
+    public let upstreamPass: UpstreamPass?
+
+    /// A loop with nothing to do. With `upstreamPass`, every socket that is opened to the outside on this loop has it.
+    public init(upstreamPass: UpstreamPass? = nil) throws(SystemError) {
+        self.upstreamPass = upstreamPass
         let epoll = epoll_create1(CInt(EPOLL_CLOEXEC))
         if epoll < 0 { throw .current("create", "an epoll descriptor") }
         do {

@@ -60,10 +60,15 @@ extension Sockets {
     }
 
     /// A UDP socket that sends to `endpoint` and receives from nowhere else, on a port that the kernel picks. About
-    /// `receiveBytes` may wait in it.
-    public static func udpSocket(connectedTo endpoint: Endpoint, receiveBytes: Int) throws(SystemError) -> CInt {
+    /// `receiveBytes` may wait in it. With a `pass` where the namespace asks for one.
+    public static func udpSocket(
+        connectedTo endpoint: Endpoint,
+        receiveBytes: Int,
+        pass: UpstreamPass? = nil
+    ) throws(SystemError) -> CInt {
         let descriptor = try open(endpoint.address.family, SOCK_DGRAM, "UDP \(endpoint)")
         setReceiveBuffer(descriptor, bytes: receiveBytes)
+        try give(descriptor, pass)
         let code = connect(descriptor, to: endpoint)
         guard code == 0 else {
             close(descriptor)
@@ -106,12 +111,26 @@ extension Sockets {
     }
 
     /// Begins to connect. The outcome is there when the socket becomes writable: ``takeError(_:)``.
-    static func connecting(to endpoint: Endpoint) throws(SystemError) -> CInt {
+    static func connecting(to endpoint: Endpoint, pass: UpstreamPass? = nil) throws(SystemError) -> CInt {
         let descriptor = try open(endpoint.address.family, SOCK_STREAM, "TCP \(endpoint)")
+        try give(descriptor, pass)
         let (result, code) = retrying { SocketAddress(endpoint).withPointer { Int(Glibc.connect(descriptor, $0, $1)) } }
         if result == 0 || code == EINPROGRESS { return descriptor }
         close(descriptor)
         throw SystemError(operation: "connect", errno: code, context: "\(endpoint)")
+    }
+
+    /// Gives a socket a pass, before it sends anything. On an error it is closed: without, nothing would leave.
+    private static func give(_ descriptor: CInt, _ pass: UpstreamPass?) throws(SystemError) {
+        guard let pass, !hold(descriptor, pass) else { return }
+        let error = SystemError.current("mark", "a socket to the outside")
+        close(descriptor)
+        throw error
+    }
+
+    /// Whether a socket has a pass from now on.
+    public static func hold(_ descriptor: CInt, _ pass: UpstreamPass) -> Bool {
+        setOption(descriptor, SOL_SOCKET, SO_MARK, pass.mark) && setOption(descriptor, SOL_SOCKET, SO_PRIORITY, pass.priority)
     }
 
     private static func open(

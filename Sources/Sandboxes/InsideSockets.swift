@@ -60,14 +60,16 @@ struct InsideSockets {
 
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
     /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
-    /// listeners that another process opened there; they are closed when this throws, as all are.
+    /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
+    /// sockets to the outside have, where they are in the same namespace.
     static func open(
         ports: ListenerPorts,
         inheritance: Inheritance = .none,
         handed: [Family] = [],
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
         needsIPv6: Bool = true,
-        opensUDP: Bool = true
+        opensUDP: Bool = true,
+        upstream: UpstreamPass? = nil
     ) throws -> InsideSockets {
         let addresses = addresses(needsIPv6: needsIPv6)
         var handed = handed
@@ -79,7 +81,7 @@ struct InsideSockets {
         var unclaimed = handed.flatMap(\.descriptors)
         defer { unclaimed.forEach(Sockets.close) }
         let netlinks = try Netlinks { try NetlinkSocket() }
-        return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways) {
+        return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways, upstream: upstream) {
             let families = handed.isEmpty ? try openFamilies(at: addresses, ports: ports) : handed
             unclaimed = []
             guard opensUDP else { return (families, nil) }
@@ -106,13 +108,15 @@ struct InsideSockets {
         _ netlinks: Netlinks,
         inheritance: Inheritance = .none,
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
+        upstream: UpstreamPass? = nil,
         open: () throws -> ([Family], DatagramSockets?)
     ) throws {
         table = SandboxTable(
             netlink: netlinks.table,
             ports: ports,
             nflogGroup: Self.refusalGroup,
-            gateways: gateways
+            gateways: gateways,
+            upstream: upstream
         )
         pins = try Self.closeDoor(table, inheritance)
         refusalLog = try RefusalLog(socket: netlinks.refusals, group: Self.refusalGroup)

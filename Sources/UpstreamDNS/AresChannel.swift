@@ -57,10 +57,23 @@ final class AresChannel {
             | ARES_OPT_SOCK_STATE_CB | ARES_OPT_SERVERS | ARES_OPT_DOMAINS | ARES_OPT_SORTLIST | ARES_OPT_LOOKUPS
             | ARES_OPT_NOROTATE
         var lookups: [CChar] = [CChar(UInt8(ascii: "b")), 0]
-        return lookups.withUnsafeMutableBufferPointer { buffer in
+        let status = lookups.withUnsafeMutableBufferPointer { buffer in
             options.lookups = buffer.baseAddress
             return ares_init_options(&channel, &options, mask)
         }
+        if status == ARES_SUCCESS, loop.upstreamPass != nil {
+            // Called for each socket before it is connected; an error closes it.
+            let context = Unmanaged.passUnretained(self).toOpaque()
+            ares_set_socket_configure_callback(
+                channel,
+                { descriptor, _, context in
+                    guard let pass = AresChannel.at(context).loop.upstreamPass else { return 0 }
+                    return Sockets.hold(descriptor, pass) ? 0 : -1
+                },
+                context
+            )
+        }
+        return status
     }
 
     private static func at(_ context: UnsafeMutableRawPointer?) -> AresChannel {

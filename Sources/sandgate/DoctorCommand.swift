@@ -76,7 +76,7 @@ struct Diagnosis {
 
     private static func privileges() -> Finding {
         do {
-            try Privileges.requireAll()
+            try Privileges.requireForRun()
             return Finding("privileges", .works, "root, with the capabilities that a sandbox takes")
         } catch {
             let remedy =

@@ -1,25 +1,51 @@
 import Glibc
 import Namespaces
 
-/// What `run` needs of the kernel as root, checked before anything is made: a missing capability is named, never worked around.
+/// What is needed of the kernel, checked before anything is made: a missing capability is named, never worked around.
 enum Privileges {
-    /// What for, and the bit of linux/capability.h.
-    private static let needed: [(name: String, bit: Int)] = [
-        ("CAP_SETPCAP", 8),  // to take capabilities from the command
-        ("CAP_NET_ADMIN", 12),  // addresses, routes, nftables
-        ("CAP_SYS_ADMIN", 21),  // namespaces and mounts
-    ]
+    /// A capability, by its bit in linux/capability.h.
+    private enum Capability: Int {
+        case setpcap = 8
+        case netAdmin = 12
+        case netRaw = 13
+        case sysPtrace = 19
+        case sysAdmin = 21
 
-    static func requireAll() throws {
-        let effective = try effectiveCapabilities()
-        let missing = needed.filter { effective & 1 << UInt64($0.bit) == 0 }.map(\.name)
-        guard missing.isEmpty else {
-            // Root without CAP_SETFCAP cannot do without privilege either, as others can.
-            let instead = UserNamespace.mayMapRoot ? "or try --rootless" : "or run it as another user than root"
-            throw SetupError(
-                "missing \(missing.joined(separator: ", ")): the sandbox cannot be set up without, \(instead)"
-            )
+        var name: String {
+            switch self {
+            case .setpcap: "CAP_SETPCAP"
+            case .netAdmin: "CAP_NET_ADMIN"
+            case .netRaw: "CAP_NET_RAW"
+            case .sysPtrace: "CAP_SYS_PTRACE"
+            case .sysAdmin: "CAP_SYS_ADMIN"
+            }
         }
+    }
+
+    /// For `run` as root: to take capabilities from the command; addresses, routes and nftables; namespaces and mounts.
+    static func requireForRun() throws {
+        let missing = try missing([.setpcap, .netAdmin, .sysAdmin])
+        guard !missing.isEmpty else { return }
+        // Root without CAP_SETFCAP cannot do without privilege either, as others can.
+        let instead = UserNamespace.mayMapRoot ? "or try --rootless" : "or run it as another user than root"
+        throw SetupError("missing \(missing): the sandbox cannot be set up without, \(instead)")
+    }
+
+    /// For `serve`: nftables; ICMP errors of the relay; whose the processes in a namespace are, and who asks; namespaces.
+    static func requireForServe() throws {
+        let missing = try missing([.netAdmin, .netRaw, .sysPtrace, .sysAdmin])
+        guard missing.isEmpty else { throw SetupError("missing \(missing): sandboxes cannot be guarded without") }
+    }
+
+    /// For `sidecar`: nftables and the marks of its sockets; ICMP errors of the relay.
+    static func requireForSidecar() throws {
+        let missing = try missing([.netAdmin, .netRaw])
+        guard missing.isEmpty else { throw SetupError("missing \(missing): this network cannot be guarded without") }
+    }
+
+    private static func missing(_ needed: [Capability]) throws -> String {
+        let effective = try effectiveCapabilities()
+        return needed.filter { effective & 1 << UInt64($0.rawValue) == 0 }.map(\.name).joined(separator: ", ")
     }
 
     private static func effectiveCapabilities() throws -> UInt64 {

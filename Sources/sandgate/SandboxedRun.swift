@@ -61,7 +61,7 @@ final class SandboxedRun {
     /// Runs the command to its end; returns the exit status for ours.
     func run() throws -> CInt {
         try Self.refuseToNest()
-        if !plan.isRootless { try Privileges.requireAll() }
+        if !plan.isRootless { try Privileges.requireForRun() }
         try Supervisor.protect()
         let signals = try SignalSource(loop: loop, signals: Self.forwardedSignals + Self.ignoredSignals) {
             [weak self] in self?.forward($0)

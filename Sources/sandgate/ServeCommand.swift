@@ -78,7 +78,7 @@ struct ServeCommand: AsyncParsableCommand {
     func run() async throws {
         guard !printConfig else { return Console.output(ServeSettings.documentation) }
         Diagnostics.start(level: logLevel)
-        try Privileges.requireAll()
+        try Privileges.requireForServe()
         var settings = try config.map(ServeSettings.load) ?? ServeSettings()
         if let socket { settings.socket = socket }
         if let listen { settings.listen = listen }

@@ -41,7 +41,7 @@ import Testing
             let type = ["inet_service", "ipv4_addr", "ipv6_addr"][[2, 4, 16].firstIndex(of: set.key.length)!]
             text += "set \(set.name) { type \(type); flags \(set.isInterval ? "interval" : "timeout"); }\n"
         }
-        for chain in SandboxRuleset.chains {
+        for chain in ruleset.chains {
             text += "chain \(chain.name) {\n"
             if let attachment = chain.attachment {
                 text += "type \(attachment.kind) hook \(attachment.hook) priority \(attachment.priority);"

@@ -15,8 +15,12 @@ final class DataLoop: Sendable {
         private let outbox: RecordOutbox
         private var sandboxes: [String: Sandbox] = [:]
 
-        fileprivate init(servers: [Endpoint], deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
-            loop = try EventLoop()
+        fileprivate init(
+            servers: [Endpoint],
+            upstreamPass: UpstreamPass?,
+            deliver: @escaping @Sendable ([AuditEvent]) -> Void
+        ) throws {
+            loop = try EventLoop(upstreamPass: upstreamPass)
             upstream = try UpstreamResolver(loop: loop, servers: servers)
             outbox = RecordOutbox(loop: loop, deliver: deliver)
         }
@@ -45,12 +49,16 @@ final class DataLoop: Sendable {
     private let residents: LoopBound<Residents>
 
     /// Starts the thread. `deliver` gets what its sandboxes record, a turn of the loop at a time, in that thread.
-    init(servers: [Endpoint], deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
+    init(
+        servers: [Endpoint],
+        upstreamPass: UpstreamPass? = nil,
+        deliver: @escaping @Sendable ([AuditEvent]) -> Void
+    ) throws {
         let started = Handover<Result<LoopBound<Residents>, any Error>>()
         DetachedThread.start {
             let residents: Residents
             do {
-                residents = try Residents(servers: servers, deliver: deliver)
+                residents = try Residents(servers: servers, upstreamPass: upstreamPass, deliver: deliver)
             } catch {
                 return started.give(.failure(error))
             }

@@ -23,7 +23,12 @@ enum Inhabitants {
         defer { if owner >= 0 { close(owner) } }
         let link = "net:[\(namespace.identifier)]"
         return processes().compactMap { process in
-            guard readLink("/proc/\(process)/ns/net") == link else { return nil }
+            let place = place(of: process)
+            guard place != .unknown else {
+                // Without CAP_SYS_PTRACE nobody can tell where another user's process is.
+                return Threat(process: process, program: Status(of: process)?.name ?? "?", capabilities: ["unknown ones"])
+            }
+            guard place == .namespace(link) else { return nil }
             // One whose status cannot be read has just ended.
             guard let status = Status(of: process) else { return nil }
             let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
@@ -35,7 +40,7 @@ enum Inhabitants {
     /// Whether any process is in `namespace`.
     static func exist(in namespace: NetworkNamespace) -> Bool {
         let link = "net:[\(namespace.identifier)]"
-        return processes().contains { readLink("/proc/\($0)/ns/net") == link }
+        return processes().contains { [.namespace(link), .unknown].contains(place(of: $0)) }
     }
 
     /// Whether a process lives in a user namespace below `owner`: its capabilities are worth nothing above.
@@ -74,12 +79,23 @@ enum Inhabitants {
         return found
     }
 
-    private static func readLink(_ path: String) -> String? {
+    /// Where a process is.
+    private enum Place: Equatable {
+        /// In the network namespace that the link names.
+        case namespace(String)
+        /// We may not know.
+        case unknown
+        /// It has ended.
+        case gone
+    }
+
+    private static func place(of process: Int32) -> Place {
         var buffer = [UInt8](repeating: 0, count: 64)
         let count = buffer.withUnsafeMutableBytes {
-            readlink(path, $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count)
+            readlink("/proc/\(process)/ns/net", $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count)
         }
-        return count > 0 ? String(decoding: buffer.prefix(count), as: UTF8.self) : nil
+        if count > 0 { return .namespace(String(decoding: buffer.prefix(count), as: UTF8.self)) }
+        return errno == EACCES || errno == EPERM ? .unknown : .gone
     }
 
     /// What `/proc/PID/status` says.

@@ -1,0 +1,14 @@
+/// What tells the enforcer's own sockets from everybody else's where both are in one network namespace: the mark and the
+/// priority of the socket (SO_MARK and SO_PRIORITY, socket(7)), both random. Together they are 64 bits that nobody can try
+/// through; one alone could be tried through within the hour by a program with CAP_NET_RAW.
+public struct UpstreamPass: Hashable, Sendable {
+    /// The mark; not 0.
+    public let mark: UInt32
+    /// The priority; above 6, which needs CAP_NET_ADMIN or CAP_NET_RAW.
+    public let priority: UInt32
+
+    /// A new pass.
+    public static func random() -> UpstreamPass {
+        UpstreamPass(mark: .random(in: 1 ... .max), priority: .random(in: 1 << 16 ... UInt32(Int32.max)))
+    }
+}

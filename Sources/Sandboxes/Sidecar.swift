@@ -1,0 +1,170 @@
+public import Datapath
+public import EgressCore
+public import EgressPolicy
+import Glibc
+import Namespaces
+public import NetPrimitives
+import Nftables
+import Reactor
+
+/// One sandbox network under enforcement from within: this process lives in the network namespace that it guards, as
+/// OpenSandbox's egress container does.
+///
+/// Its own way out is told by an ``UpstreamPass`` and a conntrack zone; everything else is as for other sandboxes. The
+/// rules stay when the process ends, and a process after it takes them over.
+public actor Sidecar {
+    /// What a sidecar is made with.
+    public struct Configuration: Sendable {
+        /// The sandbox's name in records.
+        public var id = "sandbox"
+        /// The policy to begin with; `nil` denies everything.
+        public var policy: Policy?
+        /// Before every policy.
+        public var always = AlwaysRules()
+        /// Where the policy is kept from one process to the next; `nil` where it is not.
+        public var policyFile: String?
+        /// The DNS servers that are asked, in this order.
+        public var upstreamServers: [Endpoint] = []
+        /// How long a server may take to answer, in milliseconds.
+        public var upstreamTimeoutMilliseconds: UInt64 = 5_000
+        /// Bounds on what the sandbox can take.
+        public var limits = Attachment.Limits()
+
+        /// The defaults.
+        public init() {}
+    }
+
+    /// The policy in force; `nil` when it was reset, or never set: everything is denied.
+    public private(set) var policy: Policy?
+    /// The policy's revision, from 1.
+    public private(set) var revision: UInt64 = 1
+    private let configuration: Configuration
+    private var always: AlwaysRules
+    private let loop: DataLoop
+    private let pass: UpstreamPass
+    private var isBusy = false
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+
+    /// Starts the thread. `deliver` gets what is recorded, in that thread.
+    public init(_ configuration: Configuration, deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
+        self.configuration = configuration
+        policy = configuration.policy
+        always = configuration.always
+        pass = .random()
+        loop = try DataLoop(servers: configuration.upstreamServers, upstreamPass: pass, deliver: deliver)
+    }
+
+    /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. Throws with the door closed.
+    public func begin() async throws {
+        let (id, limits, pass) = (configuration.id, configuration.limits, pass)
+        let compiled = try compile(policy)
+        let inside = try await Blocking.run {
+            let inside = try InsideSockets.open(
+                ports: Sandbox.ports,
+                inheritance: .pins,
+                gateways: [],
+                needsIPv6: false,
+                opensUDP: true,
+                upstream: pass
+            )
+            do {
+                try inside.table.setServedPorts([PortRange.all])
+            } catch {
+                inside.closeListeners()
+                throw error
+            }
+            return Transferred(inside)
+        }
+        try await loop.run { residents in
+            residents[id] = try Sandbox(
+                id: id,
+                loop: residents.loop,
+                inside: inside.value,
+                attempt: { try $0.probe() },
+                policy: compiled,
+                upstream: residents.upstream,
+                limits: limits,
+                record: residents.record
+            )
+        }
+        let failure: SelfTestFailure? = await loop.run { residents, completion in
+            guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
+            sandbox.selfTest(toleratesMissingRoutes: true, completion: completion)
+        }
+        if let failure {
+            try? await loop.run { $0[id]?.shut() }
+            throw failure
+        }
+        try await loop.run { $0[id]?.record(.sandboxAttached) }
+    }
+
+    private func compile(_ policy: Policy?) throws -> CompiledPolicy {
+        CompiledPolicy(
+            policy ?? Policy(),
+            always: always,
+            nodeAddresses: try nodeAddresses(),
+            generation: revision
+        )
+    }
+}
+
+// MARK: - Policy
+
+extension Sidecar {
+    /// What is done is done one after the other.
+    private func exclusively<Output>(_ body: () async throws -> Output) async throws -> Output {
+        if isBusy { await withCheckedContinuation { waiting.append($0) } }
+        isBusy = true
+        defer {
+            if waiting.isEmpty { isBusy = false } else { waiting.removeFirst().resume() }
+        }
+        return try await body()
+    }
+
+    /// Changes the policy: first on the disk, where it is kept, then in the kernel. Where either refuses, the old one stays
+    /// in force. `change` gets the policy in force, and returns `nil` for a reset.
+    public func changePolicy(_ change: @Sendable (Policy?) throws -> Policy?) async throws -> Policy? {
+        try await exclusively {
+            let changed = try change(policy)
+            let before = policy
+            revision += 1
+            do {
+                try await keep(changed)
+                try await enforce(changed)
+            } catch {
+                revision -= 1
+                try? await keep(before)
+                throw error
+            }
+            policy = changed
+            return changed
+        }
+    }
+
+    /// Puts other rules of the operator in force.
+    public func changeAlways(_ changed: AlwaysRules) async throws {
+        try await exclusively {
+            guard changed != always else { return }
+            let before = always
+            always = changed
+            do {
+                try await enforce(policy)
+            } catch {
+                always = before
+                try? await enforce(policy)
+                throw error
+            }
+        }
+    }
+
+    private func enforce(_ policy: Policy?) async throws {
+        let id = configuration.id
+        let compiled = try compile(policy)
+        try await loop.run { residents in try residents[id]?.attachment.replacePolicy(with: compiled) }
+    }
+
+    private func keep(_ policy: Policy?) async throws {
+        guard let path = configuration.policyFile else { return }
+        try await Blocking.run { try PolicyStore(path: path).write(policy ?? Policy()) }
+    }
+}
