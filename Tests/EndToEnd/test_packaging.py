@@ -43,7 +43,7 @@ def build(directory: Path) -> Path:
     """Builds the package. Packed quickly rather than small."""
     command = [str(REPOSITORY / "deploy/build-deb"), "--binary", str(binary()), "--this-machine-only"]
     command += ["--output", str(directory)]
-    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_LEVEL": "0"}
+    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done
     return Path(done.stdout.strip())
