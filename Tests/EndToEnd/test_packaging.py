@@ -126,9 +126,10 @@ def test_same_commit_gives_the_same_package(package: Package, tmp_path: Path) ->
 
 
 def test_lintian_finds_no_error(package: Package, tmp_path: Path) -> None:
-    # A program that was built for tests finds the Swift runtime of this machine by a path in it; what is released does not.
-    suppressed = "custom-library-search-path" if b"libswiftCore.so" in binary().read_bytes() else "nothing"
-    command = ["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", suppressed]
+    command = ["lintian", "--allow-root", "--fail-on", "error,warning"]
+    if b"libswiftCore.so" in binary().read_bytes():
+        # A program built for tests finds this machine's Swift runtime by a path in it; what is released has none.
+        command += ["--suppress-tags", "custom-library-search-path"]
     done = subprocess.run([*command, str(package.file)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and not done.stdout, done
 
