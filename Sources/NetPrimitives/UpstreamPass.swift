@@ -9,6 +9,6 @@ public struct UpstreamPass: Hashable, Sendable {
 
     /// A new pass.
     public static func random() -> UpstreamPass {
-        UpstreamPass(mark: .random(in: 1 ... .max), priority: .random(in: 1 << 16 ... UInt32(Int32.max)))
+        UpstreamPass(mark: .random(in: 1 ... .max), priority: .random(in: 1 << 16...UInt32(Int32.max)))
     }
 }

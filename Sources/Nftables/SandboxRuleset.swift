@@ -92,7 +92,9 @@ extension SandboxRuleset {
 
     /// All chains; those that rules go to come first.
     var chains: [Chain] {
-        (upstream == nil ? [] : [Self.rawOut]) + [Self.refused, Self.natOut, Self.out, Self.forward, Self.incoming, Self.post]
+        (upstream == nil ? [] : [Self.rawOut]) + [
+            Self.refused, Self.natOut, Self.out, Self.forward, Self.incoming, Self.post,
+        ]
     }
 
     private static func base(

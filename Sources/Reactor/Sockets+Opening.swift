@@ -130,7 +130,8 @@ extension Sockets {
 
     /// Whether a socket has a pass from now on.
     public static func hold(_ descriptor: CInt, _ pass: UpstreamPass) -> Bool {
-        setOption(descriptor, SOL_SOCKET, SO_MARK, pass.mark) && setOption(descriptor, SOL_SOCKET, SO_PRIORITY, pass.priority)
+        setOption(descriptor, SOL_SOCKET, SO_MARK, pass.mark)
+            && setOption(descriptor, SOL_SOCKET, SO_PRIORITY, pass.priority)
     }
 
     private static func open(

@@ -26,7 +26,8 @@ enum Inhabitants {
             let place = place(of: process)
             guard place != .unknown else {
                 // Without CAP_SYS_PTRACE nobody can tell where another user's process is.
-                return Threat(process: process, program: Status(of: process)?.name ?? "?", capabilities: ["unknown ones"])
+                let name = Status(of: process)?.name ?? "?"
+                return Threat(process: process, program: name, capabilities: ["unknown capabilities"])
             }
             guard place == .namespace(link) else { return nil }
             // One whose status cannot be read has just ended.
