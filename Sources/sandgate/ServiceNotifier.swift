@@ -22,7 +22,8 @@ struct ServiceNotifier: Sendable {
 
     /// Has a descriptor kept for the process that follows; returns when it is, or when nobody says so for five seconds.
     func keep(_ descriptor: CInt) {
-        send("FDSTORE=1\nFDNAME=\(Self.storedName)", with: descriptor)
+        // Without polling: a socket whose other end is closed would be thrown away.
+        send("FDSTORE=1\nFDNAME=\(Self.storedName)\nFDPOLL=0", with: descriptor)
         // What was sent by a process that has ended meanwhile is not accepted: the other end is closed when everything
         // before it has been.
         var ends: [CInt] = [-1, -1]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.asker import Asker
 from lab.daemon import Daemon, Sandbox
 from lab.internet import Internet
 from lab.processes import wait_until
@@ -37,15 +38,6 @@ connection.sendall(b"got all")
 """
 """Reads nothing before it is told to."""
 
-IDLE = """
-import http.client, sys
-connection = http.client.HTTPSConnection(sys.argv[1])
-for line in sys.stdin:
-    connection.request("GET", "/")
-    print(connection.sock.getsockname()[1], connection.getresponse().read().decode().strip(), flush=True)
-"""
-"""Asks once for each line that it reads, always on one connection, and says from which port."""
-
 
 @pytest.fixture
 def deny_always(tmp_path: Path) -> Path:
@@ -66,22 +58,8 @@ def daemon(internet: Internet, tmp_path: Path, deny_always: Path) -> Iterator[Da
         made.clean_up()
 
 
-class Asker:
-    """A program in a sandbox that keeps a connection, and asks over it when it is told to."""
-
-    def __init__(self, sandbox: Sandbox, name: str) -> None:
-        self._process = sandbox.start("/usr/bin/python3", "-c", IDLE, name)
-
-    def ask(self) -> str:
-        """What came back: the client's port, and the answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().strip()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+def asker(sandbox: Sandbox, name: str) -> Asker:
+    return Asker(sandbox.start(*Asker.command(name)))
 
 
 def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
@@ -170,7 +148,7 @@ def _waiting(sandbox: Sandbox, port: int) -> int:
 
 def test_policies_of_the_next_process_decide(internet: Internet, daemon: Daemon, deny_always: Path) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED, plan.OTHER), id="box")
-    kept, ended = Asker(sandbox, plan.ALLOWED), Asker(sandbox, plan.OTHER)
+    kept, ended = asker(sandbox, plan.ALLOWED), asker(sandbox, plan.OTHER)
     try:
         before = kept.ask()
         assert f"served {plan.ALLOWED}" in before and f"served {plan.OTHER}" in ended.ask()
@@ -201,11 +179,11 @@ def test_paused_sandbox_stays_paused(internet: Internet, daemon: Daemon) -> None
 def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) -> None:
     """A manager that loses what it was given, or gives something else: sandboxes are taken up as after a crash."""
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
-    asker = Asker(sandbox, plan.ALLOWED)
+    client = asker(sandbox, plan.ALLOWED)
     try:
-        assert plan.ALLOWED in asker.ask()
+        assert plan.ALLOWED in client.ask()
         os.close(daemon.end_keeping())
-        assert asker.ask().startswith("Traceback")
+        assert client.ask().startswith("Traceback")
         daemon.start()
         assert sandbox.reaches(plan.ALLOWED)
         os.close(daemon.end_keeping())
@@ -213,21 +191,21 @@ def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) ->
         assert "connections of the process before are lost" in daemon.log
         assert sandbox.reaches(plan.ALLOWED) and not sandbox.reaches(plan.DENIED)
     finally:
-        asker.end()
+        client.end()
 
 
 def test_crash_after_a_restart(internet: Internet, daemon: Daemon) -> None:
     """What was taken over is in nobody else's hands: a crash ends it as it ends everything."""
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
-    asker = Asker(sandbox, plan.ALLOWED)
+    client = asker(sandbox, plan.ALLOWED)
     try:
-        assert plan.ALLOWED in asker.ask()
+        assert plan.ALLOWED in client.ask()
         daemon.hand_over()
-        assert plan.ALLOWED in asker.ask()
+        assert plan.ALLOWED in client.ask()
         daemon.end(signal.SIGKILL)
-        assert asker.ask().startswith("Traceback")
+        assert client.ask().startswith("Traceback")
         assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
         daemon.start()
         assert sandbox.reaches(plan.ALLOWED)
     finally:
-        asker.end()
+        client.end()

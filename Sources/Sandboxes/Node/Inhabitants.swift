@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Namespaces
+import Reactor
 
 /// The processes in a network namespace, and what the kernel would let them do there. Packet sockets put frames on the
 /// wire behind every rule, and who may configure the network may take its devices away: rules inside hold neither.
@@ -18,18 +19,10 @@ enum Inhabitants {
 
     /// Those of the processes in `namespace` that have, or could get by executing a program, a capability over it that
     /// the rules do not hold against.
-    static func threats(in namespace: NetworkNamespace) -> [Threat] {
+    static func threats(in namespace: NetworkNamespace) throws -> [Threat] {
         let owner = clinux_owning_user_namespace(namespace.descriptor)
         defer { if owner >= 0 { close(owner) } }
-        let link = "net:[\(namespace.identifier)]"
-        return processes().compactMap { process in
-            let place = place(of: process)
-            guard place != .unknown else {
-                // Without CAP_SYS_PTRACE nobody can tell where another user's process is.
-                let name = Status(of: process)?.name ?? "?"
-                return Threat(process: process, program: name, capabilities: ["unknown capabilities"])
-            }
-            guard place == .namespace(link) else { return nil }
+        return try processes(in: namespace).compactMap { process in
             // One whose status cannot be read has just ended.
             guard let status = Status(of: process) else { return nil }
             let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
@@ -38,10 +31,18 @@ enum Inhabitants {
         }
     }
 
-    /// Whether any process is in `namespace`.
-    static func exist(in namespace: NetworkNamespace) -> Bool {
-        let link = "net:[\(namespace.identifier)]"
-        return processes().contains { [.namespace(link), .unknown].contains(place(of: $0)) }
+    /// The processes in a network namespace, whoever's they are. `/proc/PID/ns/net` says nothing of processes that have
+    /// capabilities which we have not; what is below `/proc/PID/net` says it of all: those files are the namespace's own.
+    private static func processes(in namespace: NetworkNamespace) throws -> [Int32] {
+        let wanted = try namespace.enter { netFile(of: "thread-self") }
+        guard let wanted else { throw SystemError.current("look at", "/proc/thread-self/net/dev") }
+        return processes().filter { netFile(of: "\($0)") == wanted }
+    }
+
+    /// The number of a file that each network namespace has; `nil` for a process that has ended.
+    private static func netFile(of process: String) -> UInt64? {
+        var status = stat()
+        return stat("/proc/\(process)/net/dev", &status) == 0 ? UInt64(status.st_ino) : nil
     }
 
     /// Whether a process lives in a user namespace below `owner`: its capabilities are worth nothing above.
@@ -78,25 +79,6 @@ enum Inhabitants {
             if let process = Int32(name) { found.append(process) }
         }
         return found
-    }
-
-    /// Where a process is.
-    private enum Place: Equatable {
-        /// In the network namespace that the link names.
-        case namespace(String)
-        /// We may not know.
-        case unknown
-        /// It has ended.
-        case gone
-    }
-
-    private static func place(of process: Int32) -> Place {
-        var buffer = [UInt8](repeating: 0, count: 64)
-        let count = buffer.withUnsafeMutableBytes {
-            readlink("/proc/\(process)/ns/net", $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count)
-        }
-        if count > 0 { return .namespace(String(decoding: buffer.prefix(count), as: UTF8.self)) }
-        return errno == EACCES || errno == EPERM ? .unknown : .gone
     }
 
     /// What `/proc/PID/status` says.

@@ -150,7 +150,7 @@ extension NodeSandbox {
     private func refuseThreats() async throws {
         guard record.attachment != .create, !record.acceptsRawSockets, let reference = record.namespace else { return }
         let threats = try await Blocking.run { [namespaces = services.namespaces] in
-            namespaces.reopen(reference).map(Inhabitants.threats) ?? []
+            try namespaces.reopen(reference).map(Inhabitants.threats) ?? []
         }
         guard let first = threats.first else { return }
         let others = threats.count > 1 ? " and \(threats.count - 1) more" : ""

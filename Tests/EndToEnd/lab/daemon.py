@@ -142,7 +142,7 @@ class Daemon:
                 continue
             text, descriptors, _, _ = socket.recv_fds(self._notifications, 4096, 16)
             if text.startswith(b"FDSTORE=1"):
-                assert text.splitlines()[1] == b"FDNAME=sandgate-hot-restart"
+                assert set(text.splitlines()[1:]) == {b"FDNAME=sandgate-hot-restart", b"FDPOLL=0"}
                 kept += descriptors
             else:
                 for descriptor in descriptors:
