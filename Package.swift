@@ -74,8 +74,8 @@ let package = Package(
         .target(
             name: "Control",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Reactor", "Audit", "Sandboxes",
-                .product(name: "Crypto", package: "swift-crypto"),
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Reactor", "Namespaces", "Audit",
+                "Sandboxes", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
             ],
             resources: [

@@ -57,20 +57,24 @@ extension Batch {
         }
     }
 
-    /// Creates a chain; an error when it exists.
-    mutating func create(_ chain: Chain, table: String) {
+    /// Creates a chain; an error when it exists, unless it `mayExist` and is the same.
+    mutating func create(_ chain: Chain, table: String, mayExist: Bool = false) {
         let object = nftnl_chain_alloc()
         defer { nftnl_chain_free(object) }
         nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_TABLE.rawValue), table)
         nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_NAME.rawValue), chain.name)
         if let attachment = chain.attachment {
             nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_TYPE.rawValue), attachment.kind.rawValue)
-            nftnl_chain_set_u32(object, UInt16(NFTNL_CHAIN_HOOKNUM.rawValue), attachment.hook.rawValue)
+            nftnl_chain_set_u32(object, UInt16(NFTNL_CHAIN_HOOKNUM.rawValue), attachment.hook.number)
+            if let device = attachment.device {
+                nftnl_chain_set_str(object, UInt16(NFTNL_CHAIN_DEV.rawValue), device)
+            }
             nftnl_chain_set_s32(object, UInt16(NFTNL_CHAIN_PRIO.rawValue), attachment.priority)
             let policy = UInt32(bitPattern: attachment.policy.code)
             nftnl_chain_set_u32(object, UInt16(NFTNL_CHAIN_POLICY.rawValue), policy)
         }
-        append(.createChain(chain.name), type: UInt16(NFT_MSG_NEWCHAIN.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+        let flags = mayExist ? NLM_F_CREATE : NLM_F_CREATE | NLM_F_EXCL
+        append(.createChain(chain.name), type: UInt16(NFT_MSG_NEWCHAIN.rawValue), flags: flags) {
             nftnl_chain_nlmsg_build_payload($0, object)
         }
     }
@@ -100,7 +104,7 @@ extension Batch {
 
     private func makeRule(table: String, chain: Chain) -> OpaquePointer? {
         let object = nftnl_rule_alloc()
-        nftnl_rule_set_u32(object, UInt16(NFTNL_RULE_FAMILY.rawValue), UInt32(NFPROTO_INET))
+        nftnl_rule_set_u32(object, UInt16(NFTNL_RULE_FAMILY.rawValue), UInt32(family))
         nftnl_rule_set_str(object, UInt16(NFTNL_RULE_TABLE.rawValue), table)
         nftnl_rule_set_str(object, UInt16(NFTNL_RULE_CHAIN.rawValue), chain.name)
         return object

@@ -4,6 +4,13 @@ import Glibc
 /// Messages that the kernel carries out together or not at all (an nfnetlink batch). Each message is remembered with
 /// what it does, so that an error can name it.
 struct Batch {
+    /// What its messages are about: NFPROTO_INET or NFPROTO_NETDEV.
+    let family: UInt8
+
+    init(family: Int32 = Int32(NFPROTO_INET)) {
+        self.family = UInt8(family)
+    }
+
     /// What each message does, in order.
     private(set) var changes: [Change] = []
     /// The messages one after the other, numbered from 1; 0 is the batch's begin.
@@ -16,7 +23,7 @@ struct Batch {
     /// Whether there is nothing to do.
     var isEmpty: Bool { changes.isEmpty }
 
-    /// Appends a message of `type` (NFT_MSG_…) for the inet family; `build` writes its attributes.
+    /// Appends a message of `type` (NFT_MSG_…); `build` writes its attributes.
     mutating func append(
         _ change: Change,
         type: UInt16,
@@ -28,7 +35,7 @@ struct Batch {
             let header = nftnl_nlmsg_build_hdr(
                 buffer.baseAddress!.assumingMemoryBound(to: CChar.self),
                 type,
-                UInt16(NFPROTO_INET),
+                UInt16(family),
                 UInt16(NLM_F_REQUEST | flags),
                 sequence
             )!

@@ -2,6 +2,9 @@ import CNftnl
 
 /// Constants of kernel headers that Swift's importer cannot reach, or that are newer than Debian 12's headers.
 enum KernelConstants {
+    /// ETH_P_ARP (linux/if_ether.h).
+    static let etherTypeARP: UInt16 = 0x0806
+
     /// NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST (linux/netfilter/nf_tables.h): only the socket that made the table may
     /// change it, and it outlives that socket. NFT_TABLE_F_PERSIST came with Linux 6.9.
     static let ownedAndPersistent: UInt32 = UInt32(NFT_TABLE_F_OWNER.rawValue) | 0x4

@@ -150,6 +150,19 @@ extension [Expression] {
         .immediate(UInt32(0).hostBytes), .setMeta(NFT_META_MARK), .setMeta(NFT_META_PRIORITY),
     ]
 
+    /// `meta mark set 0x… meta priority set 0x…`.
+    static func give(_ pass: UpstreamPass) -> Self {
+        [
+            .immediate(pass.mark.hostBytes), .setMeta(NFT_META_MARK), .immediate(pass.priority.hostBytes),
+            .setMeta(NFT_META_PRIORITY),
+        ]
+    }
+
+    /// `meta protocol arp`.
+    static let addressResolution: Self = [
+        .meta(NFT_META_PROTOCOL), .compare(NFT_CMP_EQ, KernelConstants.etherTypeARP.bigEndianBytes),
+    ]
+
     /// `redirect to :1053`.
     static func redirect(to port: UInt16) -> Self { [.immediate(port.bigEndianBytes), .redirect] }
 

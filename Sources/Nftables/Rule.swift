@@ -20,14 +20,16 @@ struct Chain: Hashable, Sendable {
     struct Attachment: Hashable, Sendable {
         enum Kind: String { case filter, nat }
 
-        /// NF_INET_… (linux/netfilter.h).
-        enum Hook: UInt32 { case input = 1, forward, output, postrouting }
+        /// NF_INET_…, and one of NF_NETDEV_… (linux/netfilter.h).
+        enum Hook { case input, forward, output, postrouting, egress }
 
         let kind: Kind
         let hook: Hook
         let priority: Int32
         /// What becomes of a packet that no rule decided on.
         let policy: Expression.Verdict
+        /// The device, for a hook that is a device's.
+        var device: String?
     }
 
     let name: String
@@ -43,6 +45,17 @@ extension Chain.Attachment.Hook: CustomStringConvertible {
         case .forward: "forward"
         case .output: "output"
         case .postrouting: "postrouting"
+        case .egress: "egress"
+        }
+    }
+
+    /// The hook's number in its family.
+    var number: UInt32 {
+        switch self {
+        case .input, .egress: 1
+        case .forward: 2
+        case .output: 3
+        case .postrouting: 4
         }
     }
 }

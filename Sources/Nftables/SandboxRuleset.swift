@@ -31,6 +31,8 @@ struct SandboxRuleset: Hashable, Sendable {
     let gateways: [IPAddress]
     /// What our own sockets have, where they are in the sandbox's namespace; `nil` where they are not.
     var upstream: UpstreamPass?
+    /// What packets get that have been judged, for ``EgressFence``; `nil` where there is none.
+    var fence: UpstreamPass?
 
     static let table = "sandgate"
     /// The mark of connections that were let in from outside: what lets their replies out, and nothing else.
@@ -124,7 +126,7 @@ extension SandboxRuleset {
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
         case Self.incoming: answers + (door == .open ? served : []) + arriving
-        default: bound + (upstream.map(anonymous) ?? [])
+        default: bound + (upstream.map(anonymous) ?? []) + (fence.map(judged) ?? [])
         }
     }
 
@@ -173,9 +175,21 @@ extension SandboxRuleset {
         ]
     }
 
-    /// Packet sockets see what leaves, its mark included, and come after this.
+    /// Where there is no fence: packet sockets see what leaves, its mark included, and come after this.
     private func anonymous(_ pass: UpstreamPass) -> [Rule] {
         [Rule("\(Self.text(pass)) meta mark set 0 meta priority set 0", .from(pass), .withoutPass)]
+    }
+
+    /// The last thing that becomes of a packet here: frames of packet sockets come by none of these chains, and have not
+    /// this.
+    private func judged(_ fence: UpstreamPass) -> [Rule] {
+        [
+            Rule(
+                "oif != lo meta mark set \(fence.mark) meta priority set \(fence.priority)",
+                .outputDevice(isLoopback: false),
+                .give(fence)
+            )
+        ]
     }
 
     private static func text(_ pass: UpstreamPass) -> String { "meta mark \(pass.mark) meta priority \(pass.priority)" }

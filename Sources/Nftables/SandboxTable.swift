@@ -22,14 +22,15 @@ public final class SandboxTable {
 
     /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
     /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly. `upstream`
-    /// is what our own sockets have, where they are in the same namespace.
+    /// is what our own sockets have, where they are in the same namespace; `fence` is what an ``EgressFence`` looks for.
     public init(
         netlink: NetlinkSocket,
         ports: ListenerPorts,
         nflogGroup: UInt16,
         refusalLimit: RefusalLimit = .init(),
         gateways: [IPAddress] = [],
-        upstream: UpstreamPass? = nil
+        upstream: UpstreamPass? = nil,
+        fence: UpstreamPass? = nil
     ) {
         self.netlink = netlink
         self.isOwned = true
@@ -38,7 +39,8 @@ public final class SandboxTable {
             nflogGroup: nflogGroup,
             refusalLimit: refusalLimit,
             gateways: gateways,
-            upstream: upstream
+            upstream: upstream,
+            fence: fence
         )
     }
 

@@ -61,7 +61,7 @@ struct InsideSockets {
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
     /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
     /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
-    /// sockets to the outside have, where they are in the same namespace.
+    /// sockets to the outside have, where they are in the same namespace; `fence` what judged packets get.
     static func open(
         ports: ListenerPorts,
         inheritance: Inheritance = .none,
@@ -69,7 +69,8 @@ struct InsideSockets {
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
         needsIPv6: Bool = true,
         opensUDP: Bool = true,
-        upstream: UpstreamPass? = nil
+        upstream: UpstreamPass? = nil,
+        fence: UpstreamPass? = nil
     ) throws -> InsideSockets {
         let addresses = addresses(needsIPv6: needsIPv6)
         var handed = handed
@@ -81,7 +82,15 @@ struct InsideSockets {
         var unclaimed = handed.flatMap(\.descriptors)
         defer { unclaimed.forEach(Sockets.close) }
         let netlinks = try Netlinks { try NetlinkSocket() }
-        return try InsideSockets(ports, netlinks, inheritance: inheritance, gateways: gateways, upstream: upstream) {
+        let table = SandboxTable(
+            netlink: netlinks.table,
+            ports: ports,
+            nflogGroup: refusalGroup,
+            gateways: gateways,
+            upstream: upstream,
+            fence: fence
+        )
+        return try InsideSockets(table, netlinks, inheritance) {
             let families = handed.isEmpty ? try openFamilies(at: addresses, ports: ports) : handed
             unclaimed = []
             guard opensUDP else { return (families, nil) }
@@ -104,20 +113,12 @@ struct InsideSockets {
     }
 
     private init(
-        _ ports: ListenerPorts,
+        _ table: SandboxTable,
         _ netlinks: Netlinks,
-        inheritance: Inheritance = .none,
-        gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
-        upstream: UpstreamPass? = nil,
+        _ inheritance: Inheritance,
         open: () throws -> ([Family], DatagramSockets?)
     ) throws {
-        table = SandboxTable(
-            netlink: netlinks.table,
-            ports: ports,
-            nflogGroup: Self.refusalGroup,
-            gateways: gateways,
-            upstream: upstream
-        )
+        self.table = table
         pins = try Self.closeDoor(table, inheritance)
         refusalLog = try RefusalLog(socket: netlinks.refusals, group: Self.refusalGroup)
         (families, datagrams) = try open()
@@ -219,7 +220,14 @@ extension InsideSockets {
         precondition(descriptors.count == Parcel.count)
         var rest = descriptors[...]
         do {
-            try self.init(ports, try Netlinks { try NetlinkSocket(adopting: rest.removeFirst()) }) {
+            let netlinks = try Netlinks { try NetlinkSocket(adopting: rest.removeFirst()) }
+            let table = SandboxTable(
+                netlink: netlinks.table,
+                ports: ports,
+                nflogGroup: Self.refusalGroup,
+                gateways: SandboxNetwork.Plan.gateways
+            )
+            try self.init(table, netlinks, .none) {
                 let families = Self.loopbacks.map { Family(unpacking: &rest, family: $0.family) }
                 let relays = Self.loopbacks.map { _ in
                     DatagramListener.Descriptors(datagrams: rest.removeFirst(), icmp: rest.removeFirst())

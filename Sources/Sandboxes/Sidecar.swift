@@ -26,7 +26,7 @@ public actor Sidecar {
         /// The DNS servers that are asked, in this order.
         public var upstreamServers: [Endpoint] = []
         /// How long a server may take to answer, in milliseconds.
-        public var upstreamTimeoutMilliseconds: UInt64 = 5_000
+        public var upstreamTimeoutMilliseconds = 5_000
         /// Bounds on what the sandbox can take.
         public var limits = Attachment.Limits()
 
@@ -41,7 +41,10 @@ public actor Sidecar {
     private let configuration: Configuration
     private var always: AlwaysRules
     private let loop: DataLoop
-    private let pass: UpstreamPass
+    private let pass = UpstreamPass.random()
+    private let fencePass = UpstreamPass.random()
+    /// Stands as long as its socket is open, and longer.
+    private var fence: Transferred<EgressFence>?
     private var isBusy = false
     private var waiting: [CheckedContinuation<Void, Never>] = []
 
@@ -50,31 +53,41 @@ public actor Sidecar {
         self.configuration = configuration
         policy = configuration.policy
         always = configuration.always
-        pass = .random()
-        loop = try DataLoop(servers: configuration.upstreamServers, upstreamPass: pass, deliver: deliver)
+        loop = try DataLoop(
+            servers: configuration.upstreamServers,
+            timeoutMilliseconds: configuration.upstreamTimeoutMilliseconds,
+            upstreamPass: pass,
+            deliver: deliver
+        )
     }
 
     /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. Throws with the door closed.
     public func begin() async throws {
-        let (id, limits, pass) = (configuration.id, configuration.limits, pass)
+        let (id, limits, pass, fencePass) = (configuration.id, configuration.limits, pass, fencePass)
         let compiled = try compile(policy)
-        let inside = try await Blocking.run {
+        let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Blocking.run {
             let inside = try InsideSockets.open(
                 ports: Sandbox.ports,
                 inheritance: .pins,
                 gateways: [],
                 needsIPv6: false,
                 opensUDP: true,
-                upstream: pass
+                upstream: pass,
+                fence: fencePass
             )
             do {
                 try inside.table.setServedPorts([PortRange.all])
+                let devices = outerDevices()
+                guard !devices.isEmpty else { return (Transferred(inside), nil) }
+                let fence = EgressFence(netlink: try NetlinkSocket(), devices: devices, pass: fencePass)
+                try fence.install()
+                return (Transferred(inside), Transferred(fence))
             } catch {
                 inside.closeListeners()
                 throw error
             }
-            return Transferred(inside)
         }
+        self.fence = fence
         try await loop.run { residents in
             residents[id] = try Sandbox(
                 id: id,

@@ -16,8 +16,9 @@ struct Sandgate: AsyncParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            RunCommand.self, ServeCommand.self, PolicyCommand.self, AuditCommand.self, ListCommand.self,
-            InspectCommand.self, AttachCommand.self, DetachCommand.self, AllowCommand.self, DoctorCommand.self,
+            RunCommand.self, ServeCommand.self, SidecarCommand.self, PolicyCommand.self, AuditCommand.self,
+            ListCommand.self, InspectCommand.self, AttachCommand.self, DetachCommand.self, AllowCommand.self,
+            DoctorCommand.self,
         ]
     )
 

@@ -17,11 +17,12 @@ final class DataLoop: Sendable {
 
         fileprivate init(
             servers: [Endpoint],
+            timeoutMilliseconds: Int,
             upstreamPass: UpstreamPass?,
             deliver: @escaping @Sendable ([AuditEvent]) -> Void
         ) throws {
             loop = try EventLoop(upstreamPass: upstreamPass)
-            upstream = try UpstreamResolver(loop: loop, servers: servers)
+            upstream = try UpstreamResolver(loop: loop, servers: servers, timeoutMilliseconds: timeoutMilliseconds)
             outbox = RecordOutbox(loop: loop, deliver: deliver)
         }
 
@@ -51,6 +52,7 @@ final class DataLoop: Sendable {
     /// Starts the thread. `deliver` gets what its sandboxes record, a turn of the loop at a time, in that thread.
     init(
         servers: [Endpoint],
+        timeoutMilliseconds: Int = 2_000,
         upstreamPass: UpstreamPass? = nil,
         deliver: @escaping @Sendable ([AuditEvent]) -> Void
     ) throws {
@@ -58,7 +60,12 @@ final class DataLoop: Sendable {
         DetachedThread.start {
             let residents: Residents
             do {
-                residents = try Residents(servers: servers, upstreamPass: upstreamPass, deliver: deliver)
+                residents = try Residents(
+                    servers: servers,
+                    timeoutMilliseconds: timeoutMilliseconds,
+                    upstreamPass: upstreamPass,
+                    deliver: deliver
+                )
             } catch {
                 return started.give(.failure(error))
             }

@@ -1,0 +1,357 @@
+import Crypto
+public import EgressPolicy
+import FoundationEssentials
+import HTTPTypes
+import Hummingbird
+public import Logging
+import NIOCore
+import Namespaces
+import NetPrimitives
+import PolicyDocument
+import Reactor
+public import Sandboxes
+
+/// The policy API of OpenSandbox's egress container, for its SDKs and server: `/policy` and `/healthz`. Statuses, bodies
+/// and error texts are theirs (specs/egress-api.yaml); what is malformed is refused here, where they may take it.
+///
+/// Everybody in the sandbox can reach the port. Who comes from within needs the token; without one the API is closed to
+/// them, and open to who comes from outside. A token does not keep a sandbox out that can read it on its way
+/// (OpenSandbox's SDK sends it through a proxy in the sandbox): ``Settings/isReadOnlyFromInside`` does.
+public struct SidecarServer: Sendable {
+    /// How it serves.
+    public struct Settings: Sendable {
+        /// Where it listens; every address when `nil`.
+        public var host: String?
+        /// The port.
+        public var port = 18_080
+        /// What the header OPENSANDBOX-EGRESS-AUTH has to hold; `nil` for nothing.
+        public var token: String?
+        /// Whether who comes from within the sandbox may only read, with the token.
+        public var isReadOnlyFromInside = false
+        /// The most rules that a policy may have; 0 for no bound.
+        public var maximumRules = 4_096
+
+        /// The defaults.
+        public init() {}
+    }
+
+    private let sidecar: Sidecar
+    private let settings: Settings
+    private let log: Logger
+
+    /// A server for a sidecar that enforces already.
+    public init(_ sidecar: Sidecar, _ settings: Settings, log: Logger) {
+        self.sidecar = sidecar
+        self.settings = settings
+        self.log = log
+    }
+
+    /// Serves until the task is cancelled. `onReady` is called when clients can connect.
+    public func run(onReady: @escaping @Sendable () async -> Void) async throws {
+        var quiet = log
+        quiet.logLevel = .warning
+        let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
+        router.add(middleware: PlainErrors())
+        router.get("healthz") { _, _ in PlainText.answer("ok", .ok) }
+        let gate = Gate(settings: settings, log: log)
+        for method in [HTTPRequest.Method.get, .post, .put, .patch, .delete] {
+            router.on("policy", method: method) { request, context in
+                if let refusal = try await gate.refusal(of: request, context.channel) { return refusal }
+                return try await answer(request)
+            }
+        }
+        let application = Application(
+            router: router,
+            configuration: ApplicationConfiguration(address: .hostname(try host(), port: settings.port)),
+            onServerRunning: { _ in await onReady() },
+            logger: quiet
+        )
+        try await application.run()
+    }
+
+    /// Both families, where there are both.
+    private func host() throws -> String {
+        if let host = settings.host { return host }
+        return try nodeAddresses().contains { $0.family == .v6 } ? "::" : "0.0.0.0"
+    }
+}
+
+// MARK: - Answers
+
+extension SidecarServer {
+    /// The members in the order in which the original writes them.
+    private struct Body: Encodable {
+        var status = "ok"
+        var mode: String
+        var enforcementMode: String?
+        var reason: String?
+        var policy: PolicyView?
+    }
+
+    /// A policy; one that was reset has `null` in place of its rules.
+    private struct PolicyView: Encodable {
+        let policy: Policy?
+
+        private enum Key: CodingKey { case egress, defaultAction }
+
+        func encode(to encoder: any Encoder) throws {
+            guard let policy else {
+                var container = encoder.container(keyedBy: Key.self)
+                try container.encodeNil(forKey: .egress)
+                try container.encode("deny", forKey: .defaultAction)
+                return
+            }
+            try policy.encode(to: encoder)
+        }
+    }
+
+    /// Every name, address and packet is judged, whichever of the original's modes was asked for.
+    private static let enforcementMode = "dns+nft"
+
+    private static func mode(_ policy: Policy?) -> String {
+        guard let policy, !policy.rules.isEmpty else {
+            return policy?.defaultAction == .allow ? "allow_all" : "deny_all"
+        }
+        return "enforcing"
+    }
+
+    private func answer(_ request: Request) async throws -> Response {
+        switch request.method {
+        case .get, .head:
+            let policy = await sidecar.policy
+            return Self.json(
+                Body(
+                    mode: Self.mode(policy),
+                    enforcementMode: Self.enforcementMode,
+                    policy: PolicyView(policy: policy)
+                )
+            )
+        case .patch: return try await patch(try await body(of: request))
+        case .delete: return try await delete(try await body(of: request))
+        default: return try await replace(try await body(of: request))
+        }
+    }
+
+    private func replace(_ bytes: [UInt8]) async throws -> Response {
+        guard !bytes.allSatisfy(Self.isSpace) else {
+            try await change { _ in nil }
+            return Self.json(Body(mode: "deny_all", reason: "policy reset to default deny-all"))
+        }
+        let policy: Policy
+        do {
+            policy = try PolicyDocument.load(bytes: bytes, format: .json, file: "body", now: .current).policy
+        } catch {
+            throw PlainText(.badRequest, "invalid policy: \(Self.words(error))")
+        }
+        let text = String(decoding: bytes, as: UTF8.self).trimmingPrefix(while: \.isWhitespace)
+        let isReset = ["null", "{}"].contains(text.prefix { !$0.isWhitespace })
+        return Self.changed(try await change { _ in isReset ? nil : policy })
+    }
+
+    private func patch(_ bytes: [UInt8]) async throws -> Response {
+        guard !bytes.allSatisfy(Self.isSpace) else { throw PlainText(.badRequest, "empty body") }
+        let rules: [Rule]
+        do {
+            rules = try PolicyDocument.loadRules(bytes: bytes, format: .json, file: "body", now: .current).rules
+        } catch {
+            throw PlainText(.badRequest, "invalid patch rules: \(Self.words(error))")
+        }
+        guard !rules.isEmpty else { throw PlainText(.badRequest, "invalid patch rules: empty array") }
+        // Of rules with the same target, the first holds.
+        var seen: Set<Target> = []
+        let first = rules.filter { seen.insert($0.target).inserted }
+        let targets = seen
+        let policy = try await change { policy in
+            var changed = policy ?? Policy()
+            changed.rules = first + changed.rules.filter { !targets.contains($0.target) }
+            return changed
+        }
+        return Self.changed(policy)
+    }
+
+    private func delete(_ bytes: [UInt8]) async throws -> Response {
+        guard !bytes.allSatisfy(Self.isSpace) else { throw PlainText(.badRequest, "empty body") }
+        let targets: Set<Target>
+        do {
+            targets = Set(try PolicyDocument.loadTargets(bytes: bytes, format: .json, file: "body"))
+        } catch {
+            throw PlainText(.badRequest, "invalid delete targets: \(Self.words(error))")
+        }
+        guard !targets.isEmpty else { throw PlainText(.badRequest, "invalid delete targets: empty array") }
+        let current = await sidecar.policy
+        guard current?.rules.contains(where: { targets.contains($0.target) }) == true else {
+            return Self.json(
+                Body(
+                    mode: Self.mode(current),
+                    enforcementMode: Self.enforcementMode,
+                    reason: "no matching targets found"
+                )
+            )
+        }
+        let policy = try await change { policy in
+            var changed = policy ?? Policy()
+            changed.rules.removeAll { targets.contains($0.target) }
+            return changed
+        }
+        return Self.changed(policy)
+    }
+
+    /// Puts a change in force.
+    @discardableResult
+    private func change(_ body: @Sendable (Policy?) throws -> Policy?) async throws -> Policy? {
+        let limit = settings.maximumRules
+        do {
+            let policy = try await sidecar.changePolicy { policy in
+                let changed = try body(policy)
+                let count = changed?.rules.count ?? 0
+                guard limit == 0 || count <= limit else {
+                    throw PlainText(.contentTooLarge, "egress rule total count \(count) exceeds limit \(limit)")
+                }
+                return changed
+            }
+            log.info(
+                "policy changed",
+                metadata: ["mode": "\(Self.mode(policy))", "rules": "\(policy?.rules.count ?? 0)"]
+            )
+            return policy
+        } catch let error as PlainText {
+            throw error
+        } catch {
+            throw PlainText(.internalServerError, "failed to apply nftables policy: \(error)")
+        }
+    }
+
+    private static func changed(_ policy: Policy?) -> Response {
+        json(Body(mode: mode(policy), enforcementMode: enforcementMode))
+    }
+
+    private func body(of request: Request) async throws -> [UInt8] {
+        var request = request
+        do {
+            return Array(try await request.collectBody(upTo: Self.bodyLimit).readableBytesView)
+        } catch {
+            throw PlainText(.contentTooLarge, "failed to read body: at most \(Self.bodyLimit) bytes are accepted")
+        }
+    }
+
+    /// As the original's; it takes what is longer for what its beginning says.
+    private static let bodyLimit = 1 << 20
+
+    private static func isSpace(_ byte: UInt8) -> Bool { [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
+
+    private static func words(_ error: any Error) -> String {
+        guard let error = error as? DocumentError else { return "\(error)" }
+        return error.problems.map { $0.path.isEmpty ? $0.message : "\($0.path): \($0.message)" }.joined(separator: "; ")
+    }
+
+    private static func json(_ body: Body) -> Response {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .withoutEscapingSlashes
+        // A body of strings and a policy always can be encoded.
+        let bytes = (try? encoder.encode(body)) ?? Data()
+        return Answer.raw(Array(bytes) + [UInt8(ascii: "\n")], type: "application/json")
+    }
+}
+
+// MARK: - Who may
+
+extension IPAddress {
+    /// 127.0.0.0/8 and ::1.
+    fileprivate var isLoopback: Bool {
+        family == .v4 ? IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8).contains(self) : self == IPAddress(v6: 1)
+    }
+}
+
+/// Decides who may use the API.
+private struct Gate: Sendable {
+    let settings: SidecarServer.Settings
+    let log: Logger
+
+    /// Guessing a token is not to be quick.
+    private static let penaltyMilliseconds = 250
+    private static let header = HTTPField.Name("OPENSANDBOX-EGRESS-AUTH")!
+
+    /// The answer to a request that is refused.
+    func refusal(of request: Request, _ channel: any Channel) async throws -> Response? {
+        let isInside = try isInside(channel)
+        let place = "\(channel.remoteAddress.map { "\($0)" } ?? "?")"
+        if let token = settings.token {
+            guard let given = request.headers[Self.header], Self.isSame(given, token) else {
+                log.warning("a request without the token was refused", metadata: ["from": "\(place)"])
+                try? await Task.sleep(for: .milliseconds(Self.penaltyMilliseconds))
+                return PlainText.answer("unauthorized\n", .unauthorized)
+            }
+        } else if isInside {
+            log.warning("a request from within the sandbox was refused", metadata: ["from": "\(place)"])
+            return PlainText.answer("forbidden: without a token the sandbox has no part in this\n", .forbidden)
+        }
+        let isReading = [.get, .head].contains(request.method)
+        guard isReading || !isInside || !settings.isReadOnlyFromInside else {
+            log.warning("a change from within the sandbox was refused", metadata: ["from": "\(place)"])
+            return PlainText.answer("forbidden: from within the sandbox this can only be read\n", .forbidden)
+        }
+        if !isReading {
+            log.info("a change is asked for", metadata: ["from": "\(place)", "method": "\(request.method)"])
+        }
+        return nil
+    }
+
+    /// Whether the other end is in the sandbox's network, which is ours. Nobody else comes from one of its addresses: what
+    /// says so and arrives from outside is dropped by the kernel, being a martian.
+    private func isInside(_ channel: any Channel) throws -> Bool {
+        guard let text = channel.remoteAddress?.ipAddress, let address = IPAddress(text) else { return true }
+        // An IPv4 client of a socket that serves both families has a mapped address (RFC 4291 2.5.5.2).
+        let isMapped = text.lowercased().hasPrefix("::ffff:") && text.contains(".")
+        guard let own = isMapped ? IPAddress(String(text.dropFirst(7))) : address else { return true }
+        return try own.isLoopback || nodeAddresses().contains(own)
+    }
+
+    /// In constant time, lengths included.
+    private static func isSame(_ left: String, _ right: String) -> Bool {
+        SHA256.hash(data: Data(left.utf8)) == SHA256.hash(data: Data(right.utf8))
+    }
+}
+
+// MARK: - Plain text
+
+/// An error as the original answers it.
+private struct PlainText: Error {
+    let status: HTTPResponse.Status
+    let message: String
+
+    init(_ status: HTTPResponse.Status, _ message: String) {
+        self.status = status
+        self.message = message
+    }
+
+    static func answer(_ text: String, _ status: HTTPResponse.Status, headers: HTTPFields = [:]) -> Response {
+        var headers = headers
+        headers[.xContentTypeOptions] = "nosniff"
+        return Answer.raw(Array(text.utf8), type: "text/plain; charset=utf-8", status: status, headers: headers)
+    }
+}
+
+/// Says errors in plain text.
+private struct PlainErrors: RouterMiddleware {
+    typealias Context = ControlContext
+
+    func handle(
+        _ request: Request,
+        context: Context,
+        next: (Request, Context) async throws -> Response
+    ) async throws -> Response {
+        do {
+            return try await next(request, context)
+        } catch let error as PlainText {
+            return PlainText.answer(error.message + "\n", error.status)
+        } catch let error as HTTPError where error.status == .notFound {
+            if request.uri.path == "/policy" {
+                let allowed: HTTPFields = [.allow: "GET, POST, PUT, PATCH, DELETE"]
+                return PlainText.answer("method not allowed\n", .methodNotAllowed, headers: allowed)
+            }
+            return PlainText.answer("404 page not found\n", .notFound)
+        } catch let error as HTTPError {
+            return PlainText.answer((error.body ?? error.status.reasonPhrase) + "\n", error.status)
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import ArgumentParser
+import Audit
+import Control
+import EgressCore
+import EgressPolicy
+import Glibc
+import Logging
+import Namespaces
+import NetPrimitives
+import Reactor
+import Sandboxes
+import UnixSignals
+
+/// `sandgate sidecar`: one sandbox's network, guarded from within, in place of OpenSandbox's egress container.
+struct SidecarCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sidecar",
+        abstract:
+            "Guard the network that this container shares with a sandbox, in place of OpenSandbox's egress image.",
+        discussion: """
+            Enforces before GET /healthz answers, and takes policies at /policy as OpenSandbox's SDK and server send \
+            them. Needs CAP_NET_ADMIN and CAP_NET_RAW. The rules stay when it ends: the sandbox reaches nothing then.
+
+            ENVIRONMENT:
+            """ + "\n" + SidecarSettings.documentation.split(separator: "\n").map { "  \($0)" }.joined(separator: "\n")
+    )
+
+    func run() async throws {
+        var environment: [String: String] = [:]
+        var next = environ
+        while let entry = next.pointee {
+            let parts = String(cString: entry).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            if parts.count == 2 { environment[String(parts[0])] = String(parts[1]) }
+            next += 1
+        }
+        let settings = try SidecarSettings(environment)
+        Diagnostics.start(level: settings.logLevel)
+        let log = Logger(label: "sandgate")
+        settings.remarks.forEach { log.warning("\($0)") }
+        try Privileges.requireForSidecar()
+        try OwnNetwork.requireSandbox(environment)
+        umask(0o077)
+        DescriptorLimit.raiseForMany()
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        let journal = try NodeJournal(directory: settings.auditDirectory, limits: AuditTrail.Limits())
+        // For `docker logs`: every record, as it is in the trail.
+        let lines = journal.lines()
+        Task {
+            var output = StandardOutput()
+            for await line in lines {
+                try? output.line(line.bytes)
+                try? output.flush()
+            }
+        }
+        journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: settings.sidecar.id)])
+        var configuration = settings.sidecar
+        configuration.always = try settings.always()
+        let sidecar = try Sidecar(configuration) { journal.record($0) }
+        try await sidecar.begin()
+        log.info("enforcing", metadata: ["rules": "\(configuration.policy?.rules.count ?? 0)"])
+        let server = SidecarServer(sidecar, settings.server, log: log)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                try await server.run { log.info("serving", metadata: ["port": "\(settings.server.port)"]) }
+            }
+            group.addTask {
+                for await _ in RuleFileWatch(settings.ruleFiles).changes {
+                    do { try await sidecar.changeAlways(try settings.always()) } catch {
+                        log.error("the rules stay as they were: \(error)")
+                    }
+                }
+            }
+            group.addTask {
+                for await signal in signals { throw Stopped(signal: signal) }
+            }
+            do {
+                while try await group.next() != nil {}
+            } catch let stopped as Stopped {
+                log.info("stopping; the rules stay", metadata: ["signal": "\(stopped.signal)"])
+            }
+            group.cancelAll()
+        }
+        journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: settings.sidecar.id)])
+        await journal.close()
+    }
+
+    /// Why it ends when all is well.
+    private struct Stopped: Error {
+        let signal: UnixSignal
+    }
+}
+
+/// The network that this process is in.
+enum OwnNetwork {
+    /// Refuses where it is no sandbox's but the machine's own: everything on the machine would be guarded.
+    static func requireSandbox(_ environment: [String: String]) throws {
+        guard environment["SANDGATE_ACCEPT_HARDWARE"] == nil else { return }
+        for (device, _) in outerDevices() {
+            for mark in ["device", "bridge"] where access("/sys/class/net/\(device)/\(mark)", F_OK) == 0 {
+                throw SetupError(
+                    "\(device) is a \(mark == "bridge" ? "bridge" : "hardware device"): this is a machine's network, not a "
+                        + "sandbox's. Where the sandbox is a virtual machine of its own, set SANDGATE_ACCEPT_HARDWARE=1"
+                )
+            }
+        }
+    }
+
+}

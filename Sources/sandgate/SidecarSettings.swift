@@ -1,0 +1,165 @@
+import Control
+import EgressPolicy
+import Glibc
+import Logging
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+import UpstreamDNS
+
+/// What `sandgate sidecar` is configured with: the variables of OpenSandbox's egress container.
+struct SidecarSettings {
+    /// The variables, as `--help` tells of them.
+    static let documentation = """
+        OPENSANDBOX_EGRESS_RULES                 the policy to begin with, JSON; empty, {} and null deny everything
+        OPENSANDBOX_EGRESS_POLICY_FILE           a file that keeps the policy; read first, written on every change
+        OPENSANDBOX_EGRESS_HTTP_ADDR             where the policy API listens (:18080)
+        OPENSANDBOX_EGRESS_TOKEN                 what the header OPENSANDBOX-EGRESS-AUTH has to hold
+        OPENSANDBOX_EGRESS_MODE                  dns or dns+nft; both enforce all there is
+        OPENSANDBOX_EGRESS_MAX_RULES             the most rules of a policy (4096); 0 for no bound
+        OPENSANDBOX_EGRESS_DNS_UPSTREAM          the DNS servers to ask, IP[:PORT], comma-separated (/etc/resolv.conf)
+        OPENSANDBOX_EGRESS_DNS_UPSTREAM_TIMEOUT  how long one may take, in seconds (5)
+        OPENSANDBOX_EGRESS_BLOCK_DOH_443         true: no TLS or QUIC to the addresses of …_DOH_BLOCKLIST on 443
+        OPENSANDBOX_EGRESS_DOH_BLOCKLIST         addresses and prefixes, comma-separated
+        OPENSANDBOX_EGRESS_SANDBOX_ID            the sandbox's name in records
+        OPENSANDBOX_EGRESS_LOG_LEVEL             debug, info, warn or error (info)
+        SANDGATE_READ_ONLY_FROM_INSIDE           true: from within the sandbox the API only reads
+        SANDGATE_AUDIT_DIR                       where the audit trail is written (/var/log/sandgate)
+        SANDGATE_RULES_DIR                       deny.always and allow.always, read again when they change
+                                                 (/var/egress/rules)
+        """
+
+    var sidecar = Sidecar.Configuration()
+    var server = SidecarServer.Settings()
+    var logLevel = Logger.Level.info
+    var auditDirectory = "/var/log/sandgate"
+    var rulesDirectory = "/var/egress/rules"
+    /// What is accepted and without effect.
+    var remarks: [String] = []
+
+    private static let prefix = "OPENSANDBOX_EGRESS_"
+
+    /// Reads the environment. Throws a problem that names the variable.
+    init(_ environment: [String: String]) throws {
+        func value(_ name: String) -> String? {
+            environment[Self.prefix + name].map { $0.trimmed }.flatMap { $0.isEmpty ? nil : $0 }
+        }
+        func fail(_ name: String, _ expectation: String) -> SetupError {
+            SetupError("\(Self.prefix)\(name): expected \(expectation)")
+        }
+        auditDirectory = environment["SANDGATE_AUDIT_DIR"] ?? auditDirectory
+        rulesDirectory = environment["SANDGATE_RULES_DIR"] ?? rulesDirectory
+        server.isReadOnlyFromInside = Self.isTrue(environment["SANDGATE_READ_ONLY_FROM_INSIDE"] ?? "")
+        sidecar.id = value("SANDBOX_ID") ?? sidecar.id
+        server.token = value("TOKEN")
+        if let text = value("HTTP_ADDR") {
+            guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+                throw fail("HTTP_ADDR", "HOST:PORT or :PORT")
+            }
+            let host = text[..<colon].filter { $0 != "[" && $0 != "]" }
+            server.host = host.isEmpty ? nil : String(host)
+            server.port = Int(port)
+        }
+        if let text = value("MAX_RULES") {
+            guard let number = Int(text) else { throw fail("MAX_RULES", "a number") }
+            server.maximumRules = max(number, 0)
+        }
+        if let text = value("MODE"), !["dns", "dns+nft"].contains(text.lowercased()) {
+            throw fail("MODE", "dns or dns+nft")
+        }
+        if let text = value("LOG_LEVEL") {
+            let names = ["warn": "warning", "fatal": "critical"]
+            guard let level = Logger.Level(rawValue: names[text.lowercased()] ?? text.lowercased()) else {
+                throw fail("LOG_LEVEL", "debug, info, warn or error")
+            }
+            logLevel = level
+        }
+        sidecar.upstreamServers = try UpstreamOption.servers(Self.list(value("DNS_UPSTREAM")))
+        if let server = sidecar.upstreamServers.first(where: { Self.isLoopback($0.address) }) {
+            throw SetupError(
+                "the DNS server \(server) is in this network, where the sandbox could answer in its name: "
+                    + "name another with \(Self.prefix)DNS_UPSTREAM"
+            )
+        }
+        if let text = value("DNS_UPSTREAM_TIMEOUT") {
+            guard let seconds = UInt64(text), (1...60).contains(seconds) else {
+                throw fail("DNS_UPSTREAM_TIMEOUT", "a number of 1...60 seconds")
+            }
+            sidecar.upstreamTimeoutMilliseconds = Int(seconds) * 1_000
+        }
+        sidecar.policyFile = value("POLICY_FILE")
+        sidecar.policy = try Self.policy(value("RULES"), file: sidecar.policyFile)
+        try readBlocklist(isOn: Self.isTrue(value("BLOCK_DOH_443") ?? ""), Self.list(value("DOH_BLOCKLIST")))
+        if value("NAMESERVER_EXEMPT") != nil {
+            remarks.append("\(Self.prefix)NAMESERVER_EXEMPT has no effect: every query goes to the resolver here")
+        }
+        for name in ["DENY_WEBHOOK", "METRICS_EXTRA_ATTRS"] where value(name) != nil {
+            remarks.append("\(Self.prefix)\(name) has no effect")
+        }
+        if environment["OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT"].map(Self.isTrue) == true {
+            throw SetupError("OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT: TLS is not intercepted here")
+        }
+    }
+
+    private var blocked: [Rule] = []
+
+    /// The operator's rules, as they stand in the files now.
+    func always() throws -> AlwaysRules {
+        func load(_ name: String, _ action: RuleAction) throws -> [Rule] {
+            let path = "\(rulesDirectory)/\(name).always"
+            return access(path, F_OK) == 0 ? try AlwaysFile.load(path, action: action) : []
+        }
+        return AlwaysRules(deny: try load("deny", .deny) + blocked, allow: try load("allow", .allow))
+    }
+
+    /// The files that may change while it runs.
+    var ruleFiles: [String] { ["deny", "allow"].map { "\(rulesDirectory)/\($0).always" } }
+
+    private mutating func readBlocklist(isOn: Bool, _ entries: [String]) throws {
+        let https = [PortRange(443, 443)!]
+        guard !entries.isEmpty else {
+            guard isOn else { return }
+            // As the original has it: without a list, nobody gets to 443.
+            let everywhere = [IPPrefix(IPAddress(v4: 0), length: 0), IPPrefix(IPAddress(v6: 0), length: 0)]
+            blocked = everywhere.map { Rule(.deny, .addresses($0), ports: https) }
+            return
+        }
+        blocked = try entries.map { text in
+            guard let prefix = (try? IPPrefix(parsing: text)) ?? IPAddress(text).map(IPPrefix.init(host:)) else {
+                throw SetupError("\(Self.prefix)DOH_BLOCKLIST: expected addresses and prefixes, found \(text)")
+            }
+            return Rule(.deny, .addresses(prefix), ports: https)
+        }
+    }
+
+    private static func policy(_ rules: String?, file: String?) throws -> Policy? {
+        if let file, access(file, F_OK) == 0 { return try PolicyFile.load(file).policy }
+        guard let rules, !["{}", "null"].contains(rules) else { return nil }
+        do {
+            let name = "\(prefix)RULES"
+            return try PolicyDocument.load(bytes: Array(rules.utf8), format: .json, file: name, now: .current).policy
+        } catch {
+            throw SetupError(error.problems.map(\.description).joined(separator: "\n"))
+        }
+    }
+
+    private static func list(_ text: String?) -> [String] {
+        (text ?? "").split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
+    }
+
+    private static func isTrue(_ text: String) -> Bool {
+        ["1", "true", "yes", "y", "on"].contains(text.trimmed.lowercased())
+    }
+
+    private static func isLoopback(_ address: IPAddress) -> Bool {
+        address.family == .v4
+            ? IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8).contains(address) : address == IPAddress(v6: 1)
+    }
+}
+
+extension String {
+    fileprivate var trimmed: String {
+        String(drop { $0.isWhitespace }.reversed().drop { $0.isWhitespace }.reversed())
+    }
+}

