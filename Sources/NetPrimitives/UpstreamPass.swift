@@ -7,6 +7,12 @@ public struct UpstreamPass: Hashable, Sendable {
     /// The priority; above 6, which needs CAP_NET_ADMIN or CAP_NET_RAW.
     public let priority: UInt32
 
+    /// A pass from its parts.
+    public init(mark: UInt32, priority: UInt32) {
+        self.mark = mark
+        self.priority = priority
+    }
+
     /// A new pass.
     public static func random() -> UpstreamPass {
         UpstreamPass(mark: .random(in: 1 ... .max), priority: .random(in: 1 << 16...UInt32(Int32.max)))

@@ -8,14 +8,16 @@ import Testing
     private static let gateways = [IPAddress("2001:db8::1")!, IPAddress("fe80::1")!, IPAddress("192.0.2.1")!]
 
     /// What our messages make is what nft makes of the lines that stand beside the rules.
-    @Test(arguments: [SandboxRuleset.Door.closed, .open])
-    func linesSayWhatIsInstalled(door: SandboxRuleset.Door) throws {
+    @Test(arguments: [SandboxRuleset.Door.closed, .open], [nil, UpstreamPass(mark: 0x1234_5678, priority: 0x9_abcd)])
+    func linesSayWhatIsInstalled(door: SandboxRuleset.Door, pass: UpstreamPass?) throws {
         let installed = try inNamespace {
             let table = SandboxTable(
                 netlink: try NetlinkSocket(),
                 ports: Self.ports,
                 nflogGroup: 5,
-                gateways: Self.gateways
+                gateways: Self.gateways,
+                upstream: pass,
+                fence: pass
             )
             try table.closeDoor()
             if door == .open { try table.installRedirects() }
@@ -24,7 +26,7 @@ import Testing
             return listing
         }
         let typed = try inNamespace {
-            try shell("nft -f - <<'END'\n\(Self.typed(door))END\nnft list table inet sandgate")
+            try shell("nft -f - <<'END'\n\(Self.typed(door, pass))END\nnft list table inet sandgate")
         }
         // Only the owner differs: nft(8) ends at once.
         let lines = installed.split(separator: "\n", omittingEmptySubsequences: false)
@@ -34,8 +36,10 @@ import Testing
         #expect(rest.joined(separator: "\n") == typed)
     }
 
-    private static func typed(_ door: SandboxRuleset.Door) -> String {
-        let ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
+    private static func typed(_ door: SandboxRuleset.Door, _ pass: UpstreamPass?) -> String {
+        var ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
+        ruleset.upstream = pass
+        ruleset.fence = pass
         var text = "table inet sandgate {\n"
         for set in SandboxRuleset.sets {
             let type = ["inet_service", "ipv4_addr", "ipv6_addr"][[2, 4, 16].firstIndex(of: set.key.length)!]
