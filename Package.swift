@@ -74,7 +74,8 @@ let package = Package(
         .target(
             name: "Control",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Reactor", "Audit", "Sandboxes",
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor", "Datapath",
+                "Audit", "Sandboxes",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
             ],
@@ -131,7 +132,7 @@ let package = Package(
                 "Namespaces", "UpstreamDNS", "Datapath",
             ]
         ),
-        .testTarget(name: "ControlTests", dependencies: ["Control"]),
+        .testTarget(name: "ControlTests", dependencies: ["Datapath", "Sandboxes", "Control"]),
         .testTarget(
             name: "AuditTests",
             dependencies: [

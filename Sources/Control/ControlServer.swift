@@ -65,7 +65,11 @@ public struct ControlServer: Sendable {
         router.get("metrics") { [node] _, _ in
             var states: [SandboxRecord.State: Int] = [:]
             for record in await node.records() { states[record.state, default: 0] += 1 }
-            let text = MetricsText.render(await node.journal.counters(), states: states)
+            let text = MetricsText.render(
+                await node.journal.counters(),
+                states: states,
+                await node.measurements()
+            )
             return Answer.raw(Array(text.utf8), type: "text/plain; version=0.0.4; charset=utf-8")
         }
         router.get("openapi.yaml") { _, _ in Answer.raw(PackageResources.openapi_yaml, type: "application/yaml") }

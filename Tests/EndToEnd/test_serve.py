@@ -550,10 +550,58 @@ def test_metrics(internet: Internet, daemon: Daemon) -> None:
     sandbox.fetch(plan.DENIED)
     answer = daemon.request("GET", "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
-    assert samples['sandgate_sandboxes{state="Running"}'] == "1"
-    assert int(samples['sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="default"}']) > 0
-    assert samples["sandgate_audit_lost_total"] == "0"
+    samples = daemon.metrics()
+    assert samples['sandgate_sandboxes{state="Running"}'] == 1
+    assert samples['sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="default"}'] > 0
+    assert samples["sandgate_audit_lost_total"] == 0
+
+
+def test_metrics_of_what_goes_on(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    before = daemon.metrics()
+    assert before["sandgate_pins"] == 0 and before['sandgate_connections{protocol="tcp"}'] == 0
+    live = sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{plan.ALLOWED}:443", "-servername", plan.ALLOWED)
+    wait_until(lambda: daemon.metrics()['sandgate_connections{protocol="tcp"}'] == 1, "the connection")
+    wait_until(lambda: daemon.metrics()["sandgate_audit_queue_records"] == 0, "the journal")
+    assert daemon.metrics()["sandgate_pins"] > 0
+    sandbox.ask("POST", "/pause")
+    live.communicate(timeout=10)
+    paused = daemon.metrics()
+    assert paused['sandgate_connections{protocol="tcp"}'] == 0 and paused["sandgate_pins"] > 0
+
+
+def test_latencies(internet: Internet, daemon: Daemon) -> None:
+    first, second = daemon.create(allowing(plan.ALLOWED)), daemon.create(allowing(plan.ALLOWED))
+    for sandbox in (first, second):
+        assert sandbox.reaches(plan.ALLOWED, "-4") and sandbox.reaches(plan.ALLOWED, "-4")
+        assert not sandbox.reaches(plan.DENIED, "-4")
+    samples = daemon.metrics()
+    answers = {
+        outcome: samples[f'sandgate_dns_answer_seconds_count{{outcome="{outcome}"}}']
+        for outcome in ("upstream", "cached", "refused", "failed", "local")
+    }
+    assert min(answers["upstream"], answers["cached"], answers["refused"]) >= 2, answers
+    assert answers["failed"] == answers["local"] == 0
+    assert samples["sandgate_pin_seconds_count"] >= 2
+    assert samples["sandgate_connect_seconds_count"] == 4
+    # A connection waits for its first server once, whatever it asks for afterwards.
+    url = f"http://{plan.ALLOWED}/"
+    assert first.run("curl", "-sS", url, url).stdout.count(f"served {plan.ALLOWED}") == 2
+    samples = daemon.metrics()
+    assert samples["sandgate_connect_seconds_count"] == 5
+    # Of sandboxes that are gone too: a counter never goes back.
+    assert first.ask("DELETE").status == 204
+    after = daemon.metrics()
+    for name, value in samples.items():
+        if name.startswith(("sandgate_dns_answer_seconds", "sandgate_pin_seconds", "sandgate_connect_seconds")):
+            assert after[name] >= value
+    for name, labels in (("dns_answer", 'outcome="cached",'), ("pin", ""), ("connect", "")):
+        start = f"sandgate_{name}_seconds_bucket{{{labels}le="
+        buckets = [value for sample, value in after.items() if sample.startswith(start)]
+        total = f"sandgate_{name}_seconds_count" + (f"{{{labels[:-1]}}}" if labels else "")
+        assert len(buckets) == 18 and buckets == sorted(buckets) and buckets[-1] == after[total], name
+        assert after[total.replace("_count", "_sum")] < 10 * after[total]
+    assert first.id not in daemon.request("GET", "/metrics").text
 
 
 def test_tokens(internet: Internet, tmp_path: Path) -> None:

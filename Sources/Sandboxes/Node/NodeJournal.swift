@@ -69,6 +69,9 @@ public final class NodeJournal: Sendable {
         }
     }
 
+    /// How many records are on their way to the journal's thread.
+    public var queuedRecords: Int { underWay.withLock { $0 } }
+
     /// What is recorded from now on. A reader that is too slow misses the oldest; the numbers of the lines show it.
     public func lines() -> AsyncStream<Line> {
         AsyncStream(bufferingPolicy: .bufferingNewest(Self.subscriberLines)) { continuation in

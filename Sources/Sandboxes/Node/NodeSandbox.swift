@@ -202,6 +202,7 @@ extension NodeSandbox {
                 upstream: residents.upstream,
                 isPaused: isPaused,
                 limits: limits,
+                latencies: residents.latencies,
                 record: residents.record
             )
         }
