@@ -4,6 +4,7 @@ import Hummingbird
 public import Logging
 import NIOCore
 public import Sandboxes
+public import Webhook
 
 /// Serves a node's API: over a Unix socket to whoever may open it, over TCP to whoever has a token.
 public struct ControlServer: Sendable {
@@ -19,14 +20,24 @@ public struct ControlServer: Sendable {
     private let archive: AuditArchive
     private let place: Place
     private let socket: String?
+    private let webhook: DenialWebhook?
     private let log: Logger
 
     /// A server of `node` at one place. `socket` is the Unix socket that commands have to name; `nil` for the usual one.
-    public init(node: SandboxNode, archive: AuditArchive, place: Place, socket: String? = nil, log: Logger) {
+    /// `webhook` is the one whose counters are told.
+    public init(
+        node: SandboxNode,
+        archive: AuditArchive,
+        place: Place,
+        socket: String? = nil,
+        webhook: DenialWebhook? = nil,
+        log: Logger
+    ) {
         self.node = node
         self.archive = archive
         self.place = place
         self.socket = socket
+        self.webhook = webhook
         self.log = log
     }
 
@@ -62,13 +73,14 @@ public struct ControlServer: Sendable {
         OperatorPage.add(to: router)
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
-        router.get("metrics") { [node] _, _ in
+        router.get("metrics") { [node, webhook] _, _ in
             var states: [SandboxRecord.State: Int] = [:]
             for record in await node.records() { states[record.state, default: 0] += 1 }
             let text = MetricsText.render(
                 await node.journal.counters(),
                 states: states,
-                await node.measurements()
+                await node.measurements(),
+                webhook: webhook?.counters
             )
             return Answer.raw(Array(text.utf8), type: "text/plain; version=0.0.4; charset=utf-8")
         }

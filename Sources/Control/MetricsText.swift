@@ -1,6 +1,7 @@
 import Datapath
 import EgressCore
 import Sandboxes
+import Webhook
 
 /// Metrics in Prometheus' text format (version 0.0.4). Label values are words of ours, so that what sandboxes do makes
 /// neither more of them nor other ones.
@@ -11,12 +12,14 @@ struct MetricsText {
     static func render(
         _ counters: NodeCounters,
         states: [SandboxRecord.State: Int],
-        _ measurements: NodeMeasurements
+        _ measurements: NodeMeasurements,
+        webhook: WebhookCounters? = nil
     ) -> String {
         var metrics = MetricsText()
         metrics.renderLife(states, measurements)
         metrics.renderCounters(counters)
         metrics.renderLatencies(measurements.latencies)
+        if let webhook { metrics.renderWebhook(webhook) }
         return metrics.text
     }
 
@@ -51,6 +54,17 @@ struct MetricsText {
         sample("sandgate_relayed_bytes_total", [("direction", "down")], counters.bytesDown)
         family("sandgate_audit_lost_total", "counter", "Records that are not in the audit trail.")
         sample("sandgate_audit_lost_total", [], counters.lostRecords)
+    }
+
+    private mutating func renderWebhook(_ counters: WebhookCounters) {
+        family("sandgate_webhook_queue_records", "gauge", "Refusals that wait to be told.")
+        sample("sandgate_webhook_queue_records", [], counters.queued)
+        family("sandgate_webhook_delivered_total", "counter", "Refusals that were told.")
+        sample("sandgate_webhook_delivered_total", [], counters.delivered)
+        family("sandgate_webhook_lost_total", "counter", "Refusals that will never be told.")
+        sample("sandgate_webhook_lost_total", [], counters.lost)
+        family("sandgate_webhook_failures_total", "counter", "Requests to the webhook that failed.")
+        sample("sandgate_webhook_failures_total", [], counters.failures)
     }
 
     private mutating func renderLatencies(_ latencies: LatencyCounts) {

@@ -6,6 +6,7 @@ import Logging
 import NetPrimitives
 import Sandboxes
 import UnixSignals
+import Webhook
 
 /// The life of `sandgate serve`: the node takes up its sandboxes, then the API is served, until a signal ends it.
 ///
@@ -21,7 +22,9 @@ struct Daemon {
         DescriptorLimit.raiseForMany()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
+        let webhook = try settings.webhookEndpoint().map { DenialWebhook($0, node: Self.hostName(), log: log) }
         let node = try SandboxNode(configuration)
+        webhook?.start(on: node.journal)
         let beginning = try await node.begin()
         for problem in beginning.problems { log.error("a sandbox was not taken up: \(problem)") }
         log.info(
@@ -30,7 +33,7 @@ struct Daemon {
                 "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
             ]
         )
-        let servers = try servers(node)
+        let servers = try servers(node, webhook)
         let notifier = ServiceNotifier()
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
@@ -60,6 +63,15 @@ struct Daemon {
             group.cancelAll()
         }
         await node.stop()
+        await webhook?.stop()
+    }
+
+    private static func hostName() -> String {
+        var buffer = [UInt8](repeating: 0, count: Int(HOST_NAME_MAX) + 1)
+        let result = buffer.withUnsafeMutableBytes {
+            gethostname($0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count - 1)
+        }
+        return result == 0 ? String(decoding: buffer.prefix { $0 != 0 }, as: UTF8.self) : ""
     }
 
     /// Why the daemon ends when all is well.
@@ -67,7 +79,7 @@ struct Daemon {
         let signal: UnixSignal
     }
 
-    private func servers(_ node: SandboxNode) throws -> [ControlServer] {
+    private func servers(_ node: SandboxNode, _ webhook: DenialWebhook?) throws -> [ControlServer] {
         let archive = AuditArchive(directory: settings.auditDir)
         try SocketPlace.prepare(settings.socket)
         // Named in commands that the API suggests.
@@ -78,6 +90,7 @@ struct Daemon {
                 archive: archive,
                 place: .socket(path: settings.socket),
                 socket: socket,
+                webhook: webhook,
                 log: log
             )
         ]
@@ -98,6 +111,7 @@ struct Daemon {
                 archive: archive,
                 place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens),
                 socket: socket,
+                webhook: webhook,
                 log: log
             )
         )

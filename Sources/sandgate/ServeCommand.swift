@@ -68,6 +68,19 @@ struct ServeCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Post what is refused to this URL (http or https), as batches of audit records in JSON.",
+            valueName: "url"
+        )
+    )
+    var denialWebhook: String?
+
+    @Option(
+        help: ArgumentHelp("Sign what is posted with the secret in this file (HMAC-SHA256).", valueName: "file")
+    )
+    var denialWebhookSecretFile: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Say what the daemon itself does, on standard error: debug, info, warning, …",
             valueName: "level"
         ),
@@ -88,6 +101,8 @@ struct ServeCommand: AsyncParsableCommand {
         if let auditDir { settings.auditDir = auditDir }
         if !upstreamDNS.isEmpty { settings.upstreamDNS = upstreamDNS }
         if let defaultPolicy { settings.defaultPolicy = defaultPolicy }
+        if let denialWebhook { settings.denialWebhook = denialWebhook }
+        if let denialWebhookSecretFile { settings.denialWebhookSecretFile = denialWebhookSecretFile }
         try await Daemon(settings: settings).run()
     }
 }

@@ -5,6 +5,7 @@ import NetPrimitives
 import PolicyDocument
 import Sandboxes
 import UpstreamDNS
+import Webhook
 import Yams
 
 /// What `sandgate serve` is configured with: a YAML file, whose options the command line overrides.
@@ -22,6 +23,8 @@ struct ServeSettings: Sendable {
     var defaultPolicy: String?
     var denyAlways: String?
     var allowAlways: String?
+    var denialWebhook: String?
+    var denialWebhookSecretFile: String?
     var loops: Int?
     var maximumSandboxes = 20_000
     var maximumConnections = 4_096
@@ -62,6 +65,12 @@ struct ServeSettings: Sendable {
         # Targets, one a line (# begins a comment), that stand before every policy: those of denyAlways first.
         # denyAlways: /etc/sandgate/deny.always
         # allowAlways: /etc/sandgate/allow.always
+
+        # Post what is refused to this URL (http or https): {"node": …, "lost": …, "records": […]}, at most 500 audit
+        # records at a time, a second after the first of them. Signed with the secret in the file (at least 16 bytes), if
+        # there is one: X-Sandgate-Signature: sha256=HMAC-SHA256 of the body, in hexadecimal.
+        # denialWebhook: https://siem.example/sandgate
+        # denialWebhookSecretFile: /etc/sandgate/webhook.secret
 
         # How many threads carry traffic. None: as many as there are processors.
         # loops: 2
@@ -113,6 +122,8 @@ struct ServeSettings: Sendable {
         case "defaultPolicy": defaultPolicy = try Self.text(value)
         case "denyAlways": denyAlways = try Self.text(value)
         case "allowAlways": allowAlways = try Self.text(value)
+        case "denialWebhook": denialWebhook = try Self.text(value)
+        case "denialWebhookSecretFile": denialWebhookSecretFile = try Self.text(value)
         case "loops": loops = try Self.number(value, 1...1_024)
         case "maximumSandboxes": maximumSandboxes = try Self.number(value, 1...1_000_000)
         case "maximumConnections": maximumConnections = try Self.number(value, 1...1_000_000)
@@ -158,6 +169,29 @@ extension ServeSettings {
         configuration.maximumSandboxes = maximumSandboxes
         configuration.containers = ContainerRuntime(sockets: containerSockets)
         return configuration
+    }
+
+    /// Where refusals are told; `nil` for nowhere.
+    func webhookEndpoint() throws -> WebhookEndpoint? {
+        guard let denialWebhook else {
+            guard denialWebhookSecretFile == nil else {
+                throw SetupError("--denial-webhook-secret-file needs --denial-webhook")
+            }
+            return nil
+        }
+        do {
+            _ = try WebhookEndpoint(url: denialWebhook)
+        } catch {
+            // Not with the URL: it may hold what is nobody's business.
+            throw SetupError("--denial-webhook: \(error)")
+        }
+        guard let path = denialWebhookSecretFile else { return try WebhookEndpoint(url: denialWebhook) }
+        let secret = try PolicyFile.read(path)
+        do {
+            return try WebhookEndpoint(url: denialWebhook, secret: secret)
+        } catch {
+            throw SetupError("\(path): \(error)")
+        }
     }
 
     /// The files that may change while the daemon runs.

@@ -1,6 +1,7 @@
 import Datapath
 import Sandboxes
 import Testing
+import Webhook
 
 @testable import Control
 
@@ -45,6 +46,13 @@ import Testing
                 "sandgate_pin_seconds_count 0",
             ]
         )
+    }
+
+    @Test func webhookIsThereWhenThereIsOne() {
+        let states: [SandboxRecord.State: Int] = [:]
+        let text = MetricsText.render(NodeCounters(), states: states, NodeMeasurements(), webhook: WebhookCounters())
+        #expect(text.contains("\nsandgate_webhook_lost_total 0\n"))
+        #expect(!render().contains { $0.contains("webhook") })
     }
 
     /// What is scraped is told apart by name and labels: there are as many as we made, whatever sandboxes do.

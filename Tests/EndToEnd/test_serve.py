@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Answer, Daemon, Sandbox
+from lab.daemon import Answer, Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -21,20 +21,10 @@ from lab.sandgate import after_resolving, allowing, attack
 from lab.tool import tool
 
 
-@contextlib.contextmanager
-def started(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
-    daemon = Daemon(internet, directory, *options)
-    try:
-        daemon.start()
-        yield daemon
-    finally:
-        daemon.clean_up()
-
-
 @pytest.fixture
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with nothing configured."""
-    with started(internet, tmp_path) as made:
+    with running(internet, tmp_path) as made:
         yield made
 
 
@@ -201,7 +191,7 @@ def test_namespace_that_somebody_else_guards(internet: Internet, daemon: Daemon,
     sandbox = daemon.create(allowing(plan.ALLOWED))
     directory = tmp_path / "second"
     directory.mkdir()
-    with started(internet, directory) as second:
+    with running(internet, directory) as second:
         answer = second.request("POST", "/v1/sandboxes", {"attachment": {"netns": sandbox.namespace}})
         assert answer.status == 409 and "another process" in answer.json["message"], answer
         assert second.request("GET", "/v1/sandboxes").json["items"] == []
@@ -426,7 +416,7 @@ def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
     default.write_text("egress: []\n")
     config = tmp_path / "config.yaml"
     config.write_text(f"denyAlways: {deny}\nallowAlways: {allow}\ndefaultPolicy: {default}\n")
-    with started(internet, tmp_path, "--config", str(config)) as daemon:
+    with running(internet, tmp_path, "--config", str(config)) as daemon:
         own, by_default = daemon.create(allowing(plan.DENIED)), daemon.create()
         assert own.reaches(plan.ALLOWED) and own.reaches(plan.DENIED)
         assert by_default.reaches(plan.ALLOWED) and not by_default.reaches(plan.DENIED)
@@ -608,7 +598,7 @@ def test_tokens(internet: Internet, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("full-token-of-sixteen\nread-token-of-sixteen read-only\n")
     address = "127.0.0.1:64480"
-    with started(internet, tmp_path, "--listen", address, "--token-file", str(tokens)) as daemon:
+    with running(internet, tmp_path, "--listen", address, "--token-file", str(tokens)) as daemon:
         daemon.create(allowing(plan.ALLOWED), id="box")
 
         def status(token: str | None, method: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -187,6 +188,17 @@ class Daemon:
                     yield json.loads(line[6:])
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def running(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
+    """A daemon that serves."""
+    daemon = Daemon(internet, directory, *options)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.clean_up()
 
 
 @dataclass
