@@ -1,6 +1,7 @@
 public import Audit
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 public import Logging
 import NIOCore
 public import Sandboxes
@@ -12,8 +13,8 @@ public struct ControlServer: Sendable {
     public enum Place: Sendable {
         /// A Unix socket, which is its owner's alone.
         case socket(path: String)
-        /// An address and port.
-        case tcp(host: String, port: Int, tokens: AccessTokens)
+        /// An address and port, and what is shown there over TLS; `nil` for no TLS.
+        case tcp(host: String, port: Int, tokens: AccessTokens, tls: TLSIdentity? = nil)
     }
 
     private let node: SandboxNode
@@ -46,18 +47,39 @@ public struct ControlServer: Sendable {
         var log = log
         log.logLevel = .warning
         let address: BindAddress
+        let server: HTTPServerBuilder
         switch place {
-        case .socket(let path): address = .unixDomainSocket(path: path)
-        case .tcp(let host, let port, _): address = .hostname(host, port: port)
+        case .socket(let path):
+            address = .unixDomainSocket(path: path)
+            server = .http1()
+        case .tcp(let host, let port, _, let tls):
+            address = .hostname(host, port: port)
+            server = Self.connections(tls)
         }
         let application = Application(
             router: router(),
+            server: server,
             configuration: ApplicationConfiguration(address: address),
             onServerRunning: { _ in await onReady() },
             logger: log
         )
         try await application.run()
     }
+
+    /// Connections that anybody can make, with a token or without: one that asks for nothing, or never ends its handshake,
+    /// is closed.
+    private static func connections(_ identity: TLSIdentity?) -> HTTPServerBuilder {
+        let configuration = HTTP1Channel.Configuration(idleTimeout: idlePatience)
+        guard let identity else { return .http1(configuration: configuration) }
+        return HTTPServerBuilder { responder in
+            TLSConnections(
+                identity: identity,
+                connections: HTTP1Channel(responder: responder, configuration: configuration)
+            )
+        }
+    }
+
+    private static let idlePatience = TimeAmount.seconds(60)
 
     private func router() -> Router<ControlContext> {
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
@@ -66,7 +88,7 @@ public struct ControlServer: Sendable {
         case .socket:
             router.add(middleware: PeerMiddleware())
             router.add(middleware: OriginMiddleware(isOpen: true))
-        case .tcp(_, _, let tokens):
+        case .tcp(_, _, let tokens, _):
             router.add(middleware: OriginMiddleware(isOpen: false))
             router.add(middleware: TokenMiddleware(tokens: tokens))
         }

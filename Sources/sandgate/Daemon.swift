@@ -22,6 +22,7 @@ struct Daemon {
         DescriptorLimit.raiseForMany()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
+        let identity = try settings.tlsIdentity()
         let webhook = try settings.webhookEndpoint().map { DenialWebhook($0, node: Self.hostName(), log: log) }
         let node = try SandboxNode(configuration)
         webhook?.start(on: node.journal)
@@ -33,7 +34,7 @@ struct Daemon {
                 "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
             ]
         )
-        let servers = try servers(node, webhook)
+        let servers = try servers(node, webhook, identity)
         let notifier = ServiceNotifier()
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
@@ -51,6 +52,7 @@ struct Daemon {
                 for await signal in signals {
                     guard signal == .sighup else { throw Stopped(signal: signal) }
                     await Self.reload(settings, node, log)
+                    if let identity { Self.reload(identity, log) }
                 }
             }
             do {
@@ -79,7 +81,11 @@ struct Daemon {
         let signal: UnixSignal
     }
 
-    private func servers(_ node: SandboxNode, _ webhook: DenialWebhook?) throws -> [ControlServer] {
+    private func servers(
+        _ node: SandboxNode,
+        _ webhook: DenialWebhook?,
+        _ identity: TLSIdentity?
+    ) throws -> [ControlServer] {
         let archive = AuditArchive(directory: settings.auditDir)
         try SocketPlace.prepare(settings.socket)
         // Named in commands that the API suggests.
@@ -109,13 +115,23 @@ struct Daemon {
             ControlServer(
                 node: node,
                 archive: archive,
-                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens),
+                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens, tls: identity),
                 socket: socket,
                 webhook: webhook,
                 log: log
             )
         )
         return servers
+    }
+
+    /// Reads the certificate and its key again, for connections from now on.
+    private static func reload(_ identity: TLSIdentity, _ log: Logger) {
+        do {
+            try identity.reload()
+            log.info("certificate read again")
+        } catch {
+            log.error("the certificate stays as it was: \(error)")
+        }
     }
 
     /// Reads the files of rules again. What cannot be read or put in force leaves everything as it was.

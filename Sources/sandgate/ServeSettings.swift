@@ -1,4 +1,5 @@
 import Audit
+import Control
 import Datapath
 import EgressPolicy
 import NetPrimitives
@@ -13,6 +14,9 @@ struct ServeSettings: Sendable {
     var socket = "/run/sandgate/api.sock"
     var listen: String?
     var tokenFile: String?
+    var tlsCertificate: String?
+    var tlsKey: String?
+    var tlsClientCA: String?
     var stateDir = "/var/lib/sandgate"
     var runtimeDir = "/run/sandgate"
     var auditDir = "/var/log/sandgate"
@@ -42,6 +46,12 @@ struct ServeSettings: Sendable {
 
         # A file of tokens, one a line (at least 16 bytes), each followed by read-only where it may change nothing.
         # tokenFile: /etc/sandgate/tokens
+
+        # Speak TLS (1.2 or later) there: the certificate with its chain and its key, in PEM form. With tlsClientCA, only
+        # clients with a certificate of its authorities are let in; they need a token all the same. Read again on SIGHUP.
+        # tlsCertificate: /etc/sandgate/tls.crt
+        # tlsKey: /etc/sandgate/tls.key
+        # tlsClientCA: /etc/sandgate/clients.crt
 
         # Where sandboxes are remembered, a file each. On a disk that outlives a restart of the machine.
         stateDir: /var/lib/sandgate
@@ -112,6 +122,9 @@ struct ServeSettings: Sendable {
         case "socket": socket = try Self.text(value)
         case "listen": listen = try Self.text(value)
         case "tokenFile": tokenFile = try Self.text(value)
+        case "tlsCertificate": tlsCertificate = try Self.text(value)
+        case "tlsKey": tlsKey = try Self.text(value)
+        case "tlsClientCA": tlsClientCA = try Self.text(value)
         case "stateDir": stateDir = try Self.text(value)
         case "runtimeDir": runtimeDir = try Self.text(value)
         case "auditDir": auditDir = try Self.text(value)
@@ -169,6 +182,21 @@ extension ServeSettings {
         configuration.maximumSandboxes = maximumSandboxes
         configuration.containers = ContainerRuntime(sockets: containerSockets)
         return configuration
+    }
+
+    /// What is shown over TLS; `nil` when there is none.
+    func tlsIdentity() throws -> TLSIdentity? {
+        guard let certificate = tlsCertificate, let key = tlsKey else {
+            if tlsCertificate != nil { throw SetupError("--tls-certificate needs --tls-key") }
+            if tlsKey != nil { throw SetupError("--tls-key needs --tls-certificate") }
+            if tlsClientCA != nil { throw SetupError("--tls-client-ca needs --tls-certificate and --tls-key") }
+            return nil
+        }
+        guard listen != nil else { throw SetupError("--tls-certificate needs --listen") }
+        return try TLSIdentity(
+            TLSIdentity.Files(certificate: certificate, key: key, clientAuthorities: tlsClientCA),
+            read: { try PolicyFile.read($0) }
+        )
     }
 
     /// Where refusals are told; `nil` for nowhere.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.certificates import make_certificates
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.processes import wait_until
@@ -144,6 +145,17 @@ def test_redirects_are_not_followed(internet: Internet, tmp_path: Path, receiver
         receiver.wait_for("one.test")
         assert [delivery.status for delivery in receiver.deliveries] == [307, 204]
         assert other.begun == 0
+
+
+def test_server_whose_certificate_nobody_knows(internet: Internet, tmp_path: Path) -> None:
+    """The lab's authority is none of the node's."""
+    certificates = make_certificates(tmp_path / "tls", ["localhost"])
+    with receiving(certificates=certificates) as receiver:
+        with running(internet, tmp_path, "--denial-webhook", receiver.url) as daemon:
+            refuse(daemon.create(), "one.test")
+            wait_until(lambda: daemon.metrics()["sandgate_webhook_failures_total"] >= 2, "two tries")
+            assert "CERTIFICATE_VERIFY_FAILED" in daemon.log, daemon.log
+        assert receiver.begun == 0
 
 
 def test_batch_that_the_server_will_never_take(internet: Internet, tmp_path: Path, receiver: Receiver) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from .certificates import Certificates
 from .processes import wait_until
 
 
@@ -34,9 +36,9 @@ class Delivery:
 
 
 class Receiver:
-    """An HTTP server on loopback."""
+    """An HTTP server on loopback, over TLS if it has certificates."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, certificates: Certificates | None = None) -> None:
         self.deliveries: list[Delivery] = []
         # What is answered to the next requests; 204 to those after them. A text is a redirection's target.
         self.answers: list[int | str] = []
@@ -71,12 +73,17 @@ class Receiver:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
+        self._scheme = "http" if certificates is None else "https"
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.certificate, certificates.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/denials?tenant=1"
+        return f"{self._scheme}://localhost:{self.port}/denials?tenant=1"
 
     @property
     def taken(self) -> list[Delivery]:
@@ -100,8 +107,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
-    receiver = Receiver(port)
+def receiving(port: int = 0, certificates: Certificates | None = None) -> Iterator[Receiver]:
+    receiver = Receiver(port, certificates)
     try:
         yield receiver
     finally:
