@@ -9,8 +9,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -72,11 +74,23 @@ let package = Package(
             ]
         ),
         .target(
+            name: "Webhook",
+            dependencies: [
+                "Sandboxes", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]
+        ),
+        .target(
             name: "Control",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Reactor", "Namespaces", "Audit",
-                "Sandboxes", .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor", "Namespaces",
+                "Datapath", "Audit", "Sandboxes", "Webhook",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             resources: [
                 .embedInCode("openapi.yaml"),
@@ -89,8 +103,8 @@ let package = Package(
             name: "sandgate",
             dependencies: [
                 "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Presets", "HostDetection", "EgressCore",
-                "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit", "Sandboxes", "Control",
-                "Yams", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit", "Sandboxes", "Webhook",
+                "Control", "Yams", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]
@@ -131,7 +145,11 @@ let package = Package(
                 "Namespaces", "UpstreamDNS", "Datapath",
             ]
         ),
-        .testTarget(name: "ControlTests", dependencies: ["Control"]),
+        .testTarget(
+            name: "WebhookTests",
+            dependencies: ["Webhook", .product(name: "Crypto", package: "swift-crypto")]
+        ),
+        .testTarget(name: "ControlTests", dependencies: ["Datapath", "Sandboxes", "Webhook", "Control"]),
         .testTarget(
             name: "AuditTests",
             dependencies: [

@@ -1,9 +1,11 @@
 public import Audit
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 public import Logging
 import NIOCore
 public import Sandboxes
+public import Webhook
 
 /// Serves a node's API: over a Unix socket to whoever may open it, over TCP to whoever has a token.
 public struct ControlServer: Sendable {
@@ -11,22 +13,32 @@ public struct ControlServer: Sendable {
     public enum Place: Sendable {
         /// A Unix socket, which is its owner's alone.
         case socket(path: String)
-        /// An address and port.
-        case tcp(host: String, port: Int, tokens: AccessTokens)
+        /// An address and port, and what is shown there over TLS; `nil` for no TLS.
+        case tcp(host: String, port: Int, tokens: AccessTokens, tls: TLSIdentity? = nil)
     }
 
     private let node: SandboxNode
     private let archive: AuditArchive
     private let place: Place
     private let socket: String?
+    private let webhook: DenialWebhook?
     private let log: Logger
 
     /// A server of `node` at one place. `socket` is the Unix socket that commands have to name; `nil` for the usual one.
-    public init(node: SandboxNode, archive: AuditArchive, place: Place, socket: String? = nil, log: Logger) {
+    /// `webhook` is the one whose counters are told.
+    public init(
+        node: SandboxNode,
+        archive: AuditArchive,
+        place: Place,
+        socket: String? = nil,
+        webhook: DenialWebhook? = nil,
+        log: Logger
+    ) {
         self.node = node
         self.archive = archive
         self.place = place
         self.socket = socket
+        self.webhook = webhook
         self.log = log
     }
 
@@ -35,18 +47,39 @@ public struct ControlServer: Sendable {
         var log = log
         log.logLevel = .warning
         let address: BindAddress
+        let server: HTTPServerBuilder
         switch place {
-        case .socket(let path): address = .unixDomainSocket(path: path)
-        case .tcp(let host, let port, _): address = .hostname(host, port: port)
+        case .socket(let path):
+            address = .unixDomainSocket(path: path)
+            server = .http1()
+        case .tcp(let host, let port, _, let tls):
+            address = .hostname(host, port: port)
+            server = Self.connections(tls)
         }
         let application = Application(
             router: router(),
+            server: server,
             configuration: ApplicationConfiguration(address: address),
             onServerRunning: { _ in await onReady() },
             logger: log
         )
         try await application.run()
     }
+
+    /// Connections that anybody can make, with a token or without: one that asks for nothing, or never ends its handshake,
+    /// is closed.
+    private static func connections(_ identity: TLSIdentity?) -> HTTPServerBuilder {
+        let configuration = HTTP1Channel.Configuration(idleTimeout: idlePatience)
+        guard let identity else { return .http1(configuration: configuration) }
+        return HTTPServerBuilder { responder in
+            TLSConnections(
+                identity: identity,
+                connections: HTTP1Channel(responder: responder, configuration: configuration)
+            )
+        }
+    }
+
+    private static let idlePatience = TimeAmount.seconds(60)
 
     private func router() -> Router<ControlContext> {
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
@@ -55,17 +88,22 @@ public struct ControlServer: Sendable {
         case .socket:
             router.add(middleware: PeerMiddleware())
             router.add(middleware: OriginMiddleware(isOpen: true))
-        case .tcp(_, _, let tokens):
+        case .tcp(_, _, let tokens, _):
             router.add(middleware: OriginMiddleware(isOpen: false))
             router.add(middleware: TokenMiddleware(tokens: tokens))
         }
         OperatorPage.add(to: router)
         router.get("healthz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
         router.get("readyz") { _, _ in Answer.raw(Array("ok\n".utf8), type: "text/plain") }
-        router.get("metrics") { [node] _, _ in
+        router.get("metrics") { [node, webhook] _, _ in
             var states: [SandboxRecord.State: Int] = [:]
             for record in await node.records() { states[record.state, default: 0] += 1 }
-            let text = MetricsText.render(await node.journal.counters(), states: states)
+            let text = MetricsText.render(
+                await node.journal.counters(),
+                states: states,
+                await node.measurements(),
+                webhook: webhook?.counters
+            )
             return Answer.raw(Array(text.utf8), type: "text/plain; version=0.0.4; charset=utf-8")
         }
         router.get("openapi.yaml") { _, _ in Answer.raw(PackageResources.openapi_yaml, type: "application/yaml") }

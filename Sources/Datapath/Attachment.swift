@@ -55,6 +55,8 @@ public final class Attachment {
     /// The live datagram flows.
     let datagrams: DatagramFlows
     let kernel: SandboxTable
+    /// Where it is counted how long things took.
+    let latencies: LatencyMeter
     /// Resolves a name through the sandbox's own resolver: judged, sanitised, pinned. Set when the resolver exists.
     var resolve: (DomainName, @escaping (Result<[IPAddress], ResolutionFailure>) -> Void) -> Void = { _, completion in
         completion(.failure(.upstreamFailed))
@@ -67,7 +69,8 @@ public final class Attachment {
     private var expiryTimer: TimerToken?
 
     /// An attachment whose table has its door closed. Opens what `policy` may allow; nothing flows before listeners run.
-    /// `pins` are what a process before this one left in the table.
+    /// `pins` are what a process before this one left in the table. `latencies` may count for other attachments of the loop
+    /// as well.
     public init(
         id: String,
         loop: EventLoop,
@@ -75,6 +78,7 @@ public final class Attachment {
         policy: CompiledPolicy,
         pins: [KernelPin] = [],
         limits: Limits = Limits(),
+        latencies: LatencyMeter = LatencyMeter(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
         self.id = id
@@ -83,7 +87,8 @@ public final class Attachment {
         self.policy = policy
         self.kernel = kernel
         self.sink = record
-        self.pinner = Pinner(kernel: kernel, loop: loop)
+        self.latencies = latencies
+        self.pinner = Pinner(kernel: kernel, loop: loop, latencies: latencies)
         self.datagrams = DatagramFlows(loop: loop, limits: limits)
         try openKernel(for: policy)
         if !pins.isEmpty {
@@ -278,7 +283,13 @@ extension Attachment {
     }
 
     /// How many connections and datagram flows live.
-    public var liveCount: Int { tunnels.count + datagrams.count }
+    public var liveCount: Int { connectionCount + datagramFlowCount }
+
+    /// How many connections live, those that are still being judged included.
+    public var connectionCount: Int { tunnels.count }
+
+    /// How many datagram flows live.
+    public var datagramFlowCount: Int { datagrams.count }
 
     /// How many addresses are pinned.
     public var pinCount: Int { pinner.table.addressCount }

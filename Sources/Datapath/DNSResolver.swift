@@ -25,8 +25,8 @@ public final class DNSResolver {
 
     /// What a look-up came to.
     enum Outcome {
-        /// An answer all of whose addresses are pinned.
-        case released(DNSAnswer)
+        /// An answer all of whose addresses are pinned, and whether it was at hand already.
+        case released(DNSAnswer, isCached: Bool)
         /// The policy refuses it: what to answer, and why.
         case denied(DNSResponse, Verdict)
         /// No server answered, the kernel would not pin, or too many queries wait.
@@ -80,24 +80,31 @@ public final class DNSResolver {
 extension DNSResolver {
     /// Answers one message of a program. `reply` is called once, now or later; with `nil` for what must not be answered.
     func answer(_ message: [UInt8], over transport: DNSResponse.Transport, reply: @escaping ([UInt8]?) -> Void) {
+        // Having waited for those that were found with it counts.
+        let start = attachment.loop.now
         let query: DNSQuery
         do {
             query = try DNSQuery(parsing: message)
         } catch {
             record(.dnsDenied, Verdict(.deny, .malformedHello), host: nil)
-            return reply(error.reply)
+            reply(error.reply)
+            if error.reply != nil { attachment.latencies.countAnswer(.refused, since: start) }
+            return
         }
         switch judge().judge(query) {
         case .answer(let response):
             reply(response.encode(for: query, over: transport))
+            attachment.latencies.countAnswer(.local, since: start)
         case .deny(let response, let verdict):
             record(.dnsDenied, verdict, host: "\(query.wireName.folded)")
             reply(response.encode(for: query, over: transport))
+            attachment.latencies.countAnswer(.refused, since: start)
         case .resolve(let name):
             let key = DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
             lookUp(key) { [weak self] outcome in
                 guard let self else { return }
                 reply(response(to: name, outcome).encode(for: query, over: transport))
+                attachment.latencies.countAnswer(outcome.counted, since: start)
             }
         }
     }
@@ -105,7 +112,7 @@ extension DNSResolver {
     /// What a look-up's outcome is to a program; recorded.
     private func response(to name: DomainName, _ outcome: Outcome) -> DNSResponse {
         switch outcome {
-        case .released(let answer):
+        case .released(let answer, _):
             let verdict = judge().verdictOnAnswered(name)
             record(.dnsAllowed, verdict, host: "\(name)")
             recordAliases(of: answer, verdict)
@@ -189,7 +196,15 @@ private final class AddressPair {
 
 extension DNSResolver.Outcome {
     fileprivate var addresses: [IPAddress] {
-        if case .released(let answer) = self { answer.addresses } else { [] }
+        if case .released(let answer, _) = self { answer.addresses } else { [] }
+    }
+
+    fileprivate var counted: LatencyCounts.AnswerOutcome {
+        switch self {
+        case .released(_, let isCached): isCached ? .cached : .upstream
+        case .denied: .refused
+        case .failed: .failed
+        }
     }
 }
 
@@ -210,7 +225,7 @@ extension DNSResolver {
     /// Looks up what the judge let through.
     private func lookUp(_ key: DNSCache.Key, then waiter: @escaping (Outcome) -> Void) {
         if let answer = cache.answer(for: key, at: attachment.loop.now) {
-            return waiter(release(answer, for: key.name))
+            return waiter(release(answer, for: key.name, isCached: true))
         }
         guard pendingCount < limits.maximumPending else { return waiter(.failed) }
         if let lookup = lookups[key] {
@@ -241,7 +256,7 @@ extension DNSResolver {
         let outcome: Outcome
         if case .success(let bytes) = result, let answer = try? sanitizer.sanitize(bytes, for: lookup.query) {
             cache.store(answer, for: key, at: attachment.loop.now)
-            outcome = release(answer, for: key.name)
+            outcome = release(answer, for: key.name, isCached: false)
         } else {
             outcome = .failed
         }
@@ -268,7 +283,7 @@ extension DNSResolver {
     /// The last steps before an answer is released. The policy may have changed since it was asked for.
     ///
     /// No judge is kept: it holds the pin table, which pinning would then have to copy whole.
-    private func release(_ answer: DNSAnswer, for name: DomainName) -> Outcome {
+    private func release(_ answer: DNSAnswer, for name: DomainName, isCached: Bool) -> Outcome {
         if let (response, verdict) = judge().judgeRelease(of: name) { return .denied(response, verdict) }
         let (policy, wallTime) = (attachment.policy, attachment.loop.wallTime())
         let (usable, removed) = answer.removingAddresses { policy.mayUse($0, at: wallTime) }
@@ -282,6 +297,6 @@ extension DNSResolver {
         } catch {
             return .failed
         }
-        return .released(usable)
+        return .released(usable, isCached: isCached)
     }
 }

@@ -52,6 +52,9 @@ final class HTTPForwarder {
     var connector: Connector?
 
     private let startedAt: MonotonicTime
+    private let acceptedAt: MonotonicTime
+    /// Whether it was counted how long the connection waited for its first server.
+    private var isCounted = false
     private var machine = HTTPForwarding()
     private var clientDescriptor: CInt
     private var client: BufferedSocket?
@@ -69,11 +72,12 @@ final class HTTPForwarder {
     private var bytesUp: UInt64 = 0
 
     /// Takes ownership of `downstream`, registered with no loop.
-    init(attachment: Attachment, course: Course, downstream: CInt) {
+    init(attachment: Attachment, course: Course, downstream: CInt, acceptedAt: MonotonicTime) {
         self.attachment = attachment
         self.course = course
         self.clientDescriptor = downstream
         self.startedAt = attachment.loop.now
+        self.acceptedAt = acceptedAt
     }
 
     /// Begins. `upstream`, if given, is the connected server of ``course`` with bytes that the client must get first.
@@ -84,6 +88,7 @@ final class HTTPForwarder {
             client = socket
             socket.onProgress = { [weak self] in self?.pump() }
             if let upstream, let endpoint = course.endpoint {
+                isCounted = true
                 socket.send(upstream.toDownstream)
                 try attach(upstream.descriptor, endpoint)
             }
@@ -246,6 +251,7 @@ extension HTTPForwarder {
                     Sockets.reset(descriptor)
                     throw error
                 }
+                countConnection()
                 // Which of the endpoints answered is what a policy change judges again.
                 admission?.endpoint = endpoint
                 proceedWithServer()
@@ -253,6 +259,13 @@ extension HTTPForwarder {
                 serveFromOtherAddresses()
             }
         }
+    }
+
+    /// Counts how long it took to get to the first server. Those that later requests name are no wait for a connection.
+    private func countConnection() {
+        guard !isCounted else { return }
+        isCounted = true
+        attachment.latencies.countConnection(since: acceptedAt)
     }
 
     /// The server's address cannot be reached; the name's others are tried once, each judged as the first was.

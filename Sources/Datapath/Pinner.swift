@@ -19,14 +19,16 @@ final class Pinner {
     private(set) var table: PinTable
     private let kernel: SandboxTable
     private let loop: EventLoop
+    private let latencies: LatencyMeter
     /// Runs while something is pinned: a sandbox that does nothing costs nothing.
     private var sweepTimer: TimerToken?
     private static let sweepSeconds: UInt64 = 60
 
-    init(kernel: SandboxTable, loop: EventLoop, limits: PinTable.Limits = .init()) {
+    init(kernel: SandboxTable, loop: EventLoop, latencies: LatencyMeter, limits: PinTable.Limits = .init()) {
         self.table = PinTable(limits: limits)
         self.kernel = kernel
         self.loop = loop
+        self.latencies = latencies
     }
 
     /// Pins `addresses` for `name`; returns when the kernel has acknowledged all of them.
@@ -35,7 +37,9 @@ final class Pinner {
         if !table.hasRoom(for: addresses) { table.removeExpired(at: loop.now) }
         guard table.hasRoom(for: addresses) else { throw .tooManyAddresses }
         let now = loop.now
+        let start = MonotonicTime.current
         try install(addresses.map { ($0, table.kernelTimeout(for: $0, ttl: ttl, at: now), name) })
+        latencies.countPin(since: start)
         for address in addresses {
             do {
                 try table.admit(address, for: name, ttl: ttl, at: loop.now)

@@ -29,7 +29,9 @@ extension Tunnel {
                 upstream = descriptor
                 // Which of the endpoints answered is what the connection is judged by from now on.
                 if let peer = Sockets.peerEndpoint(descriptor) { course.setEndpoint(peer) }
-                attachment.leadsToNode(descriptor) ? refuseNode() : next(self)
+                guard !attachment.leadsToNode(descriptor) else { return refuseNode() }
+                attachment.latencies.countConnection(since: acceptedAt)
+                next(self)
             case .failure(let error):
                 dialOtherAddresses(after: error, then: next)
             }
@@ -129,7 +131,12 @@ extension Tunnel {
         }
         guard let client = releaseDownstream() else { return abort() }
         Sockets.setReceiveLowWater(client, 1)
-        let forwarder = HTTPForwarder(attachment: attachment, course: course, downstream: client)
+        let forwarder = HTTPForwarder(
+            attachment: attachment,
+            course: course,
+            downstream: client,
+            acceptedAt: acceptedAt
+        )
         forwarder.onEnd = { [weak self] in
             guard let self else { return }
             phase = .closed

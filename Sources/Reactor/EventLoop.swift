@@ -65,7 +65,7 @@ public final class EventLoop {
         self.epoll = epoll
         events = .allocate(capacity: Self.batchSize)
         scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
-        now = Self.readClock()
+        now = .current
         try register(MailboxReader(self), descriptor: mailbox.descriptor, interest: .readable)
     }
 
@@ -79,12 +79,6 @@ public final class EventLoop {
 
     /// The civil time now.
     public func wallTime() -> WallTime { .current }
-
-    private static func readClock() -> MonotonicTime {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return MonotonicTime(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
-    }
 }
 
 // MARK: - Descriptors
@@ -185,7 +179,7 @@ extension EventLoop {
         }
         while !isStopping {
             let count = try wait()
-            now = Self.readClock()
+            now = .current
             for index in 0..<count {
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }
@@ -210,7 +204,7 @@ extension EventLoop {
     private func timeoutMilliseconds() -> CInt {
         guard soon.isEmpty else { return 0 }
         guard let earliest = timers.earliest else { return -1 }
-        let current = Self.readClock()
+        let current = MonotonicTime.current
         guard earliest > current else { return 0 }
         let milliseconds = (earliest.nanoseconds - current.nanoseconds - 1) / 1_000_000 + 1
         return CInt(clamping: milliseconds)
@@ -224,7 +218,7 @@ extension EventLoop {
 
     private func runDueTimers() {
         guard let earliest = timers.earliest else { return }
-        now = Self.readClock()
+        now = .current
         guard earliest <= now else { return }
         // Timers that are added meanwhile wait for the next turn, so that descriptors get theirs.
         let limit = timers.sequenceNow

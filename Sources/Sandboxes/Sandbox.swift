@@ -64,6 +64,7 @@ public final class Sandbox {
         upstream: UpstreamResolver,
         isPaused: Bool = false,
         limits: Attachment.Limits = .init(),
+        latencies: LatencyMeter = LatencyMeter(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
         let recorder = Recorder(sink: record)
@@ -78,6 +79,7 @@ public final class Sandbox {
                 policy: policy,
                 pins: inside.pins,
                 limits: limits,
+                latencies: latencies,
                 record: recorder.record
             )
         } catch {

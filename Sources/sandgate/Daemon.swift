@@ -6,6 +6,7 @@ import Logging
 import NetPrimitives
 import Sandboxes
 import UnixSignals
+import Webhook
 
 /// The life of `sandgate serve`: the node takes up its sandboxes, then the API is served, until a signal ends it.
 ///
@@ -25,7 +26,10 @@ struct Daemon {
         DescriptorLimit.raiseForMany()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
+        let identity = try settings.tlsIdentity()
+        let webhook = try settings.webhookEndpoint().map { DenialWebhook($0, node: Self.hostName(), log: log) }
         let node = try SandboxNode(configuration)
+        webhook?.start(on: node.journal)
         let beginning = try await node.begin(handedOver())
         for problem in beginning.problems { log.error("a sandbox was not taken up: \(problem)") }
         log.info(
@@ -34,7 +38,7 @@ struct Daemon {
                 "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
             ]
         )
-        let servers = try servers(node)
+        let servers = try servers(node, webhook, identity)
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
             notifier.ready()
@@ -51,6 +55,7 @@ struct Daemon {
                 for await signal in signals {
                     guard signal == .sighup else { throw Stopped(signal: signal) }
                     await Self.reload(settings, node, log)
+                    if let identity { Self.reload(identity, log) }
                 }
             }
             do {
@@ -62,8 +67,18 @@ struct Daemon {
             notifier.stopping()
             group.cancelAll()
         }
+        // First what may take a moment: from the hand-over to the next process traffic waits.
+        await webhook?.stop()
         await handOver(node)
         await node.stop()
+    }
+
+    private static func hostName() -> String {
+        var buffer = [UInt8](repeating: 0, count: Int(HOST_NAME_MAX) + 1)
+        let result = buffer.withUnsafeMutableBytes {
+            gethostname($0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count - 1)
+        }
+        return result == 0 ? String(decoding: buffer.prefix { $0 != 0 }, as: UTF8.self) : ""
     }
 
     /// What the process before this one left to go on with.
@@ -97,7 +112,11 @@ struct Daemon {
         let signal: UnixSignal
     }
 
-    private func servers(_ node: SandboxNode) throws -> [ControlServer] {
+    private func servers(
+        _ node: SandboxNode,
+        _ webhook: DenialWebhook?,
+        _ identity: TLSIdentity?
+    ) throws -> [ControlServer] {
         let archive = AuditArchive(directory: settings.auditDir)
         try SocketPlace.prepare(settings.socket)
         // Named in commands that the API suggests.
@@ -108,6 +127,7 @@ struct Daemon {
                 archive: archive,
                 place: .socket(path: settings.socket),
                 socket: socket,
+                webhook: webhook,
                 log: log
             )
         ]
@@ -126,12 +146,23 @@ struct Daemon {
             ControlServer(
                 node: node,
                 archive: archive,
-                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens),
+                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens, tls: identity),
                 socket: socket,
+                webhook: webhook,
                 log: log
             )
         )
         return servers
+    }
+
+    /// Reads the certificate and its key again, for connections from now on.
+    private static func reload(_ identity: TLSIdentity, _ log: Logger) {
+        do {
+            try identity.reload()
+            log.info("certificate read again")
+        } catch {
+            log.error("the certificate stays as it was: \(error)")
+        }
     }
 
     /// Reads the files of rules again. What cannot be read or put in force leaves everything as it was.

@@ -45,6 +45,18 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The tokens that open the API over TCP, one a line.", valueName: "file"))
     var tokenFile: String?
 
+    @Option(help: ArgumentHelp("Serve --listen over TLS with this certificate (PEM).", valueName: "file"))
+    var tlsCertificate: String?
+
+    @Option(help: ArgumentHelp("The certificate's key (PEM, not encrypted).", valueName: "file"))
+    var tlsKey: String?
+
+    @Option(
+        name: .customLong("tls-client-ca"),
+        help: ArgumentHelp("Let in only clients with a certificate of these authorities (PEM).", valueName: "file")
+    )
+    var tlsClientCA: String?
+
     @Option(help: ArgumentHelp("Where state is kept.", valueName: "dir"))
     var stateDir: String?
 
@@ -68,6 +80,19 @@ struct ServeCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Post what is refused to this URL (http or https), as batches of audit records in JSON.",
+            valueName: "url"
+        )
+    )
+    var denialWebhook: String?
+
+    @Option(
+        help: ArgumentHelp("Sign what is posted with the secret in this file (HMAC-SHA256).", valueName: "file")
+    )
+    var denialWebhookSecretFile: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Say what the daemon itself does, on standard error: debug, info, warning, …",
             valueName: "level"
         ),
@@ -83,11 +108,16 @@ struct ServeCommand: AsyncParsableCommand {
         if let socket { settings.socket = socket }
         if let listen { settings.listen = listen }
         if let tokenFile { settings.tokenFile = tokenFile }
+        if let tlsCertificate { settings.tlsCertificate = tlsCertificate }
+        if let tlsKey { settings.tlsKey = tlsKey }
+        if let tlsClientCA { settings.tlsClientCA = tlsClientCA }
         if let stateDir { settings.stateDir = stateDir }
         if let runtimeDir { settings.runtimeDir = runtimeDir }
         if let auditDir { settings.auditDir = auditDir }
         if !upstreamDNS.isEmpty { settings.upstreamDNS = upstreamDNS }
         if let defaultPolicy { settings.defaultPolicy = defaultPolicy }
+        if let denialWebhook { settings.denialWebhook = denialWebhook }
+        if let denialWebhookSecretFile { settings.denialWebhookSecretFile = denialWebhookSecretFile }
         try await Daemon(settings: settings).run()
     }
 }

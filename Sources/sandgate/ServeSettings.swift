@@ -1,10 +1,12 @@
 import Audit
+import Control
 import Datapath
 import EgressPolicy
 import NetPrimitives
 import PolicyDocument
 import Sandboxes
 import UpstreamDNS
+import Webhook
 import Yams
 
 /// What `sandgate serve` is configured with: a YAML file, whose options the command line overrides.
@@ -12,6 +14,9 @@ struct ServeSettings: Sendable {
     var socket = "/run/sandgate/api.sock"
     var listen: String?
     var tokenFile: String?
+    var tlsCertificate: String?
+    var tlsKey: String?
+    var tlsClientCA: String?
     var stateDir = "/var/lib/sandgate"
     var runtimeDir = "/run/sandgate"
     var auditDir = "/var/log/sandgate"
@@ -22,6 +27,8 @@ struct ServeSettings: Sendable {
     var defaultPolicy: String?
     var denyAlways: String?
     var allowAlways: String?
+    var denialWebhook: String?
+    var denialWebhookSecretFile: String?
     var loops: Int?
     var maximumSandboxes = 20_000
     var maximumConnections = 4_096
@@ -39,6 +46,12 @@ struct ServeSettings: Sendable {
 
         # A file of tokens, one a line (at least 16 bytes), each followed by read-only where it may change nothing.
         # tokenFile: /etc/sandgate/tokens
+
+        # Speak TLS (1.2 or later) there: the certificate with its chain and its key, in PEM form. With tlsClientCA, only
+        # clients with a certificate of its authorities are let in; they need a token all the same. Read again on SIGHUP.
+        # tlsCertificate: /etc/sandgate/tls.crt
+        # tlsKey: /etc/sandgate/tls.key
+        # tlsClientCA: /etc/sandgate/clients.crt
 
         # Where sandboxes are remembered, a file each. On a disk that outlives a restart of the machine.
         stateDir: /var/lib/sandgate
@@ -62,6 +75,12 @@ struct ServeSettings: Sendable {
         # Targets, one a line (# begins a comment), that stand before every policy: those of denyAlways first.
         # denyAlways: /etc/sandgate/deny.always
         # allowAlways: /etc/sandgate/allow.always
+
+        # Post what is refused to this URL (http or https): {"node": …, "lost": …, "records": […]}, at most 500 audit
+        # records at a time, a second after the first of them. Signed with the secret in the file (at least 16 bytes), if
+        # there is one: X-Sandgate-Signature: sha256=HMAC-SHA256 of the body, in hexadecimal.
+        # denialWebhook: https://siem.example/sandgate
+        # denialWebhookSecretFile: /etc/sandgate/webhook.secret
 
         # How many threads carry traffic. None: as many as there are processors.
         # loops: 2
@@ -103,6 +122,9 @@ struct ServeSettings: Sendable {
         case "socket": socket = try Self.text(value)
         case "listen": listen = try Self.text(value)
         case "tokenFile": tokenFile = try Self.text(value)
+        case "tlsCertificate": tlsCertificate = try Self.text(value)
+        case "tlsKey": tlsKey = try Self.text(value)
+        case "tlsClientCA": tlsClientCA = try Self.text(value)
         case "stateDir": stateDir = try Self.text(value)
         case "runtimeDir": runtimeDir = try Self.text(value)
         case "auditDir": auditDir = try Self.text(value)
@@ -113,6 +135,8 @@ struct ServeSettings: Sendable {
         case "defaultPolicy": defaultPolicy = try Self.text(value)
         case "denyAlways": denyAlways = try Self.text(value)
         case "allowAlways": allowAlways = try Self.text(value)
+        case "denialWebhook": denialWebhook = try Self.text(value)
+        case "denialWebhookSecretFile": denialWebhookSecretFile = try Self.text(value)
         case "loops": loops = try Self.number(value, 1...1_024)
         case "maximumSandboxes": maximumSandboxes = try Self.number(value, 1...1_000_000)
         case "maximumConnections": maximumConnections = try Self.number(value, 1...1_000_000)
@@ -158,6 +182,44 @@ extension ServeSettings {
         configuration.maximumSandboxes = maximumSandboxes
         configuration.containers = ContainerRuntime(sockets: containerSockets)
         return configuration
+    }
+
+    /// What is shown over TLS; `nil` when there is none.
+    func tlsIdentity() throws -> TLSIdentity? {
+        guard let certificate = tlsCertificate, let key = tlsKey else {
+            if tlsCertificate != nil { throw SetupError("--tls-certificate needs --tls-key") }
+            if tlsKey != nil { throw SetupError("--tls-key needs --tls-certificate") }
+            if tlsClientCA != nil { throw SetupError("--tls-client-ca needs --tls-certificate and --tls-key") }
+            return nil
+        }
+        guard listen != nil else { throw SetupError("--tls-certificate needs --listen") }
+        return try TLSIdentity(
+            TLSIdentity.Files(certificate: certificate, key: key, clientAuthorities: tlsClientCA),
+            read: { try PolicyFile.read($0) }
+        )
+    }
+
+    /// Where refusals are told; `nil` for nowhere.
+    func webhookEndpoint() throws -> WebhookEndpoint? {
+        guard let denialWebhook else {
+            guard denialWebhookSecretFile == nil else {
+                throw SetupError("--denial-webhook-secret-file needs --denial-webhook")
+            }
+            return nil
+        }
+        do {
+            _ = try WebhookEndpoint(url: denialWebhook)
+        } catch {
+            // Not with the URL: it may hold what is nobody's business.
+            throw SetupError("--denial-webhook: \(error)")
+        }
+        guard let path = denialWebhookSecretFile else { return try WebhookEndpoint(url: denialWebhook) }
+        let secret = try PolicyFile.read(path)
+        do {
+            return try WebhookEndpoint(url: denialWebhook, secret: secret)
+        } catch {
+            throw SetupError("\(path): \(error)")
+        }
     }
 
     /// The files that may change while the daemon runs.

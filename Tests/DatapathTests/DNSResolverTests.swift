@@ -55,6 +55,32 @@ import WireFormat
         #expect(sets[1].contains("expires 1h4m59") || sets[1].contains("expires 1h5m"))
     }
 
+    @Test func countsAnswersByWhatBecameOfThem() throws {
+        let stage = try stage("api.example")
+        stage.server.answer = { query in
+            usleep(20_000)
+            let data = IPAddress("198.51.100.7")!.networkBytes
+            return DNSResponse(
+                .noError,
+                answers: [DNSResourceRecord(query.wireName.folded, query.type, ttl: 300, data: data)]
+            )
+        }
+        _ = try stage.run {
+            _ = try DNSProgram.ask("api.example")
+            _ = try DNSProgram.ask("api.example")
+            _ = try DNSProgram.ask("7.100.51.198.in-addr.arpa", .ptr)
+            _ = try DNSProgram.ask("other.example")
+            return try DNSProgram.ask("third.example")
+        }
+        let counts = stage.attachment.latencies.counts
+        #expect(LatencyCounts.AnswerOutcome.allCases.map { counts.answers[$0].total } == [1, 1, 1, 2, 0])
+        #expect(counts.answers[.upstream].sum > 20_000_000)
+        // At once pinned anew from the cache only when its time has moved on.
+        #expect((1...2).contains(counts.pins.total))
+        #expect(counts.pins.sum > 0)
+        #expect(counts.pins.sum < counts.answers[.upstream].sum)
+    }
+
     @Test func asksOnceForWhatIsAskedAtOnce() throws {
         let stage = try stage("api.example")
         var held: [() -> Void] = []

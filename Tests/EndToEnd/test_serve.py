@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Answer, Daemon, Sandbox
+from lab.daemon import Answer, Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -21,20 +21,10 @@ from lab.sandgate import after_resolving, allowing, attack
 from lab.tool import tool
 
 
-@contextlib.contextmanager
-def started(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
-    daemon = Daemon(internet, directory, *options)
-    try:
-        daemon.start()
-        yield daemon
-    finally:
-        daemon.clean_up()
-
-
 @pytest.fixture
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with nothing configured."""
-    with started(internet, tmp_path) as made:
+    with running(internet, tmp_path) as made:
         yield made
 
 
@@ -201,7 +191,7 @@ def test_namespace_that_somebody_else_guards(internet: Internet, daemon: Daemon,
     sandbox = daemon.create(allowing(plan.ALLOWED))
     directory = tmp_path / "second"
     directory.mkdir()
-    with started(internet, directory) as second:
+    with running(internet, directory) as second:
         answer = second.request("POST", "/v1/sandboxes", {"attachment": {"netns": sandbox.namespace}})
         assert answer.status == 409 and "another process" in answer.json["message"], answer
         assert second.request("GET", "/v1/sandboxes").json["items"] == []
@@ -426,7 +416,7 @@ def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
     default.write_text("egress: []\n")
     config = tmp_path / "config.yaml"
     config.write_text(f"denyAlways: {deny}\nallowAlways: {allow}\ndefaultPolicy: {default}\n")
-    with started(internet, tmp_path, "--config", str(config)) as daemon:
+    with running(internet, tmp_path, "--config", str(config)) as daemon:
         own, by_default = daemon.create(allowing(plan.DENIED)), daemon.create()
         assert own.reaches(plan.ALLOWED) and own.reaches(plan.DENIED)
         assert by_default.reaches(plan.ALLOWED) and not by_default.reaches(plan.DENIED)
@@ -550,17 +540,65 @@ def test_metrics(internet: Internet, daemon: Daemon) -> None:
     sandbox.fetch(plan.DENIED)
     answer = daemon.request("GET", "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
-    assert samples['sandgate_sandboxes{state="Running"}'] == "1"
-    assert int(samples['sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="default"}']) > 0
-    assert samples["sandgate_audit_lost_total"] == "0"
+    samples = daemon.metrics()
+    assert samples['sandgate_sandboxes{state="Running"}'] == 1
+    assert samples['sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="default"}'] > 0
+    assert samples["sandgate_audit_lost_total"] == 0
+
+
+def test_metrics_of_what_goes_on(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED))
+    before = daemon.metrics()
+    assert before["sandgate_pins"] == 0 and before['sandgate_connections{protocol="tcp"}'] == 0
+    live = sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{plan.ALLOWED}:443", "-servername", plan.ALLOWED)
+    wait_until(lambda: daemon.metrics()['sandgate_connections{protocol="tcp"}'] == 1, "the connection")
+    wait_until(lambda: daemon.metrics()["sandgate_audit_queue_records"] == 0, "the journal")
+    assert daemon.metrics()["sandgate_pins"] > 0
+    sandbox.ask("POST", "/pause")
+    live.communicate(timeout=10)
+    paused = daemon.metrics()
+    assert paused['sandgate_connections{protocol="tcp"}'] == 0 and paused["sandgate_pins"] > 0
+
+
+def test_latencies(internet: Internet, daemon: Daemon) -> None:
+    first, second = daemon.create(allowing(plan.ALLOWED)), daemon.create(allowing(plan.ALLOWED))
+    for sandbox in (first, second):
+        assert sandbox.reaches(plan.ALLOWED, "-4") and sandbox.reaches(plan.ALLOWED, "-4")
+        assert not sandbox.reaches(plan.DENIED, "-4")
+    samples = daemon.metrics()
+    answers = {
+        outcome: samples[f'sandgate_dns_answer_seconds_count{{outcome="{outcome}"}}']
+        for outcome in ("upstream", "cached", "refused", "failed", "local")
+    }
+    assert min(answers["upstream"], answers["cached"], answers["refused"]) >= 2, answers
+    assert answers["failed"] == answers["local"] == 0
+    assert samples["sandgate_pin_seconds_count"] >= 2
+    assert samples["sandgate_connect_seconds_count"] == 4
+    # A connection waits for its first server once, whatever it asks for afterwards.
+    url = f"http://{plan.ALLOWED}/"
+    assert first.run("curl", "-sS", url, url).stdout.count(f"served {plan.ALLOWED}") == 2
+    samples = daemon.metrics()
+    assert samples["sandgate_connect_seconds_count"] == 5
+    # Of sandboxes that are gone too: a counter never goes back.
+    assert first.ask("DELETE").status == 204
+    after = daemon.metrics()
+    for name, value in samples.items():
+        if name.startswith(("sandgate_dns_answer_seconds", "sandgate_pin_seconds", "sandgate_connect_seconds")):
+            assert after[name] >= value
+    for name, labels in (("dns_answer", 'outcome="cached",'), ("pin", ""), ("connect", "")):
+        start = f"sandgate_{name}_seconds_bucket{{{labels}le="
+        buckets = [value for sample, value in after.items() if sample.startswith(start)]
+        total = f"sandgate_{name}_seconds_count" + (f"{{{labels[:-1]}}}" if labels else "")
+        assert len(buckets) == 18 and buckets == sorted(buckets) and buckets[-1] == after[total], name
+        assert after[total.replace("_count", "_sum")] < 10 * after[total]
+    assert first.id not in daemon.request("GET", "/metrics").text
 
 
 def test_tokens(internet: Internet, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("full-token-of-sixteen\nread-token-of-sixteen read-only\n")
     address = "127.0.0.1:64480"
-    with started(internet, tmp_path, "--listen", address, "--token-file", str(tokens)) as daemon:
+    with running(internet, tmp_path, "--listen", address, "--token-file", str(tokens)) as daemon:
         daemon.create(allowing(plan.ALLOWED), id="box")
 
         def status(token: str | None, method: str, path: str) -> str:

@@ -1,3 +1,4 @@
+import Datapath
 import EgressCore
 import Glibc
 import NetPrimitives
@@ -12,6 +13,8 @@ final class DataLoop: Sendable {
     final class Residents {
         let loop: EventLoop
         let upstream: UpstreamResolver
+        /// Counts for all sandboxes that live here, those that are gone included.
+        let latencies = LatencyMeter()
         private let outbox: RecordOutbox
         private var sandboxes: [String: Sandbox] = [:]
 
@@ -41,6 +44,18 @@ final class DataLoop: Sendable {
         func handOver() -> [String: HandedSandbox] {
             defer { sandboxes = [:] }
             return sandboxes.mapValues { $0.handOver() }
+        }
+
+        /// What is going on here now, and how long it took what went on so far.
+        func measure() -> NodeMeasurements {
+            var measurements = NodeMeasurements()
+            measurements.latencies = latencies.counts
+            for sandbox in sandboxes.values {
+                measurements.connections += sandbox.attachment.connectionCount
+                measurements.datagramFlows += sandbox.attachment.datagramFlowCount
+                measurements.pins += sandbox.attachment.pinCount
+            }
+            return measurements
         }
 
         /// Where records go.

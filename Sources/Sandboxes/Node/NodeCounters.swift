@@ -31,6 +31,9 @@ public struct NodeCounters: Sendable {
     /// Records that are not in the audit trail.
     public internal(set) var lostRecords: UInt64 = 0
 
+    /// Nothing counted yet.
+    public init() {}
+
     mutating func count(_ event: AuditEvent) {
         let verdict = event.verdict.map { $0.isReportOnly ? "report" : $0.action.rawValue } ?? ""
         let label = Label(

@@ -69,6 +69,9 @@ public final class NodeJournal: Sendable {
         }
     }
 
+    /// How many records are on their way to the journal's thread.
+    public var queuedRecords: Int { underWay.withLock { $0 } }
+
     /// What is recorded from now on. A reader that is too slow misses the oldest; the numbers of the lines show it.
     public func lines() -> AsyncStream<Line> {
         AsyncStream(bufferingPolicy: .bufferingNewest(Self.subscriberLines)) { continuation in
@@ -79,6 +82,12 @@ public final class NodeJournal: Sendable {
             state.post { $0.subscribers[id] = continuation }
             continuation.onTermination = { [state] _ in state.post { $0.subscribers[id] = nil } }
         }
+    }
+
+    /// Has `observer` given each refusal that is recorded from now on, and `nil` for one that the trail has lost. It is
+    /// called in the journal's thread, which it must not hold up; but unlike a reader of ``lines()`` it misses nothing.
+    public func observeDenials(_ observer: @escaping @Sendable (Line?) -> Void) {
+        state.post { $0.denialObservers.append(observer) }
     }
 
     private let nextSubscriber = Mutex(0)
@@ -114,6 +123,7 @@ public final class NodeJournal: Sendable {
     /// Confined to the journal's thread.
     private final class State {
         var subscribers: [Int: AsyncStream<Line>.Continuation] = [:]
+        var denialObservers: [@Sendable (Line?) -> Void] = []
 
         private let loop: EventLoop
         private let trail: AuditTrail
@@ -131,7 +141,9 @@ public final class NodeJournal: Sendable {
 
         func add(_ event: AuditEvent) {
             counts.count(event)
-            if let entry = trail.append(event) { publish(entry) }
+            let entry = trail.append(event)
+            if let entry { publish(entry) }
+            if event.kind == .dnsDenied || event.kind == .connectionDenied { publishDenial(entry) }
             armFlush()
         }
 
@@ -139,6 +151,12 @@ public final class NodeJournal: Sendable {
             guard !subscribers.isEmpty else { return }
             let line = Line(sequence: entry.sequence, bytes: entry.line)
             for subscriber in subscribers.values { subscriber.yield(line) }
+        }
+
+        private func publishDenial(_ entry: AuditEntry?) {
+            guard !denialObservers.isEmpty else { return }
+            let line = entry.map { Line(sequence: $0.sequence, bytes: $0.line) }
+            for observer in denialObservers { observer(line) }
         }
 
         func counters() -> NodeCounters {

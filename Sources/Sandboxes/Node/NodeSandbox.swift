@@ -215,6 +215,7 @@ extension NodeSandbox {
                 upstream: residents.upstream,
                 isPaused: isPaused,
                 limits: limits,
+                latencies: residents.latencies,
                 record: residents.record
             )
         }

@@ -267,6 +267,16 @@ extension SandboxNode {
         try await find(id).record
     }
 
+    /// What is going on in all sandboxes together.
+    public func measurements() async -> NodeMeasurements {
+        var measurements = NodeMeasurements()
+        measurements.queuedRecords = journal.queuedRecords
+        for loop in loops {
+            if let part = try? await loop.run({ $0.measure() }) { measurements.add(part) }
+        }
+        return measurements
+    }
+
     /// How many connections and pins it has now.
     public func activity(of id: String) async throws -> (connections: Int, pins: Int) {
         try await find(id).activity()

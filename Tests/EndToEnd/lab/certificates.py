@@ -23,22 +23,32 @@ class Certificates:
         return {name: str(self.authority) for name in names}
 
 
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
 def make_certificates(directory: Path, names: Iterable[str]) -> Certificates:
     """Makes an authority and a certificate for `names` with the openssl command."""
     directory.mkdir(parents=True, exist_ok=True)
     authority, authority_key = directory / "authority.pem", directory / "authority.key"
-    certificate, key, request = directory / "server.pem", directory / "server.key", directory / "server.csr"
-    extensions = directory / "server.ext"
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     check(
-        *("openssl", "req", "-x509", *new_key, "-days", "3", "-subj", "/CN=Sandgate lab authority"),
+        *("openssl", "req", "-x509", *NEW_KEY, "-days", "3", "-subj", "/CN=Sandgate lab authority"),
         *("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"),
         *("-keyout", authority_key, "-out", authority),
     )
-    check("openssl", "req", *new_key, "-subj", "/CN=Sandgate lab server", "-keyout", key, "-out", request)
-    extensions.write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in names) + "\n")
-    check(
-        *("openssl", "x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial"),
-        *("-days", "2", "-extfile", extensions, "-out", certificate),
-    )
+    alternatives = ",".join(f"DNS:{name}" for name in names)
+    certificate, key = issue(directory, "server", "/CN=Sandgate lab server", f"subjectAltName={alternatives}")
     return Certificates(authority, certificate, key)
+
+
+def issue(directory: Path, name: str, subject: str, extension: str) -> tuple[Path, Path]:
+    """Another certificate of the authority that was made in `directory`, and its key; named after `name`."""
+    certificate, key, request = (directory / f"{name}.{ending}" for ending in ("pem", "key", "csr"))
+    extensions = directory / f"{name}.ext"
+    check("openssl", "req", *NEW_KEY, "-subj", subject, "-keyout", key, "-out", request)
+    extensions.write_text(f"{extension}\n")
+    check(
+        *("openssl", "x509", "-req", "-in", request, "-CA", directory / "authority.pem"),
+        *("-CAkey", directory / "authority.key", "-CAcreateserial", "-days", "2"),
+        *("-extfile", extensions, "-out", certificate),
+    )
+    return certificate, key

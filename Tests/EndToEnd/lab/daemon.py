@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -190,6 +191,14 @@ class Daemon:
         assert answer.status == 201, answer
         return Sandbox(self, answer.json["id"], answer.json["networkNamespace"])
 
+    def metrics(self) -> dict[str, float]:
+        """What there is to measure, by name and labels as they stand in the text."""
+        answer = self.request("GET", "/metrics")
+        assert answer.status == 200, answer
+        lines = [line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")]
+        assert len({name for name, _ in lines}) == len(lines), "a sample stands there twice"
+        return {name: float(value) for name, value in lines}
+
     def records(self, **parameters: str) -> list[dict[str, Any]]:
         """Records of the audit trail."""
         query = "&".join(f"{name}={value}" for name, value in {"limit": "10000", **parameters}.items())
@@ -212,6 +221,17 @@ class Daemon:
                     yield json.loads(line[6:])
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def running(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
+    """A daemon that serves."""
+    daemon = Daemon(internet, directory, *options)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.clean_up()
 
 
 @dataclass
