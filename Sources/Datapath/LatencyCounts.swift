@@ -14,6 +14,17 @@ public struct LatencyCounts: Sendable {
         case refused
         /// No server answered, the kernel would not pin, or too many queries waited.
         case failed
+
+        /// Where its histogram is.
+        fileprivate var place: Int {
+            switch self {
+            case .cached: 0
+            case .upstream: 1
+            case .local: 2
+            case .refused: 3
+            case .failed: 4
+            }
+        }
     }
 
     /// From the wake-up that found a query to its answer, by what became of it.
@@ -29,44 +40,29 @@ public struct LatencyCounts: Sendable {
 
     /// Adds what was counted on another event loop.
     public mutating func add(_ other: LatencyCounts) {
-        for outcome in AnswerOutcome.allCases { answers[outcome].add(other.answers[outcome]) }
+        answers.add(other.answers)
         pins.add(other.pins)
         connections.add(other.connections)
     }
 
     /// A histogram for each outcome.
     public struct Answers: Sendable {
-        private var cached = LatencyHistogram()
-        private var upstream = LatencyHistogram()
-        private var local = LatencyHistogram()
-        private var refused = LatencyHistogram()
-        private var failed = LatencyHistogram()
+        private var histograms = InlineArray<5, LatencyHistogram>(repeating: LatencyHistogram())
 
         /// That of `outcome`.
-        public internal(set) subscript(outcome: AnswerOutcome) -> LatencyHistogram {
-            _read {
-                switch outcome {
-                case .cached: yield cached
-                case .upstream: yield upstream
-                case .local: yield local
-                case .refused: yield refused
-                case .failed: yield failed
-                }
-            }
-            _modify {
-                switch outcome {
-                case .cached: yield &cached
-                case .upstream: yield &upstream
-                case .local: yield &local
-                case .refused: yield &refused
-                case .failed: yield &failed
-                }
-            }
+        public subscript(outcome: AnswerOutcome) -> LatencyHistogram { histograms[outcome.place] }
+
+        fileprivate mutating func count(_ outcome: AnswerOutcome, nanoseconds: UInt64) {
+            histograms[outcome.place].count(nanoseconds: nanoseconds)
+        }
+
+        fileprivate mutating func add(_ other: Answers) {
+            for place in histograms.indices { histograms[place].add(other.histograms[place]) }
         }
     }
 
     mutating func countAnswer(_ outcome: AnswerOutcome, nanoseconds: UInt64) {
-        answers[outcome].count(nanoseconds: nanoseconds)
+        answers.count(outcome, nanoseconds: nanoseconds)
     }
 
     mutating func countPin(nanoseconds: UInt64) {
