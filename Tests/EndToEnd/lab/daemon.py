@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import select
@@ -21,19 +20,7 @@ from . import plan
 from .internet import Internet
 from .processes import wait_until
 from .sandgate import find_binary
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """A connection to an HTTP server at a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+from .unix_http import UnixConnection
 
 
 @dataclass
@@ -138,7 +125,7 @@ class Daemon:
         timeout: float = 30,
     ) -> Answer:
         """Asks. A body that is no text is sent as JSON."""
-        connection = _UnixConnection(self.socket, timeout)
+        connection = UnixConnection(self.socket, timeout)
         try:
             text = body if body is None or isinstance(body, str) else json.dumps(body)
             connection.request(method, path, text, dict(headers or {}))
@@ -167,7 +154,7 @@ class Daemon:
 
     def events(self, path: str = "/v1/audit/stream", headers: Mapping[str, str] | None = None) -> Iterator[Any]:
         """Records as they happen. Gives `None` once when the stream has begun."""
-        connection = _UnixConnection(self.socket, 20)
+        connection = UnixConnection(self.socket, 20)
         try:
             connection.request("GET", path, headers=dict(headers or {}))
             response = connection.getresponse()
