@@ -207,7 +207,7 @@ class Fleet:
         assert wrong == {}, "(found, expected)"
 
     def drive(self, members: Iterable[Member], phase: str, service: Service = "served") -> None:
-        """Has every one of them try its two names, another's, and a datagram, and judges from outside what came of it."""
+        """Has each of them try its two names, another's, and a datagram, and judges from outside what came of it."""
         driven = list(members)
         self.internet.forget()
         names = [(member.first, member.second, member.neighbour) for member in driven]
@@ -239,11 +239,11 @@ class Fleet:
         assert arrived == sorted(f"/{id}/{phase}" for id in sending)
         assert self.internet.canary.arrivals() == []
         if service != "coming":
-            self.say(f"{len(driven)} sandboxes driven, {phase}: {len(expected)} requests, {len(arrived)} datagrams served")
+            self.say(f"{len(driven)} driven, {phase}: {len(expected)} requests and {len(arrived)} datagrams served")
 
 
 def _judge(member: Member, outcome: Outcome, allowed: set[str], isSending: bool) -> None:
-    """Finds every verdict as it was seen from inside right. What is refused is refused at once, not left to time out."""
+    """Finds every verdict as it was seen from inside right. What is refused is refused at once, and never times out."""
     assert (outcome.found, outcome.served) == (allowed, allowed), (member, outcome)
     assert (outcome.sent == "echoed") == isSending, (member, outcome)
     results = {*outcome.resolved.values(), *outcome.fetched.values(), outcome.sent}

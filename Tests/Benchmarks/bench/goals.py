@@ -40,7 +40,7 @@ def _node_goals() -> Iterator[Goal]:
         if size > 1:
             yield Goal(f"node-dns-{size}", f"node, {at}: a cached answer in one, p50", "alone", 1.2, "lower", "µs")
             yield Goal(f"node-connect-{size}", f"node, {at}: a connection in one, p50", "alone", 1.2, "lower", "µs")
-        yield Goal(f"node-change-{size}", f"node, {at}: a policy's change to its effect, p99", "10 ms", 1, "lower", "ms")
+        yield Goal(f"node-change-{size}", f"node, {at}: policy change to effect, p99", "10 ms", 1, "lower", "ms")
         yield Goal(f"node-restart-{size}", f"node, {at}: killed to all taken up", "attached anew", 0.5, "lower", "s")
 
 

@@ -127,7 +127,7 @@ class Node:
             raise RuntimeError(f"the daemon did not release sandbox {id}: {status} {answer}")
 
     def grow(self, count: int) -> float:
-        """Makes sandboxes until there are `count`, over a few connections; returns the seconds for each that was made."""
+        """Makes sandboxes until there are `count`, over a few connections; returns the seconds for each one made."""
         ids = iter(range(self.count, count))
         taking = threading.Lock()
 

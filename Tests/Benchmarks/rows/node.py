@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -249,4 +248,4 @@ def _restart_seconds(crowded: Node) -> float:
 
 
 def _quantile(values: list[float], fraction: float) -> float:
-    return statistics.median(values) if fraction == 0.5 else sorted(values)[min(int(fraction * len(values)), len(values) - 1)]
+    return sorted(values)[min(int(fraction * len(values)), len(values) - 1)]

@@ -22,7 +22,7 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Sends a request with a JSON body, if any; the answer's status and what its JSON says. The connection stays."""
+        """Sends a request, its body as JSON; returns the answer's status and what its JSON says. The connection stays."""
         headers = {} if body is None else {"Content-Type": "application/json"}
         self.request(method, path, None if body is None else json.dumps(body), headers)
         response = self.getresponse()

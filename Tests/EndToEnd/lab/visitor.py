@@ -1,7 +1,7 @@
 """A client that goes from network namespace to network namespace: a DNS query, a TLS connection, a datagram in each.
 
-Runs as a program of its own: visitor.py AUTHORITY. Reads a JSON line for each visit and writes one with what came of it.
-It starts once and makes a visit in milliseconds, so that hundreds of sandboxes can be tried within a test.
+Runs as a program of its own: visitor.py AUTHORITY. Reads a JSON line for each visit and writes one with the outcome. It
+starts once and makes a visit in milliseconds, so that hundreds of sandboxes can be tried within a test.
 """
 
 from __future__ import annotations
