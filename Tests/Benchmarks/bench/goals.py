@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,27 @@ class Goal:
     def is_met(self, ratio: float) -> bool:
         """Whether a ratio keeps the bound."""
         return ratio >= self.bound if self.better == "higher" else ratio <= self.bound
+
+
+NODE_SIZES = (1, 100, 1_000, 2_000, 5_000)
+"""How many sandboxes the node daemon has."""
+
+
+def _node_goals() -> Iterator[Goal]:
+    """The rows of `sandgate serve`, at every size; what compares with few or with one begins with many."""
+    by_hand = "ip, nft by hand"
+    for size in NODE_SIZES:
+        at = f"{size:,} sandboxes"
+        yield Goal(f"node-attach-p50-{size}", f"node, {at}: one more attached, p50", by_hand, 1, "lower", "ms")
+        yield Goal(f"node-attach-p99-{size}", f"node, {at}: one more attached, p99", by_hand, 1, "lower", "ms")
+        if size > 1:
+            yield Goal(f"node-memory-{size}", f"node, {at}: resident, each", "64 KiB", 1, "lower", "KiB")
+        yield Goal(f"node-idle-{size}", f"node, {at}: CPU while nothing is done", "1 ms/s", 1, "lower", "ms/s")
+        if size > 1:
+            yield Goal(f"node-dns-{size}", f"node, {at}: a cached answer in one, p50", "alone", 1.2, "lower", "µs")
+            yield Goal(f"node-connect-{size}", f"node, {at}: a connection in one, p50", "alone", 1.2, "lower", "µs")
+        yield Goal(f"node-change-{size}", f"node, {at}: policy change to effect, p99", "10 ms", 1, "lower", "ms")
+        yield Goal(f"node-restart-{size}", f"node, {at}: killed to all taken up", "attached anew", 0.5, "lower", "s")
 
 
 GOALS = (
@@ -43,7 +65,9 @@ GOALS = (
     Goal("policy-compile", "100,000 name rules compiled", "150 ms", 1, "lower", "ms"),
     Goal("resident-memory", "resident, one idle sandbox", "a Go program that sleeps", 2, "lower", "KiB"),
     Goal("start-up", "sandgate run -- true", "ip netns add, exec true, del", 1.5, "lower", "ms"),
+    *_node_goals(),
 )
 """In the order of the table."""
 
 NAMES = tuple(goal.name for goal in GOALS)
+NODE_ROWS = tuple(name for name in NAMES if name.startswith("node-"))

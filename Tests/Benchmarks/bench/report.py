@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .goals import GOALS, Goal
-from .result import Measured, NotMeasured, Outcome
+from .result import Measured, NotMeasured, Outcome, Skipped
 
 
 def number(value: float) -> str:
@@ -30,7 +30,7 @@ def heading(machine: Mapping[str, object]) -> str:
 
 def columns(*cells: str) -> str:
     """One line of the table."""
-    widths = (18, 8, 9, 8, 16, 2, 12, 12, 0)
+    widths = (20, 8, 9, 8, 16, 2, 12, 12, 0)
     first, *middle, last = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return "  ".join((f"{first.strip():<{widths[0]}}", *middle, last.strip()))
 
@@ -41,7 +41,9 @@ HEAD = columns("row", "ratio", "goal", "", "spread", "n", "ours", "theirs", "aga
 def line(goal: Goal, outcome: Outcome) -> str:
     """A row of the table."""
     if isinstance(outcome, NotMeasured):
-        return f"{goal.name:<18}  not measured: {outcome.reason}"
+        return f"{goal.name:<20}  not measured: {outcome.reason}"
+    if isinstance(outcome, Skipped):
+        return f"{goal.name:<20}  skipped: {outcome.reason}"
     low, high = min(outcome.ratios), max(outcome.ratios)
     sign = "≥" if goal.better == "higher" else "≤"
     verdict = "met" if goal.is_met(outcome.ratio) else "MISSED"
@@ -70,11 +72,13 @@ def write(
     """The file, as contracts have it."""
     rows = [(goal, outcomes.get(goal.name)) for goal in GOALS]
     missing = [row for _, row in rows if isinstance(row, NotMeasured)]
+    skipped = [row for _, row in rows if isinstance(row, Skipped)]
     document = {
         "machine": machine,
         "quick": quick,
         "ratios": [outcome.as_json(goal) for goal, outcome in rows if isinstance(outcome, Measured)],
         "notMeasured": [{"name": row.name, "reason": row.reason} for row in missing],
+        "skipped": [{"name": row.name, "reason": row.reason} for row in skipped],
         "binary": binary,
     }
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -64,7 +64,15 @@ class NotMeasured:
     reason: str
 
 
-Outcome = Measured | NotMeasured
+@dataclass(frozen=True)
+class Skipped:
+    """A row that this machine, or a quick run, has no room for, and why. That is no failure."""
+
+    name: str
+    reason: str
+
+
+Outcome = Measured | NotMeasured | Skipped
 
 Sample = TypeVar("Sample")
 

@@ -52,11 +52,16 @@ class Effort:
     queries: int = 60_000
     uncached_queries: int = 2_000
     start_ups: int = 21
+    sandboxes: int = 5_000
+    attachments: int = 100
+    changes: int = 100
+    node_queries: int = 2_000
+    node_connections: int = 500
 
     @staticmethod
     def quick() -> Effort:
         """Enough to pass through every line, too little to mean anything."""
-        return Effort(3, 64 << 20, 500, 200, 200, 200, 2_000, 200, 3)
+        return Effort(3, 64 << 20, 500, 200, 200, 200, 2_000, 200, 3, 100, 5, 10, 200, 50)
 
 
 class Stage:

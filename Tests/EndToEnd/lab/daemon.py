@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import select
@@ -22,19 +21,7 @@ from . import plan
 from .internet import Internet
 from .processes import wait_until
 from .sandgate import find_binary
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """A connection to an HTTP server at a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+from .unix_http import UnixConnection
 
 
 @dataclass
@@ -172,7 +159,7 @@ class Daemon:
         timeout: float = 30,
     ) -> Answer:
         """Asks. A body that is no text is sent as JSON."""
-        connection = _UnixConnection(self.socket, timeout)
+        connection = UnixConnection(self.socket, timeout)
         try:
             text = body if body is None or isinstance(body, str) else json.dumps(body)
             connection.request(method, path, text, dict(headers or {}))
@@ -209,7 +196,7 @@ class Daemon:
 
     def events(self, path: str = "/v1/audit/stream", headers: Mapping[str, str] | None = None) -> Iterator[Any]:
         """Records as they happen. Gives `None` once when the stream has begun."""
-        connection = _UnixConnection(self.socket, 20)
+        connection = UnixConnection(self.socket, 20)
         try:
             connection.request("GET", path, headers=dict(headers or {}))
             response = connection.getresponse()
