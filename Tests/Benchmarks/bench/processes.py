@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -37,6 +38,24 @@ def milliseconds(command: list[str]) -> float:
     start = time.perf_counter()
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return (time.perf_counter() - start) * 1e3
+
+
+@contextlib.contextmanager
+def on_one_processor(pids: Sequence[int]) -> Iterator[None]:
+    """Keeps processes on one processor while a `with` lasts: two that wait for each other take more than twice as long on
+    two of them, and where the scheduler puts them changes from sample to sample."""
+    tasks = [int(task.name) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+    before = {task: os.sched_getaffinity(task) for task in tasks}
+    one = {min(before[tasks[0]])}
+    try:
+        for task in tasks:
+            os.sched_setaffinity(task, one)
+        yield
+    finally:
+        for task, processors in before.items():
+            # Some may have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(task, processors)
 
 
 class Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ from lab.visitor import query
 
 from bench.goals import NODE_ROWS, NODE_SIZES
 from bench.node import ALLOWED, DISTINCT, Node, PolicyRequest, node
-from bench.processes import cpu_seconds, memory_bytes, milliseconds
+from bench.processes import cpu_seconds, memory_bytes, milliseconds, on_one_processor
 from bench.proxies import Contender
 from bench.result import Measured, Outcome, Skipped, alternate
 from bench.stage import NAMESERVER, ORIGIN, ORIGIN_NAME, QUERY_NAMES, Stage
@@ -105,7 +106,10 @@ def _idle(crowded: Node) -> float:
 
 def _beside(stage: Stage, crowded: Node, alone: Node, size: int) -> Iterator[Outcome]:
     """A query and a connection, one after the other, in a sandbox with all the others beside it and in one alone."""
-    with crowded.client(stage) as ours, alone.client(stage) as theirs:
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(which.client(stage)) for which in (crowded, alone))
+        pids = [pid for contender in (ours, theirs) for pid in (contender.pid, contender.client.process.pid)]
+        stack.enter_context(on_one_processor(pids))
         for name, sample in (("dns", _query_p50), ("connect", _connection_p50)):
             ways: dict[str, Callable[[], float]] = {
                 "ours": partial(sample, stage, ours),
