@@ -1,4 +1,5 @@
 public import Audit
+import Glibc
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
@@ -6,6 +7,15 @@ public import Logging
 import NIOCore
 public import Sandboxes
 public import Webhook
+
+/// The API cannot be served.
+public struct ListenError: Error, CustomStringConvertible {
+    let place: String
+    let reason: String
+
+    /// Where, and why.
+    public var description: String { "cannot listen at \(place): \(reason)" }
+}
 
 /// Serves a node's API: over a Unix socket to whoever may open it, over TCP to whoever has a token.
 public struct ControlServer: Sendable {
@@ -15,6 +25,14 @@ public struct ControlServer: Sendable {
         case socket(path: String)
         /// An address and port, and what is shown there over TLS; `nil` for no TLS.
         case tcp(host: String, port: Int, tokens: AccessTokens, tls: TLSIdentity? = nil)
+
+        /// For messages.
+        var description: String {
+            switch self {
+            case .socket(let path): path
+            case .tcp(let host, let port, _, _): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+            }
+        }
     }
 
     private let node: SandboxNode
@@ -45,7 +63,8 @@ public struct ControlServer: Sendable {
     /// Serves until the task is cancelled. `onReady` is called when clients can connect.
     public func run(onReady: @escaping @Sendable () async -> Void) async throws {
         var log = log
-        log.logLevel = .warning
+        // Of connections that the end of the daemon ends, the server says that they fail.
+        log.logLevel = .critical
         let address: BindAddress
         let server: HTTPServerBuilder
         switch place {
@@ -63,7 +82,11 @@ public struct ControlServer: Sendable {
             onServerRunning: { _ in await onReady() },
             logger: log
         )
-        try await application.run()
+        do {
+            try await application.run()
+        } catch let error as IOError {
+            throw ListenError(place: place.description, reason: String(cString: strerror(error.errnoCode)))
+        }
     }
 
     /// Connections that anybody can make, with a token or without: one that asks for nothing, or never ends its handshake,

@@ -46,7 +46,7 @@ struct Daemon {
         }
         try await withThrowingTaskGroup(of: Void.self) { group in
             for server in servers { group.addTask { try await server.run { await readiness.count() } } }
-            group.addTask { await notifier.keepAlive() }
+            group.addTask { await notifier.keepAlive { await node.visitLoops() } }
             group.addTask { [settings, log] in
                 let files = RuleFileWatch(settings.ruleFiles)
                 for await _ in files.changes { await Self.reload(settings, node, log) }

@@ -66,13 +66,15 @@ struct ServiceNotifier: Sendable {
     /// The daemon ends.
     func stopping() { send("STOPPING=1") }
 
-    /// Tells now and then that we live, until the task is cancelled. An executor that hangs tells nothing.
-    func keepAlive() async {
+    /// Tells now and then that we live, until the task is cancelled. An executor that hangs tells nothing, nor does one
+    /// thread of those that `lives` asks.
+    func keepAlive(_ lives: @Sendable () async -> Void) async {
         while !Task.isCancelled {
             guard let watchdogMicroseconds, path != nil else {
                 try? await Task.sleep(for: .seconds(86_400))
                 continue
             }
+            await lives()
             send("WATCHDOG=1")
             try? await Task.sleep(for: .microseconds(watchdogMicroseconds / 3))
         }

@@ -121,6 +121,8 @@ extension NodeSandbox {
                 throw Self.nodeError(error)
             }
             event(.sandboxAttached)
+            // In the file before it is acknowledged: a crash loses no record of it.
+            await services.journal.flush()
             watchNamespace()
         }
     }
@@ -420,7 +422,10 @@ extension NodeSandbox {
             } catch {
                 throw Self.nodeError(error)
             }
-            if wasLive { event(.sandboxDetached) }
+            if wasLive {
+                event(.sandboxDetached)
+                await services.journal.flush()
+            }
             isReleased = true
         }
     }

@@ -165,6 +165,11 @@ public actor SandboxNode {
         return loops[nextLoop % loops.count]
     }
 
+    /// Returns when every thread that carries traffic has had a turn. One that hangs keeps this from returning.
+    public func visitLoops() async {
+        for loop in loops { try? await loop.run { _ in } }
+    }
+
     /// Accepts nothing more and writes the journal to its end. The sandboxes' doors stay as they are, with nobody
     /// behind them once the process ends: everything is refused until a node begins again.
     public func stop() async {

@@ -102,10 +102,11 @@ class Daemon:
         return self.process.pid
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ends it; what it guards stays. Returns its exit status."""
+        """Ends it; what it guards stays. Returns its exit status. What it would have kept is closed."""
+        for descriptor in self._end(number):
+            os.close(descriptor)
         assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(1)
 
     def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends it and starts another one in its place."""
@@ -118,8 +119,15 @@ class Daemon:
 
     def end_keeping(self) -> int:
         """Ends it; returns the descriptor that it had kept."""
+        kept = self._end(signal.SIGTERM)
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(1) == 0 and len(kept) == 1, (kept, self.log)
+        return kept[0]
+
+    def _end(self, number: signal.Signals) -> list[int]:
+        """Ends it, and hears what it has to say until then; returns the descriptors that it had kept."""
+        assert self.process is not None
+        self.process.send_signal(number)
         kept: list[int] = []
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -135,8 +143,7 @@ class Daemon:
             else:
                 for descriptor in descriptors:
                     os.close(descriptor)
-        assert self.process.wait(1) == 0 and len(kept) == 1, (kept, self.log)
-        return kept[0]
+        return kept
 
     def clean_up(self) -> None:
         """Ends it and removes what it mounted."""
