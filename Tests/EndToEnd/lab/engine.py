@@ -91,9 +91,18 @@ class Engine:
         """Runs `docker`; a failure raises."""
         return check(*self._command(*words), timeout=timeout).strip()
 
-    def start(self, *options: str) -> str:
+    def inspect(self, container: str, template: str) -> str:
+        """What the engine knows of a container."""
+        return self.docker("container", "inspect", "--format", template, container)
+
+    def logs(self, container: str) -> str:
+        """What a container's program said, to both its outputs."""
+        done = subprocess.run(self._command("logs", container), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout
+
+    def start(self, *options: str, image: str = IMAGE) -> str:
         """Starts a container that sleeps; returns its id."""
-        return self.docker("run", "--detach", *options, IMAGE, "/bin/sleep", "600")
+        return self.docker("run", "--detach", *options, image, "/bin/sleep", "600")
 
     def run(self, container: str, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Runs a program in a container."""
