@@ -11,7 +11,7 @@ import pytest
 from lab import content, plan
 from lab.engine import MACHINE, Engine, engine
 from lab.internet import Internet
-from lab.opensandbox import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
+from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
 from lab.sandgate import allowing
 
 TRUST = {name: AUTHORITY for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "GIT_SSL_CAINFO", "PIP_CERT")}
@@ -111,7 +111,7 @@ def test_sidecar_that_ends(internet: Internet, sdk: Client) -> None:
 
 def test_policies_that_make_no_sense(sdk: Client) -> None:
     """The sandbox does not begin, and nothing stays."""
-    with pytest.raises(SDKError):
+    with pytest.raises(SDKError, match="Egress sidecar did not become ready"):
         sdk.create(MACHINE, {"defaultAction": "deny", "egress": [rule("allow", "a b")]}, **TRUST)
     listed = sdk.docker.docker("ps", "--all", "--quiet", "--filter", "label=opensandbox.io/egress-sidecar-for")
     assert listed == ""

@@ -33,7 +33,7 @@ class OpenSandbox:
     """A server that runs. Made by :func:`opensandbox`."""
 
     def __init__(self, internet: Internet, docker: Engine, directory: Path) -> None:
-        self.docker, self._log = docker, directory / "server.log"
+        self.docker, self._log, self.sdk_log = docker, directory / "server.log", directory / "sdk.log"
         self._python = _environment() / "bin/python"
         docker.make_image(EXECD, _execd())
         binds = [*MACHINE_BINDS, f"{internet.certificates.authority}:{AUTHORITY}:ro"]
@@ -56,6 +56,7 @@ class OpenSandbox:
             [egress]
             image = "{SANDGATE}"
             mode = "dns+nft"
+            readiness_timeout_seconds = 15
             """
         )
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -94,7 +95,7 @@ class OpenSandbox:
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
         """The SDK, for one sandbox."""
-        script = Path(__file__).with_name("opensandbox_client.py")
+        script = Path(__file__).with_name("lifecycle_client.py")
         made = Client(self, self._inside(self._python, script, "127.0.0.1:8080", KEY), self._variables)
         try:
             yield made
@@ -108,14 +109,10 @@ class Client:
     def __init__(self, server: OpenSandbox, command: list[str], variables: dict[str, str]) -> None:
         self.server, self.docker = server, server.docker
         self.id = ""
-        self._process = subprocess.Popen(
-            command,
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with server.sdk_log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
 
     def do(self, name: str, *values: object) -> Any:
         """Has the SDK do something; what it raises, raises."""
@@ -123,7 +120,7 @@ class Client:
         self._process.stdin.write(json.dumps([name, values]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line, "the SDK's process ended"
+        assert line, self.server.sdk_log.read_text()
         answer = json.loads(line)
         if "error" in answer:
             raise SDKError(f"{answer['error']}\n{self.server.log[-3000:]}")
