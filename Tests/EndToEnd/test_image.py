@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ from lab import plan
 from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
 from lab.guarded import DIRECTLY, WITH_ATTACKS, Guarded, pinned, reaches
 from lab.internet import Internet
-from lab.processes import wait_until
-from lab.sandgate import allowing
+from lab.processes import check, wait_until
+from lab.sandgate import REPOSITORY, allowing
 from lab.tool import binary
 
 MAXIMUM_SIZE = 60_000_000
@@ -41,6 +42,22 @@ def test_image_is_small(docker: Engine) -> None:
     if "libswiftCore.so" in subprocess.run(["ldd", binary()], capture_output=True, text=True).stdout:
         pytest.skip("the program needs the Swift runtime of this machine")
     assert int(docker.docker("image", "inspect", "--format", "{{.Size}}", SANDGATE)) < MAXIMUM_SIZE
+
+
+def test_dockerfile_makes_the_same_image(docker: Engine, tmp_path: Path) -> None:
+    """Less its first stage, whose image needs a registry: here the script that it runs is run outside."""
+    check(REPOSITORY / "deploy/build-image", "--binary", binary(), "--output", tmp_path / "image.tar")
+    _, final = (REPOSITORY / "deploy/Dockerfile").read_text().split("\nFROM scratch\n")
+    first = "FROM scratch AS build\nADD image.tar /image/\n"
+    (tmp_path / "Dockerfile").write_text(f"{first}FROM scratch\n{final}")
+    docker.docker("build", "--tag", "sandgate:built", str(tmp_path), timeout=120)
+    for field in ("Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels", "User"):
+        template = f"{{{{json .Config.{field}}}}}"
+        built, local = (
+            docker.docker("image", "inspect", "--format", template, name) for name in ("sandgate:built", SANDGATE)
+        )
+        assert built == local, field
+    assert docker.docker("run", "--rm", "sandgate:built", "--help").startswith("OVERVIEW: Guard the network")
 
 
 def test_sandbox_is_guarded(internet: Internet, docker: Engine, guarded: Guarded) -> None:
