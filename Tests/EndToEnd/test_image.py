@@ -86,6 +86,25 @@ def test_policy_is_changed_from_outside_alone(docker: Engine, guarded: Guarded) 
     assert reaches(docker, sandbox, plan.OTHER)
 
 
+def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine, tmp_path: Path) -> None:
+    """As the page on OpenSandbox says that it is made: the token that passes through the sandbox changes nothing there."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {SANDGATE}\nENV SANDGATE_READ_ONLY_FROM_INSIDE=true\n")
+    docker.docker("build", "--tag", "sandgate:read-only", str(tmp_path), timeout=120)
+    token = ("--env", "OPENSANDBOX_EGRESS_TOKEN=known")
+    made = Guarded(internet, docker, allowing(plan.ALLOWED), *token, image="sandgate:read-only")
+    try:
+        header = ("-H", "OPENSANDBOX-EGRESS-AUTH: known")
+        change = ("-X", "PATCH", "-d", f'[{{"action": "allow", "target": "{plan.OTHER}"}}]', *header)
+        ask = ("/usr/bin/curl", "-sS", "-m", "4", "http://127.0.0.1:18080/policy")
+        sandbox = made.sandbox()
+        assert '"status":"ok"' in docker.run(sandbox, *ask, *header).stdout
+        assert "can only be read" in docker.run(sandbox, *ask, *change).stdout
+        assert '"status":"ok"' in made.ask("/policy", *change)
+        assert reaches(docker, sandbox, plan.OTHER)
+    finally:
+        made.remove()
+
+
 def test_published_port_is_reached(internet: Internet, docker: Engine, guarded: Guarded) -> None:
     sandbox = guarded.sandbox()
     docker.docker("exec", "--detach", sandbox, "/bin/sh", "-c", "echo served inside | nc -l -p 44772")

@@ -19,10 +19,10 @@ WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro")
 class Guarded:
     """A sidecar container with what runs in its network."""
 
-    def __init__(self, internet: Internet, docker: Engine, policy: object, *options: str) -> None:
+    def __init__(self, internet: Internet, docker: Engine, policy: object, *options: str, image: str = SANDGATE) -> None:
         self.internet, self.docker = internet, docker
         rules = f"OPENSANDBOX_EGRESS_RULES={json.dumps(policy)}"
-        words = ("run", "--detach", "--cap-add", "NET_ADMIN", "--env", rules, *options, SANDGATE)
+        words = ("run", "--detach", "--cap-add", "NET_ADMIN", "--env", rules, *options, image)
         self.sidecar = docker.docker(*words)
         self.address = docker.inspect(self.sidecar, "{{.NetworkSettings.IPAddress}}")
         self.sandboxes: list[str] = []

@@ -19,12 +19,12 @@ class Client:
         self.configuration = ConnectionConfigSync(domain=domain, api_key=key, disable_metrics=True)
         self.sandbox: Any = None
 
-    def create(self, image: str, policy: dict[str, Any], env: dict[str, str]) -> str:
+    def create(self, image: str, policy: dict[str, Any] | None, env: dict[str, str]) -> str:
         self.sandbox = SandboxSync.create(
             image,
             timeout=timedelta(minutes=5),
             env=env,
-            network_policy=NetworkPolicy.model_validate(policy),
+            network_policy=None if policy is None else NetworkPolicy.model_validate(policy),
             connection_config=self.configuration,
         )
         return str(self.sandbox.id)
