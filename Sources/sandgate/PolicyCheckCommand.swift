@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 
 /// `sandgate policy check`: validate policy files.
 struct PolicyCheckCommand: ParsableCommand {

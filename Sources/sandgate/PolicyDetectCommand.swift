@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import HostDetection
 
 /// `sandgate policy detect`: the hosts that tools are configured to use, as rules.

@@ -1,6 +1,6 @@
 import ArgumentParser
 import EgressPolicy
-import Foundation
+import FoundationEssentials
 import PolicyDocument
 import Reactor
 

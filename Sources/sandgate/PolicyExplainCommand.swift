@@ -1,7 +1,7 @@
 import ArgumentParser
 import Audit
 import EgressPolicy
-import Foundation
+import FoundationEssentials
 import NetPrimitives
 import PolicyDocument
 import Reactor

@@ -25,6 +25,9 @@ struct SidecarCommand: AsyncParsableCommand {
             """ + "\n" + SidecarSettings.documentation.split(separator: "\n").map { "  \($0)" }.joined(separator: "\n")
     )
 
+    @Flag(help: "Ask the sidecar that runs in this container whether it is well, and end: 0 when it is.")
+    var check = false
+
     func run() async throws {
         var environment: [String: String] = [:]
         var next = environ
@@ -34,6 +37,7 @@ struct SidecarCommand: AsyncParsableCommand {
             next += 1
         }
         let settings = try SidecarSettings(environment)
+        guard !check else { return try SidecarHealth.require(settings.server) }
         Diagnostics.start(level: settings.logLevel)
         let log = Logger(label: "sandgate")
         settings.remarks.forEach { log.warning("\($0)") }

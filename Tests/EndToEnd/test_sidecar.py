@@ -89,6 +89,25 @@ def test_rules_outlive_the_sidecar(internet: Internet, shared: Sidecar, tmp_path
     assert chain.returncode == 0, chain
 
 
+def test_check(shared: Sidecar) -> None:
+    """What an image without other programs asks for its health."""
+
+    def check() -> subprocess.CompletedProcess[str]:
+        environment = {"OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
+        command = shared.namespace.command(binary(), "sidecar", "--check")
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+
+    before = check()
+    assert before.returncode == 1 and "no sidecar at 127.0.0.1:18080" in before.stderr, before
+    shared.start()
+    assert check().returncode == 0
+    assert shared.process is not None
+    shared.process.send_signal(signal.SIGSTOP)
+    frozen = check()
+    shared.process.send_signal(signal.SIGCONT)
+    assert frozen.returncode == 1 and "does not say that it is well" in frozen.stderr, frozen
+
+
 def test_machine_is_refused(tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
     done = subprocess.run([binary(), "sidecar"], env=environment, capture_output=True, text=True, timeout=20)

@@ -15,8 +15,17 @@ from pathlib import Path
 from .internet import Internet
 from .namespaces import Namespace
 from .processes import check, end_process, wait_until
+from .sandgate import REPOSITORY
+from .tool import binary
 
 IMAGE = "lab:tools"
+MACHINE = "lab:machine"
+"""The machine's own programs, for containers that are started with :data:`MACHINE_BINDS`."""
+MACHINE_BINDS = ("/usr:/usr:ro", "/etc/ssl:/etc/ssl:ro", "/etc/alternatives:/etc/alternatives:ro")
+SANDGATE = "sandgate:local"
+OUTSIDE4, INSIDE4, OUTSIDE6, INSIDE6 = "10.79.0.1", "10.79.0.2", "fd79::1", "fd79::2"
+"""The two ends of the engine's link to the Internet."""
+CONTAINERS6 = "fd80:80::/64"
 BUSYBOX = ("sh", "sleep", "nc", "ip", "ping", "cat", "true")
 PROGRAMS = ("/usr/bin/curl",)
 """With the libraries that they need: a static program cannot use the C library's resolver."""
@@ -25,13 +34,15 @@ PROGRAMS = ("/usr/bin/curl",)
 class Engine:
     """dockerd, and containers of an image that holds BusyBox and curl. Made by :func:`engine`."""
 
-    def __init__(self, directory: Path, namespace: Namespace) -> None:
+    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+        self.namespace = namespace
         self.socket = directory / "docker.sock"
         self._log = directory / "log"
         command = ["nsenter", f"--net=/run/netns/{namespace.name}", "dockerd", "--data-root", directory / "data"]
         command += ["--exec-root", directory / "exec", "--pidfile", directory / "pid", "--host", f"unix://{self.socket}"]
         # The kernel has nftables alone, and the machine's addresses are not known in there.
-        command += ["--group", "root", "--bip", "10.80.0.1/24", "--dns", "10.80.0.1"]
+        command += ["--group", "root", "--bip", "10.80.0.1/24", "--dns", nameserver]
+        command += ["--ipv6", "--fixed-cidr-v6", CONTAINERS6]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -45,19 +56,53 @@ class Engine:
             return subprocess.run(self._command("version"), capture_output=True).returncode == 0
 
         wait_until(serves, "the container engine", 60)
-        done = subprocess.run(self._command("import", "-", IMAGE), input=_image(), capture_output=True)
+        self.make_image(IMAGE, _tools())
+
+    def make_image(self, name: str, files: bytes, *changes: str) -> None:
+        """Makes an image of a tar archive."""
+        options = [word for change in changes for word in ("--change", change)]
+        done = subprocess.run(self._command("import", *options, "-", name), input=files, capture_output=True)
         assert done.returncode == 0, done.stderr
 
+    def make_machine_image(self) -> None:
+        """Makes :data:`MACHINE`: where /usr is to be, and what leads there."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as files:
+            for name in ("usr", "etc/ssl", "etc/alternatives", "tmp", "root", "run", "var"):
+                directory = tarfile.TarInfo(name)
+                directory.type, directory.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+                files.addfile(directory)
+            for name in ("bin", "lib", "lib64", "sbin"):
+                files.addfile(_link(name, f"usr/{name}"))
+            for name in ("etc/passwd", "etc/group", "etc/nsswitch.conf"):
+                files.add(f"/{name}", name)
+        self.make_image(MACHINE, archive.getvalue())
+
+    def make_sandgate_image(self) -> None:
+        """Makes :data:`SANDGATE` as users do, of the program under test."""
+        script = REPOSITORY / "deploy/build-image"
+        check(script, "--binary", binary(), "--docker-host", f"unix://{self.socket}", timeout=300)
+
     def _command(self, *words: str) -> list[str]:
+        """`docker` and its arguments."""
         return ["/usr/bin/docker", "--host", f"unix://{self.socket}", *words]
 
     def docker(self, *words: str, timeout: float = 60) -> str:
         """Runs `docker`; a failure raises."""
         return check(*self._command(*words), timeout=timeout).strip()
 
-    def start(self, *options: str) -> str:
+    def inspect(self, container: str, template: str) -> str:
+        """What the engine knows of a container."""
+        return self.docker("container", "inspect", "--format", template, container)
+
+    def logs(self, container: str) -> str:
+        """What a container's program said, to both its outputs."""
+        done = subprocess.run(self._command("logs", container), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout
+
+    def start(self, *options: str, image: str = IMAGE) -> str:
         """Starts a container that sleeps; returns its id."""
-        return self.docker("run", "--detach", *options, IMAGE, "/bin/sleep", "600")
+        return self.docker("run", "--detach", *options, image, "/bin/sleep", "600")
 
     def run(self, container: str, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Runs a program in a container."""
@@ -74,15 +119,19 @@ class Engine:
         self.process.wait()
 
 
-def _image() -> bytes:
-    """The files of the image, as `docker import` reads them."""
+def _link(name: str, target: str) -> tarfile.TarInfo:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, target
+    return link
+
+
+def _tools() -> bytes:
+    """The files of :data:`IMAGE`, as `docker import` reads them."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", dereference=True) as files:
         files.add("/bin/busybox", "bin/busybox")
         for name in BUSYBOX:
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            files.addfile(link)
+            files.addfile(_link(f"bin/{name}", "busybox"))
         libraries = {library for program in PROGRAMS for library in re.findall(r"/\S+", check("ldd", program))}
         for path in (*PROGRAMS, *sorted(libraries)):
             files.add(path, path.lstrip("/"))
@@ -90,19 +139,22 @@ def _image() -> bytes:
 
 
 @contextlib.contextmanager
-def engine(internet: Internet, directory: Path) -> Iterator[Engine]:
-    """A container engine; everything that it left is removed."""
+def engine(internet: Internet, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
+    """A container engine whose containers are told of a nameserver; everything that it left is removed."""
     directory.mkdir(parents=True, exist_ok=True)
     namespace = Namespace("engine")
     link = f"sgeng-{os.getpid()}"
     outside = internet.namespace
     try:
         outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace.name)
-        for end, name, number in ((outside, link, 1), (namespace, "eth0", 2)):
-            end.ip("address", "add", f"10.79.0.{number}/30", "dev", name)
+        for end, name, own4, own6 in ((outside, link, OUTSIDE4, OUTSIDE6), (namespace, "eth0", INSIDE4, INSIDE6)):
+            end.ip("address", "add", f"{own4}/30", "dev", name)
+            end.ip("address", "add", f"{own6}/64", "dev", name, "nodad")
             end.ip("link", "set", name, "up")
-        namespace.ip("route", "add", "default", "via", "10.79.0.1")
-        made = Engine(directory, namespace)
+        namespace.ip("route", "add", "default", "via", OUTSIDE4)
+        namespace.ip("-6", "route", "add", "default", "via", OUTSIDE6)
+        outside.ip("-6", "route", "add", CONTAINERS6, "via", INSIDE6)
+        made = Engine(directory, namespace, nameserver)
         try:
             made.wait()
             yield made

