@@ -9,6 +9,7 @@ enum Decoder: String, CaseIterable {
     case clientHello = "client-hello"
     case httpRequest = "http-request"
     case httpForwarded = "http-forwarded"
+    case httpResponse = "http-response"
 
     /// Decodes everything on standard input.
     func run() {
@@ -36,6 +37,7 @@ enum Decoder: String, CaseIterable {
         case .clientHello: Self.hello(bytes)
         case .httpRequest: Self.requests(bytes)
         case .httpForwarded: Self.forwarded(bytes)
+        case .httpResponse: Self.response(bytes)
         }
     }
 
@@ -101,5 +103,21 @@ enum Decoder: String, CaseIterable {
         let rest = Array(bytes.dropFirst(head.length))
         guard let count = try? body.consume(rest), body.isComplete else { return "refused" }
         return "\(head.host) \(hex(head.forwarded() + rest.prefix(count)))"
+    }
+
+    /// The final response to a GET behind any interim ones: its status, its body with its framing, and how many bytes
+    /// follow it, if it is complete before the connection ends or with it.
+    private static func response(_ bytes: [UInt8]) -> String {
+        var rest = bytes
+        while true {
+            guard case .head(let head) = HTTPResponseHead.parse(rest, requestMethod: "GET") else { return "refused" }
+            rest.removeFirst(head.length)
+            if head.status < 200 && head.status != 101 { continue }
+            var body = HTTPBodyScanner(head.framing)
+            guard let count = try? body.consume(rest) else { return "refused" }
+            body.connectionEnded()
+            return
+                "\(head.status) \(body.isComplete ? "whole" : "cut") \(rest.count - count) \(hex(rest.prefix(count)))"
+        }
     }
 }
