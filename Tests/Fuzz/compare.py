@@ -45,7 +45,7 @@ SPICE = {
 
 
 # What the program prints of what it refuses or has not enough of.
-REFUSALS = ("refused", "more", "not-tls")
+REFUSALS = ("refused", "more")
 
 
 class Disagreement(Exception):
@@ -221,7 +221,9 @@ def h11_requests(data: bytes) -> tuple[list[tuple[str, str, bytes]], bool]:
 def compare_requests(data: bytes, ours: str) -> bool:
     """Compares request by request, up to the first that one of the two refuses."""
     theirs, waits = h11_requests(data)
-    seen = [word for word in ours.split(" ") if word and word != "refused"]
+    if ours == "opaque" and theirs:
+        raise Disagreement(f"ours is no HTTP, h11's {theirs}")
+    seen = [word for word in ours.split(" ") if word not in ("", "refused", "opaque")]
     accepted = 0
     for word, (method, host, content) in zip(seen, theirs):
         our_method, our_host, our_body = word.rsplit("|", 2)
@@ -290,14 +292,14 @@ def compare_response(data: bytes, ours: str) -> bool:
 # MARK: Messages put together
 
 
-def answers(generator: random.Random) -> list[bytes]:
+def answers(generator: random.Random, count: int) -> list[bytes]:
     """Answers as dnspython writes them, with names compressed, and pointers moved."""
     names = ["www.example.com.", "example.com.", "cdn.example.com.", "a.b.c.example.com.", "evil.test.", "WWW.Example.COM.", "."]
     data = {"A": ["192.0.2.1", "127.0.0.1"], "AAAA": ["2001:db8::1", "::ffff:192.0.2.1"], "TXT": ['"x"', '"a" "b"']}
     data |= {kind: names for kind in ("CNAME", "NS", "PTR", "DNAME")} | {"MX": [f"10 {name}" for name in names]}
     data |= {"SOA": [f"{name} {name} 1 2 3 4 5" for name in names], "SRV": [f"1 2 3 {name}" for name in names]}
     made = []
-    for _ in range(20_000):
+    for _ in range(count):
         query = dns.message.make_query(generator.choice(names[:3]), generator.choice(["A", "AAAA", "CNAME", "MX"]))
         answer = dns.message.make_response(query)
         for section in (answer.answer, answer.answer, answer.authority):
@@ -314,7 +316,7 @@ def answers(generator: random.Random) -> list[bytes]:
     return made
 
 
-def hellos(generator: random.Random) -> list[bytes]:
+def hellos(generator: random.Random, count: int) -> list[bytes]:
     """ClientHellos whose server names and lists of extensions readers may differ about."""
     vector = seeds.vector
 
@@ -328,7 +330,7 @@ def hellos(generator: random.Random) -> list[bytes]:
         (0xFE0D, b"\0\0\1\0\1\x09" + vector(2, b"E" * 32) + vector(2, b"P" * 64)), (45, vector(1, b"\1")), (42, b""),
     ]  # fmt: skip
     made = []
-    for _ in range(20_000):
+    for _ in range(count):
         lists = [vector(2, entry(generator.choice(named))) for _ in range(3)]
         lists += [vector(2, entry(b"a.example") + entry(b"b.example")), vector(2, entry(b"a.example", 1)), vector(2, b""), b""]
         lists += [vector(2, entry(b"x", 7) + entry(b"b.example")), vector(2, entry(b"a.example")) + b"\0"]
@@ -369,10 +371,10 @@ CONTENTS = [
 ]  # fmt: skip
 
 
-def requests(generator: random.Random) -> list[bytes]:
+def requests(generator: random.Random, count: int) -> list[bytes]:
     """Requests put together of parts that readers are known to differ about, one or two on a connection."""
     made = []
-    for _ in range(20_000):
+    for _ in range(count):
         data = b""
         for _ in range(generator.choice((1, 1, 2))):
             end = generator.choice([b"\r\n"] * 20 + [b"\n", b"\r\r\n"])
@@ -384,11 +386,27 @@ def requests(generator: random.Random) -> list[bytes]:
     return made
 
 
-def responses(generator: random.Random) -> list[bytes]:
+def first_lines(generator: random.Random, count: int) -> list[bytes]:
+    """Requests that only some readers take for such."""
+    spaces = [b" "] * 6 + [b"\t", b"  ", b"\x0b", b"\x0c", b"\r", b"", b"\xa0", b"\0"]
+    befores = [b""] * 6 + [b"\r\n", b"\n", b" ", b"\t", b"\r\n\r\n", b"\0", b"\x16", b"\xef\xbb\xbf"]
+    methods = [b"GET", b"get", b"Get", b"POST", b"M-SEARCH", b"FOO", b"A_B", b"G\xcbT", b"GE\0T", b'"GET"', b"GET:", b"PRI", b"X" * 70]
+    targets = [b"/", b"*", b"http://b.example/", b"HTTPS://b.example/", b"b.example:80", b"?x", b"a", b"", b"\\", b"ftp://b/", b"//x"]
+    versions = [b"HTTP/1.1"] * 4 + [b"HTTP/1.0", b"http/1.1", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1.10", b"HTTP/01.1", b"HTP/1.1", b""]
+    made = []
+    for _ in range(count):
+        line = generator.choice(methods) + generator.choice(spaces) + generator.choice(targets)
+        line += generator.choice(spaces) + generator.choice(versions) + generator.choice((b"", b"", b"", b" "))
+        end = generator.choice((b"\r\n", b"\r\n", b"\n"))
+        made.append(generator.choice(befores) + end.join((line, b"Host: a.example", b"", b"")))
+    return made
+
+
+def responses(generator: random.Random, count: int) -> list[bytes]:
     """The same of responses."""
     lines = [b"HTTP/1.1 200 OK", b"HTTP/1.1 204 N", b"HTTP/1.0 200 OK", b"HTTP/1.1 304 N", b"HTTP/1.1 200", b"HTTP/1.1 100 C"]
     made = []
-    for _ in range(20_000):
+    for _ in range(count):
         end = generator.choice([b"\r\n"] * 5 + [b"\n"])
         fields = generator.choices(FIELDS, k=generator.choice((0, 1, 1, 2, 2)))
         data = end.join([generator.choice(lines), *fields, b"", b""])
@@ -414,7 +432,7 @@ http {{
         listen unix:{directory}/socket;
         # In a field, since the answer to HEAD has no content.
         add_header Seen "<$http_host|$host>" always;
-        location / {{ return 200; }}
+        location / {{ return 200 "served"; }}
     }}
 }}
 """
@@ -442,28 +460,45 @@ def nginx() -> Iterator[str]:
 MARKER = b"GET /marker HTTP/1.1\r\nHost: marker.example\r\nConnection: close\r\n\r\n"
 
 
+def ask(path: str, data: bytes) -> bytes:
+    """What the server at `path` answers."""
+    answer = b""
+    with socket.socket(socket.AF_UNIX) as connection:
+        # Who waits for more has not served anything.
+        connection.settimeout(1)
+        connection.connect(path)
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except (ConnectionResetError, TimeoutError):
+            pass
+    return answer
+
+
+def opaque_reader(path: str) -> Callable[[bytes, str], bool]:
+    """Asks nginx about what we take for no HTTP: it must not serve it. What it serves we must have recognised."""
+
+    def compare(data: bytes, ours: str) -> bool:
+        answer = ask(path, data)
+        # The answer to a request of HTTP/0.9 is the content alone.
+        is_served = answer.startswith(b"HTTP/1.1 200") or answer == b"served"
+        if is_served and ours == "opaque":
+            raise Disagreement(f"ours is no HTTP, nginx's is: {answer!r}")
+        return is_served
+
+    return compare
+
+
 def nginx_reader(path: str) -> Callable[[bytes, str], bool]:
     """Compares with the hosts that nginx sees in what we send in a request's place, and a marker request behind it."""
-
-    def ask(data: bytes) -> bytes:
-        answer = b""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
-            connection.connect(path)
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            try:
-                while part := connection.recv(65536):
-                    answer += part
-            except ConnectionResetError:
-                pass
-        return answer
 
     def compare(_: bytes, ours: str) -> bool:
         if ours == "refused":
             return False
         host, sent = ours.split(" ")
-        answer = ask(bytes.fromhex(sent) + MARKER)
+        answer = ask(path, bytes.fromhex(sent) + MARKER)
         seen = [part.split(b">")[0].decode("latin-1") for part in answer.split(b"<")[1:] if b"|" in part.split(b">")[0]]
         if not seen or not answer.startswith(b"HTTP/1.1 200"):
             return False
@@ -499,22 +534,23 @@ def main() -> int:
             ("server names, OpenSSL", "client-hello", "client-hello", "tls", 100_000, tls_reader()),
             ("HTTP responses, h11", "http-response", "http-response", "http", 100_000, compare_response),
             ("HTTP requests, h11", "http-request", "http-request", "http", 100_000, compare_requests),
+            ("what is no HTTP, nginx", "http-request", "http-request", "http", 40_000, opaque_reader(path)),
             ("HTTP as forwarded, h11", "http-request", "http-forwarded", "http", 100_000, forwarded_requests),
             ("HTTP as forwarded, nginx", "http-request", "http-forwarded", "http", 40_000, nginx_reader(path)),
         ]
         for title, target, kind, words, count, compare in comparisons:
             generator = random.Random(f"{options.seed} {title}")
-            count = count // 40 if options.short else count
+            count, made = (count // 40, 500) if options.short else (count, 20_000)
             origins = inputs_for(target, corpus)
             if target == "dns-answer":
-                origins += answers(generator)
+                origins += answers(generator, made)
             elif target == "client-hello":
-                origins += hellos(generator)
+                origins += hellos(generator, made)
             elif target == "http-request":
-                origins += requests(generator)
+                origins += requests(generator, made) + first_lines(generator, made)
             elif target == "http-response":
                 # The fuzz target's first byte chooses the method.
-                origins = [one[1:] for one in origins] + responses(generator)
+                origins = [one[1:] for one in origins] + responses(generator, made)
             # What we refuse is compared with nothing; most of what was once refused still is after an accident.
             accepted = zip(origins, decode(options.program, kind, origins))
             origins = [one for one, line in accepted if line not in REFUSALS]

@@ -77,12 +77,15 @@ enum Decoder: String, CaseIterable {
     }
 
     /// Each request on a connection: method, host and the bytes of its body, until one is refused or not complete.
+    /// `opaque` for what would be passed on without its being judged as HTTP.
     private static func requests(_ bytes: [UInt8]) -> String {
         var rest = bytes
         var seen: [String] = []
         while !rest.isEmpty {
             var parser = HTTPRequestHeadParser()
-            guard case .head(let head) = parser.parse(rest) else { return (seen + ["refused"]).joined(separator: " ") }
+            let outcome = parser.parse(rest)
+            if case .notHTTP = outcome, seen.isEmpty { return "opaque" }
+            guard case .head(let head) = outcome else { return (seen + ["refused"]).joined(separator: " ") }
             rest.removeFirst(head.length)
             var body = HTTPBodyScanner(head.framing)
             guard let count = try? body.consume(rest), body.isComplete else {
