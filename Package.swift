@@ -161,6 +161,21 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
+// What deploy/fuzz builds, with flags of its own and beside everything else.
+if Context.environment["SANDGATE_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "sandgate-fuzz",
+            dependencies: [
+                "NetPrimitives", "WireFormat", "EgressPolicy", "PolicyDocument", "EgressCore", "Nftables", "Audit",
+                "Sandboxes",
+            ],
+            path: "Tests/Fuzz/Targets",
+            swiftSettings: [.enableExperimentalFeature("Extern")]
+        )
+    )
+}
+
 var settings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("MemberImportVisibility"),
@@ -172,7 +187,7 @@ if Context.environment["SANDGATE_WARNINGS_AS_ERRORS"] != nil {
 }
 let inC: Set = ["CLinux", "CConfinement", "CMnl", "CNftnl", "CAres"]
 for target in package.targets where !inC.contains(target.name) {
-    target.swiftSettings = settings
+    target.swiftSettings = (target.swiftSettings ?? []) + settings
 }
 
 // Exclusivity checks took 42 % of the reactor's instructions when measured. Its classes are confined to one thread, and

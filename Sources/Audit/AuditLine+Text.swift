@@ -24,7 +24,8 @@ extension AuditLine {
     }
 
     private var destination: String? {
-        let ending = (port.map { ":\($0)" } ?? "") + (protocolName.map { $0 == "tcp" ? "" : "/" + $0 } ?? "")
+        let transport = protocolName.map { $0 == "tcp" ? "" : "/" + Printable.text($0) }
+        let ending = (port.map { ":\($0)" } ?? "") + (transport ?? "")
         let address = address.map { Printable.text($0) }
         if let host {
             let name = Printable.name(host) + ending

@@ -5,7 +5,7 @@ public import WireFormat
 /// how they were split over segments.
 public struct FirstBytes {
     /// What the bytes so far say.
-    public enum Sighting {
+    public enum Sighting: Hashable, Sendable {
         /// Not decided; at least this many bytes in all are needed.
         case needMore(atLeast: Int)
         /// A complete TLS ClientHello.

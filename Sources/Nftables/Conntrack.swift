@@ -86,7 +86,7 @@ extension Conntrack {
     }
 
     /// `nil` for a message that is no entry, or one of a flow that was not redirected.
-    private static func read(_ message: NetlinkMessage) -> Redirection? {
+    static func read(_ message: NetlinkMessage) -> Redirection? {
         guard message.header.nlmsg_type == new else { return nil }
         var destination: Endpoint?
         var (timeout, status): (UInt32, UInt32) = (0, 0)

@@ -80,24 +80,32 @@ public final class RefusalLog {
     }
 
     private func take(_ message: NetlinkMessage, into packets: inout [RefusedPacket]) {
+        guard let (packet, sequence) = Self.read(message) else { return }
+        if let sequence {
+            lost += UInt64(sequence &- nextSequence)
+            nextSequence = sequence &+ 1
+        }
+        if let packet { packets.append(packet) }
+    }
+
+    /// The packet in a message of the group, unless it is malformed, and the packet's number; `nil` for any other message.
+    static func read(_ message: NetlinkMessage) -> (packet: RefusedPacket?, sequence: UInt32?)? {
         let type = UInt16(NFNL_SUBSYS_ULOG) << 8 | UInt16(NFULNL_MSG_PACKET.rawValue)
-        guard message.header.nlmsg_type == type else { return }
+        guard message.header.nlmsg_type == type else { return nil }
         var payload: ArraySlice<UInt8> = []
         var prefix = ""
         var uid: UInt32?
+        var sequence: UInt32?
         for attribute in NetlinkAttributes(message.payload.dropFirst(MemoryLayout<nfgenmsg>.size)) {
             switch attribute.type {
             case Int(NFULA_PAYLOAD.rawValue): payload = attribute.payload
             case Int(NFULA_PREFIX.rawValue): prefix = attribute.text
             case Int(NFULA_UID.rawValue): uid = attribute.bigEndian32
-            case Int(NFULA_SEQ.rawValue):
-                guard let sequence = attribute.bigEndian32 else { continue }
-                lost += UInt64(sequence &- nextSequence)
-                nextSequence = sequence &+ 1
+            case Int(NFULA_SEQ.rawValue): sequence = attribute.bigEndian32 ?? sequence
             default: continue
             }
         }
-        if let packet = RefusedPacket(packet: payload, uid: uid, prefix: prefix) { packets.append(packet) }
+        return (RefusedPacket(packet: payload, uid: uid, prefix: prefix), sequence)
     }
 
     private func configure(

@@ -5,27 +5,32 @@ import Yams
 enum YAMLTree {
     /// Parses bytes that are valid UTF-8; `nil` for an empty document.
     static func parse(_ bytes: [UInt8]) throws(SyntaxError) -> DocumentNode? {
-        try refuseAliases(bytes)
-        var text = String(decoding: bytes, as: UTF8.self)
-        // Yams keeps a pointer to the text's storage, which a text this short does not have. (Positions behind its end are cut
-        // back below.)
-        if bytes.count < 16 { text += String(repeating: "\n", count: 16) }
         do {
-            // Without rules nothing is resolved: what a scalar means depends on the field, not on its looks.
-            let parser = try Parser(yaml: text, resolver: .basic, encoding: .utf8)
-            // The parser owns the anchors that nodes refer to.
-            return try withExtendedLifetime(parser) {
-                try parser.singleRoot().map { try convert($0, depth: 0) }
-            }
+            return try compose(bytes)
         } catch let error as SyntaxError {
             throw error
         } catch let error as YamlError {
-            var described = describe(error, text)
+            var described = describe(error, String(decoding: bytes, as: UTF8.self))
             let lines = bytes.count { $0 == UInt8(ascii: "\n") } + 1
             if described.position.line > lines { described.position = .init(line: lines, column: 1) }
             throw described
         } catch {
             throw SyntaxError(position: .init(), message: "\(error)")
+        }
+    }
+
+    /// ``parse(_:)``, with what Yams throws as it is.
+    private static func compose(_ bytes: [UInt8]) throws -> DocumentNode? {
+        try refuseAliases(bytes)
+        var text = String(decoding: bytes, as: UTF8.self)
+        // Yams keeps a pointer to the text's storage, which a text this short does not have. (Positions behind its end are cut
+        // back by who calls.)
+        if bytes.count < 16 { text += String(repeating: "\n", count: 16) }
+        // Without rules nothing is resolved: what a scalar means depends on the field, not on its looks.
+        let parser = try Parser(yaml: text, resolver: .basic, encoding: .utf8)
+        // The parser owns the anchors that nodes refer to.
+        return try withExtendedLifetime(parser) {
+            try parser.singleRoot().map { try convert($0, depth: 0) }
         }
     }
 
@@ -189,7 +194,8 @@ extension YAMLTree {
         guard position.line <= lines.count else { return nil }
         let start = String(lines[position.line - 1].unicodeScalars.prefix(position.column - 1))
         let cut = lines[..<(position.line - 1)].joined(separator: "\n") + "\n" + start + key + ": null\n"
-        guard let root = try? parse(Array(cut.utf8)) else { return nil }
+        // The key may stand twice even there, where Yams sees other lines than these: it is not described again.
+        guard let root = try? compose(Array(cut.utf8)) else { return nil }
         func search(_ node: DocumentNode, _ path: String) -> String? {
             switch node.value {
             case .sequence(let elements):

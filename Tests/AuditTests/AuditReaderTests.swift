@@ -115,6 +115,20 @@ import Testing
         )
     }
 
+    /// In a file from somebody else's hand every member may hold anything. (Found by fuzzing: the protocol was shown as it
+    /// stood.)
+    @Test(arguments: ["sandbox", "event", "layer", "reason", "host", "ip", "protocol"])
+    func nothingSteersTheTerminal(member: String) throws {
+        var members = [
+            "sandbox": "s", "event": "e", "layer": "l", "reason": "r", "host": "h", "ip": "i", "protocol": "p",
+        ]
+        members[member] = #"\u001b[2J"#
+        let texts = members.map { #","\#($0)":"\#($1)""# }.joined()
+        let record = #"{"seq":1,"ts":"2026-11-23T00:41:07Z","port":1,"prev":null\#(texts)}"#
+        let shown = try AuditLine(parsing: record.utf8).text(colour: false)
+        #expect(shown.utf8.allSatisfy { (0x20...0x7e).contains($0) })
+    }
+
     @Test func showsTheRest() throws {
         var closed = AuditEvent(.connectionClosed, time: sampleTime, sandbox: "s")
         closed.host = "ok.example"

@@ -124,6 +124,16 @@ import Testing
           {"action": "deny", "target": "192.0.2.0/24", "ttl": "10m"}]}}
         """
 
+    /// YAML has more line breaks than most programs: where the two count differently, the key's place is a guess. (Found by
+    /// fuzzing: the search for it came back to itself without end.)
+    @Test(arguments: ["\u{85}", "\u{2028}", "\u{2029}"]) func linesThatOnlyYAMLSees(lineBreak: String) {
+        for text in ["mode: \"x\(lineBreak)y\"\nk: 1\nk: 2\n", "{mode: \"x\(lineBreak)y\", k: 1, k: 2}\n"] {
+            let problems = Reading.problems(text, .yaml)
+            #expect(problems.count == 1)
+            #expect(problems[0].hasSuffix("k: duplicate key"))
+        }
+    }
+
     @Test(arguments: [PolicyDocument.Format.json, .yaml]) func nothingTraps(format: PolicyDocument.Format) {
         var state: UInt64 = 7
         func random(_ bound: Int) -> Int {

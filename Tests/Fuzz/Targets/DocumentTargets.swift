@@ -1,0 +1,55 @@
+import EgressPolicy
+import NetPrimitives
+
+@testable import PolicyDocument
+
+extension FuzzTarget {
+    /// 2026-11-23T00:41:07Z.
+    private static let now = WallTime(microseconds: 1_795_394_467_000_000)
+
+    /// A policy in JSON.
+    static let policyJSON = FuzzTarget(name: "policy-json") { bytes in checkPolicy(bytes, .json) }
+
+    /// A policy in YAML.
+    static let policyYAML = FuzzTarget(name: "policy-yaml") { bytes in checkPolicy(bytes, .yaml) }
+
+    /// What is read of a policy is what is read of the policy written anew, in both syntaxes.
+    private static func checkPolicy(_ bytes: [UInt8], _ format: PolicyDocument.Format) {
+        _ = try? PolicyDocument.loadTargets(bytes: bytes, format: format, file: "f")
+        _ = try? PolicyDocument.loadRules(bytes: bytes, format: format, file: "f", now: now)
+        let policy: Policy
+        do throws(DocumentError) {
+            policy = try PolicyDocument.load(bytes: bytes, format: format, file: "f", now: now).policy
+        } catch {
+            require(!error.problems.isEmpty, "refused without a problem")
+            let lines = bytes.count { $0 == 10 || $0 == 13 } + bytes.count / 2 + 1
+            for problem in error.problems {
+                require((1...lines).contains(problem.line) && problem.column >= 1, "a problem at no place: \(problem)")
+            }
+            return
+        }
+        reread(policy, Array(PolicyDocument.yaml(of: policy).utf8), .yaml)
+        reread(policy, Array(PolicyDocument.json(of: policy).utf8), .json)
+        _ = CompiledPolicy(policy)
+    }
+
+    private static func reread(_ policy: Policy, _ bytes: [UInt8], _ format: PolicyDocument.Format) {
+        do throws(DocumentError) {
+            let again = try PolicyDocument.load(bytes: bytes, format: format, file: "again", now: now).policy
+            require(again == policy, "\(policy) is written as \(String(decoding: bytes, as: UTF8.self))")
+        } catch {
+            fatalError("\(error): \(String(decoding: bytes, as: UTF8.self))")
+        }
+    }
+
+    /// A create request, and the other bodies that the API reads.
+    static let createRequest = FuzzTarget(name: "create-request") { bytes in
+        _ = try? CreateRequest.loadExpiry(bytes: bytes, file: "f", now: now)
+        let policy = try? CreateRequest.loadPolicy(bytes: bytes, file: "f", now: now)
+        guard let request = try? CreateRequest.load(bytes: bytes, file: "f", now: now) else { return }
+        require(request.policy == nil || request.policy == policy, "two readers see two policies")
+        require(request.id.map(CreateRequest.isValidID) ?? true, "an id that is none")
+        require(request.expiresAt.map { $0 > now } ?? true, "over before it began")
+        if let inbound = request.inbound { require(PortRange.merged(inbound) == inbound, "ports out of order") }
+    }
+}
