@@ -38,26 +38,6 @@ def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
         yield made
 
 
-@pytest.fixture
-def box(internet: Internet) -> Iterator[Namespace]:
-    """A namespace with a way to the Internet that nobody guards, as a container engine makes one."""
-    made = Namespace("box")
-    link = f"sgbox-{os.getpid()}"
-    outside = internet.namespace
-    try:
-        outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", made.name)
-        for namespace, name, number in ((outside, link, 1), (made, "eth0", 2)):
-            namespace.ip("address", "add", f"10.78.0.{number}/30", "dev", name)
-            namespace.ip("address", "add", f"fd78::{number}/64", "dev", name, "nodad")
-            namespace.ip("link", "set", name, "up")
-        made.ip("route", "add", "default", "via", "10.78.0.1")
-        made.ip("-6", "route", "add", "default", "via", "fd78::1")
-        yield made
-    finally:
-        subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
-        made.remove()
-
-
 def attach(daemon: Daemon, box: Namespace, policy: object, **fields: object) -> Sandbox:
     return daemon.create(policy, attachment={"netns": f"/run/netns/{box.name}", **fields})
 
