@@ -20,6 +20,7 @@ RUN_BY_BOTH = (
     "test_audit",
     "test_clients",
     "test_confinement",
+    "test_escapes_confinement",
     "test_hostile_connections",
     "test_hostile_nameserver",
     "test_lifecycle",

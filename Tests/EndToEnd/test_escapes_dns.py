@@ -73,7 +73,7 @@ MALFORMED = {
     "extended label": _raw_name(b"\x41\x08allowed\x07example\0"),
     "name without its end": _raw_name(b"\x07allowed\x07example"),
     "question cut off": _question()[:-2],
-    "transfer over any": _question(kind="IXFR"),
+    "incremental transfer": _question(kind="IXFR"),
     "label with a slash and a space": _raw_name(b"\x0ballow/ed .x\x07example\0"),
     "label with a line end": _raw_name(b"\x09allowed\r\n\x07example\0"),
     "label with a high byte": _raw_name(b"\x08allow\xc3\xa9d\x07example\0"),
@@ -205,6 +205,20 @@ def test_other_port_of_a_nameserver(internet: Internet, sandgate: Sandgate, serv
         run = sandgate.run(allowing(plan.ALLOWED), *after_resolving(plan.ALLOWED, then=command))
     assert run.returncode != 0 and not outside.lines, f"{run}\n{outside}"
     assert run.audit.denied("ip", ip=server, port=port, protocol=kind), run
+
+
+@pytest.mark.attack("D6 N3", "asks a resolver over HTTPS, by its name or at an allowed name's address", stopped_by="tls-sni, kernel")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("place", ["address", "shared"])
+def test_dns_over_https(internet: Internet, sandgate: Sandgate, place: str, method: str) -> None:
+    name, address = (plan.DENIED, plan.DENIED4) if place == "address" else (plan.OTHER, plan.SHARED4)
+    body = ["--data-binary", _question().hex()] if method == "POST" else []
+    command = ["curl", "-sS", "-m", "5", "-X", method, *body, "-H", "Content-Type: application/dns-message"]
+    command += ["--connect-to", f"::{address}:", f"https://{name}/dns-query?dns=AAABAAABAAAAAAAA"]
+    internet.unenforced(command)
+    assert [request.path.split("?")[0] for request in internet.web.requests()] == ["/dns-query"]
+    run = sandgate.run(allowing(plan.ALLOWED), *after_resolving(plan.ALLOWED, then=command))
+    assert run.returncode != 0 and internet.web.requests() == [], run
 
 
 # Budgets

@@ -147,3 +147,17 @@ def test_host_on_another_port(internet: Internet, sandgate: Sandgate, port: int)
     run = sandgate.run(allowing(plan.SINK), *after_resolving(plan.SINK, then=command))
     assert internet.sinks.arrivals() == [], run
     assert run.audit.denied("http-host", host=plan.OTHER, port=port), run
+
+
+@pytest.mark.attack("P4", "sends QUIC of version 1, 2, a draft, gQUIC or version negotiation on several ports", stopped_by="kernel")
+@pytest.mark.parametrize("port", [123, 443, 853, 4444])
+@pytest.mark.parametrize("version", ["1", "0x6b3343cf", "0xff00001d", "0x51303433", "0", "0x1a2a3a4a"])
+def test_quic(internet: Internet, sandgate: Sandgate, version: str, port: int) -> None:
+    """To an address that is pinned for an allowed name, whose rule does not list the port for UDP."""
+    command = attack("packets", "quic", plan.SINK4, port, version)
+    assert "1200 bytes" in internet.unenforced(command).stdout
+    internet.forget()
+    with internet.capture(f"udp and host {plan.SINK4}") as outside:
+        run = sandgate.run(allowing(plan.SINK), *after_resolving(plan.SINK, then=command))
+    assert run.returncode != 0 and not outside.lines and internet.sinks.arrivals() == [], run
+    assert run.audit.denied("ip", ip=plan.SINK4, port=port, protocol="udp"), run
