@@ -124,6 +124,7 @@ def test_user_namespace_gains_nothing(internet: Internet, sandgate: Sandgate, op
 @pytest.mark.attack("T6", "flushes the rules", stopped_by="capabilities")
 def test_rules_cannot_be_changed(internet: Internet, sandgate: Sandgate) -> None:
     command = shell("nft flush ruleset && nft list ruleset && ip link set lo down")
+    assert subprocess.run(["unshare", "--net", *command], capture_output=True, timeout=30).returncode == 0
     run = sandgate.run(allowing(plan.ALLOWED), *command)
     assert run.returncode != 0, run
 
@@ -132,7 +133,10 @@ def test_rules_cannot_be_changed(internet: Internet, sandgate: Sandgate) -> None
 @pytest.mark.parametrize("target", ["1", "$PPID"])
 def test_other_namespaces_cannot_be_entered(internet: Internet, sandgate: Sandgate, target: str) -> None:
     connect = " ".join(f"'{word}'" for word in attack("packets", "tcp", plan.SINK4, 4444, "from the node"))
-    run = sandgate.run(allowing(plan.ALLOWED), *shell(f"nsenter --target {target} --net {connect}"))
+    command = shell(f"nsenter --target {target} --net {connect}")
+    assert internet.unenforced(command).returncode == 0
+    assert "from the node" in internet.sinks.data()
+    run = sandgate.run(allowing(plan.ALLOWED), *command)
     assert run.returncode != 0, run
     assert internet.sinks.arrivals() == []
 

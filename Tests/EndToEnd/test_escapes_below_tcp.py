@@ -109,6 +109,22 @@ def test_packets_from_a_guarded_network(internet: Internet, daemon: Daemon, box:
     assert through == []
 
 
+@pytest.mark.attack(
+    "T10", "writes frames with packet sockets, past the queue too, in a network that the daemon made", stopped_by="namespaces"
+)
+@pytest.mark.parametrize("bypass", ["queue", "bypass"])
+def test_frames_from_a_made_network(internet: Internet, daemon: Daemon, bypass: str) -> None:
+    """The other end of its only link lies in a namespace where there is nothing else."""
+    program = str(Path(__file__).parent / "attacks" / "shared_namespace.py")
+    text = "stolen by a frame"
+    command = ["/usr/bin/python3", program, "packet", bypass, "192.0.2.99", plan.SINK4, "4444", "ff:ff:ff:ff:ff:ff"]
+    assert arrives(internet, text, internet.plain.command(*command))
+    sandbox = daemon.create({"defaultAction": "allow"})
+    with internet.capture() as outside:
+        done = sandbox.run("/bin/sh", "-c", f"exec {' '.join(command)}")
+    assert done.returncode == 0 and text.encode() not in outside.payload, done
+
+
 # Headers of what is allowed
 
 

@@ -260,7 +260,7 @@ for number in range(400):
         try: client.recv(100)
         except OSError: pass
 """
-    run = sandgate.run(allowing(f"*.{plan.WILD}"), "/usr/bin/python3", "-c", script)
+    run = sandgate.run(allowing(f"*.{plan.WILD}"), "/usr/bin/python3", "-c", script, timeout=120)
     asked = {name for name in internet.dns.names() if name.startswith("proxied-")}
     assert 0 < len(asked) <= 250, f"{len(asked)} {run.stderr}"
     assert run.audit.where(reason="dns-budget", verdict="deny"), run.stderr

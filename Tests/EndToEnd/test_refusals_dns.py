@@ -98,7 +98,12 @@ def test_text_of_denied_name_stays_outside(internet: Internet, sandgate: Sandgat
 @pytest.mark.attack("D3", "asks for NULL, ANY, a zone transfer or an unknown type of an allowed name", stopped_by="dns")
 @pytest.mark.parametrize("kind", ["NULL", "ANY", "AXFR", "TYPE65280"])
 def test_unusual_type_is_refused_even_for_allowed_name(internet: Internet, sandgate: Sandgate, kind: str) -> None:
-    run = sandgate.run(allowing(plan.ALLOWED), *attack("query", plan.DNS4, plan.ALLOWED, kind))
+    command = attack("query", plan.DNS4, plan.ALLOWED, kind)
+    with internet.capture(f"port 53 and host {plan.DNS4}", unenforced=True) as outside:
+        internet.unenforced(command)
+    assert outside.lines
+    internet.forget()
+    run = sandgate.run(allowing(plan.ALLOWED), *command)
     assert "rcode REFUSED" in run.stdout, run
     assert internet.dns.queries() == []
 

@@ -103,6 +103,8 @@ def test_port_unreachable_is_told(internet: Internet, sandgate: Sandgate, addres
 def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """Refused unless the policy asks for it."""
     command = after_resolving(plan.SINK, then=attack("packets", "quic", address, 443))
+    assert "1200 bytes" in internet.unenforced(command).stdout
+    internet.forget()
     for policy in (allowing(plan.SINK), allowing({"target": plan.SINK, "ports": [443], "protocol": "tcp"})):
         with internet.capture(SINK_PACKETS) as outside:
             run = sandgate.run(policy, *command)
@@ -122,6 +124,8 @@ def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
 def test_address_that_is_not_pinned(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """The policy allows the name, which nobody has resolved."""
     command = attack("packets", "udp", address, 4444, "never resolved")
+    assert "never resolved" in internet.unenforced(command).stdout
+    internet.forget()
     run = sandgate.run(allowing(udp(plan.SINK, 4444)), *command)
     assert run.returncode != 0, run
     assert internet.sinks.arrivals() == []
@@ -221,7 +225,10 @@ def test_guard_ranges_stay_closed(internet: Internet, sandgate: Sandgate, target
 
 @pytest.mark.attack("N1", "sends datagrams where the default allows", stopped_by="kernel")
 def test_default_allow_is_not_for_datagrams(internet: Internet, sandgate: Sandgate) -> None:
-    run = sandgate.run({"defaultAction": "allow"}, *attack("packets", "udp", plan.SINK4, 4444, "by default"))
+    command = attack("packets", "udp", plan.SINK4, 4444, "by default")
+    assert "by default" in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run({"defaultAction": "allow"}, *command)
     assert run.returncode != 0 and "PermissionError" in run.stderr, run
     assert internet.sinks.arrivals() == []
 
@@ -230,7 +237,10 @@ def test_default_allow_is_not_for_datagrams(internet: Internet, sandgate: Sandga
 def test_deny_rule_before_an_allow_rule(internet: Internet, sandgate: Sandgate) -> None:
     policy = allowing(udp(f"{plan.V4}.0/24"))
     policy["egress"].insert(0, {"action": "deny", "target": plan.SINK4, "ports": [4444]})
-    run = sandgate.run(policy, *attack("packets", "udp", plan.SINK4, 4444, "denied"))
+    command = attack("packets", "udp", plan.SINK4, 4444, "denied")
+    assert "denied" in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run(policy, *command)
     assert run.returncode != 0, run
     (denied,) = run.audit.denied("ip", ip=plan.SINK4, port=4444, protocol="udp")
     assert denied["reason"] == "rule" and denied["rule"]["index"] == 0, run
@@ -275,17 +285,19 @@ def test_rule_that_expires(internet: Internet, sandgate: Sandgate) -> None:
 @BOTH
 def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """A redirected datagram keeps the device it is bound to; it must not leave by it."""
+    command = attack("packets", "udp", address, 4444, "by the device", "--device")
+    assert "by the device" in internet.unenforced(command).stdout
     with internet.capture(SINK_PACKETS) as outside:
-        sandgate.run(allowing(udp(address)), *attack("packets", "udp", address, 4444, "by the device", "--device"))
+        sandgate.run(allowing(udp(address)), *command)
     assert b"by the device" not in outside.payload
 
 
 @pytest.mark.attack("T3 D1", "sends queries to a nameserver whose address a UDP rule opens", stopped_by="dns, kernel")
 def test_dns_stays_ours(internet: Internet, sandgate: Sandgate) -> None:
     """A rule that opens UDP to a nameserver does not open port 53: the resolver answers."""
-    run = sandgate.run(
-        allowing(udp(plan.OTHER_DNS4), plan.ALLOWED),
-        *attack("query", plan.OTHER_DNS4, plan.DENIED, "A"),
-    )
+    command = attack("query", plan.OTHER_DNS4, plan.DENIED, "A")
+    assert plan.DENIED4 in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run(allowing(udp(plan.OTHER_DNS4), plan.ALLOWED), *command)
     assert "NXDOMAIN" in run.stdout, run
     assert internet.other_dns.queries() == [], run

@@ -32,7 +32,7 @@ def datagram(source: str, target: str, source_port: int, port: int, payload: byt
 def packet_socket(bypass: str, source: str, target: str, port: str, mac: str) -> None:
     """Puts a frame on the wire behind every inet chain."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sender:
-        sender.bind(("eth0", ETH_P_IP))
+        sender.bind((next(name for _, name in socket.if_nameindex() if name != "lo"), ETH_P_IP))
         if bypass == "bypass":
             sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
         own = sender.getsockname()[4]
