@@ -1,7 +1,7 @@
 """Packets made by hand, carriers in headers, sockets bound to devices: from networks in which CAP_NET_RAW is held.
 
-What `sandgate run` starts has no such capability; test_refusals_addresses.py shows that. Here are a network that is shared
-with a sidecar, as a container's is with Docker's default capabilities, and one that the node daemon guards.
+What `sandgate run` starts has no such capability; test_refusals_addresses.py shows that. Here are a network that is
+shared with a sidecar, as a container's is with Docker's default capabilities, and one that the node daemon guards.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def test_packets_from_a_guarded_network(internet: Internet, daemon: Daemon, box:
 
 
 @pytest.mark.attack(
-    "T10", "writes frames with packet sockets, past the queue too, in a network that the daemon made", stopped_by="namespaces"
+    "T10",
+    "writes frames with packet sockets, past the queue too, in a network that the daemon made",
+    stopped_by="namespaces",
 )
 @pytest.mark.parametrize("bypass", ["queue", "bypass"])
 def test_frames_from_a_made_network(internet: Internet, daemon: Daemon, bypass: str) -> None:
@@ -190,7 +192,9 @@ with socket.socket(family) as client:
 
 
 @pytest.mark.attack(
-    "B1", "carries data in the traffic class, the hop limit and the source port of an allowed flow", stopped_by="connect"
+    "B1",
+    "carries data in the traffic class, the hop limit and the source port of an allowed flow",
+    stopped_by="connect",
 )
 @BOTH
 def test_header_fields_of_an_allowed_flow(internet: Internet, sandgate: Sandgate, address: str) -> None:
@@ -226,7 +230,9 @@ with socket.create_connection((address, int(port)), 5) as client:
 """
 
 
-@pytest.mark.attack("P1 P5", "hides a byte from the proxy by sending it out of band, within a host or a body", stopped_by="http-host")
+@pytest.mark.attack(
+    "P1 P5", "hides a byte from the proxy by sending it out of band, within a host or a body", stopped_by="http-host"
+)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -281,7 +287,8 @@ import socket, sys
 address, port, text = sys.argv[1:]
 host, _, device = address.partition("%")
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
-where = (host, int(port), 0, 2 and next((n for n, name in socket.if_nameindex() if name == device), 0)) if ":" in host else (host, int(port))
+scope = next((number for number, name in socket.if_nameindex() if name == device), 0)
+where = (host, int(port), 0, scope) if ":" in host else (host, int(port))
 for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
     with socket.socket(family, kind) as sender:
         sender.settimeout(1)
@@ -295,7 +302,9 @@ for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
 
 
 @pytest.mark.attack(
-    "N1", "sends to an address in disguise: mapped, translated, link-local, multicast, broadcast, reserved", stopped_by="kernel"
+    "N1",
+    "sends to an address in disguise: mapped, translated, link-local, multicast, broadcast, reserved",
+    stopped_by="kernel",
 )
 @pytest.mark.parametrize("name", DISGUISES)
 def test_address_in_disguise(internet: Internet, shared: Sidecar, name: str) -> None:
@@ -336,7 +345,9 @@ def test_outer_device_beside_a_sidecar(internet: Internet, shared: Sidecar, addr
     assert internet.sinks.arrivals() == []
 
 
-@pytest.mark.attack("B2", "floods the network with router advertisements from outside, to move its traffic", stopped_by="kernel")
+@pytest.mark.attack(
+    "B2", "floods the network with router advertisements from outside, to move its traffic", stopped_by="kernel"
+)
 def test_router_advertisement_from_outside(internet: Internet, shared: Sidecar) -> None:
     """They would give the sandbox another address and another way; whoever answers there has it."""
     shared.namespace.sysctl("net.ipv6.conf.eth0.accept_ra", "2")

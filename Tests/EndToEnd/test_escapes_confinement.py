@@ -1,4 +1,4 @@
-"""What the command may not reach but through the network: by system calls that filters forget, by its terminal, by mounts."""
+"""What the command may not reach in other ways: by system calls that filters forget, by its terminal, by mounts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_families_by_other_ways(internet: Internet, sandgate: Sandgate, way: str
     assert opened <= ALLOWED_FAMILIES, run
 
 
-@pytest.mark.attack("T16", "makes Unix sockets by io_uring or the 32-bit interface, under --no-unix-sockets", stopped_by="seccomp")
+@pytest.mark.attack(
+    "T16", "makes Unix sockets by io_uring or the 32-bit interface, under --no-unix-sockets", stopped_by="seccomp"
+)
 @pytest.mark.parametrize("way", ["direct", "io_uring", "i386"])
 def test_unix_sockets_by_other_ways(internet: Internet, sandgate: Sandgate, way: str) -> None:
     command = attack("families", way, 1)
@@ -57,7 +59,11 @@ for path in ("/dev/tty", "/proc/self/fd/0", "/dev/console", "/dev/pts/0", "/dev/
 """
 
 
-@pytest.mark.attack("T13 T16", "types a command into the terminal that it was started from, to be executed outside", stopped_by="seccomp, namespaces")
+@pytest.mark.attack(
+    "T13 T16",
+    "types a command into the terminal that it was started from, to be executed outside",
+    stopped_by="seccomp, namespaces",
+)
 def test_typing_into_the_terminal(internet: Internet, sandgate: Sandgate) -> None:
     """What is typed (TIOCSTI) waits for whoever reads next: the shell, after the run."""
     if Path("/proc/sys/dev/tty/legacy_tiocsti").read_text() != "1\n":
@@ -68,9 +74,11 @@ def test_typing_into_the_terminal(internet: Internet, sandgate: Sandgate) -> Non
         script = f"{shlex.join(command)}; read -t 3 line; echo got=$line"
         pid, screen = pty.fork()
         if pid == 0:
-            os.execvpe("/bin/bash", ["/bin/bash", "-c", script], internet.environment(
-                sandgate.user.environment() if sandgate.user else None
-            ))
+            os.execvpe(
+                "/bin/bash",
+                ["/bin/bash", "-c", script],
+                internet.environment(sandgate.user.environment() if sandgate.user else None),
+            )
         output = b""
         try:
             while piece := os.read(screen, 4096):
@@ -117,7 +125,11 @@ print("tried everything")
 """
 
 
-@pytest.mark.attack("T16", "uncovers hidden sockets: unmounts, mounts anew, moves and overlays, goes through /proc", stopped_by="mounts, capabilities")
+@pytest.mark.attack(
+    "T16",
+    "uncovers hidden sockets: unmounts, mounts anew, moves and overlays, goes through /proc",
+    stopped_by="mounts, capabilities",
+)
 def test_uncovering_what_is_hidden(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     path = "/run/sandgate-lab-hidden/agent.sock"
     script = tmp_path / "reveal.py"
@@ -151,7 +163,9 @@ def test_abstract_socket(internet: Internet, sandgate: Sandgate) -> None:
     assert run.returncode != 0 and "in\n" not in run.stdout, run
 
 
-@pytest.mark.attack("T16 T6", "passes data to a program of the node through shared memory or a semaphore", stopped_by="namespaces")
+@pytest.mark.attack(
+    "T16 T6", "passes data to a program of the node through shared memory or a semaphore", stopped_by="namespaces"
+)
 def test_shared_memory(internet: Internet, sandgate: Sandgate) -> None:
     made = subprocess.run(["ipcmk", "-M", "4096", "-p", "0666"], capture_output=True, text=True, check=True)
     number = made.stdout.split()[-1]
@@ -170,20 +184,29 @@ def test_shared_memory(internet: Internet, sandgate: Sandgate) -> None:
 
 
 @pytest.mark.attack(
-    "T6", "makes namespaces of every kind and devices in them: tunnels, bridges, virtual links to the first process", stopped_by="namespaces"
+    "T6",
+    "makes namespaces of every kind and devices in them: tunnels, bridges, virtual links to the first process",
+    stopped_by="namespaces",
 )
 def test_devices_of_its_own(internet: Internet, sandgate: Sandgate) -> None:
     send = " ".join(f"'{word}'" for word in attack("packets", "udp", plan.SINK4, 4444, "by a device of its own"))
     devices = "; ".join(
-        f"ip link add a{number} {kind}; ip link set a{number} up; ip link set a{number} netns 1; ip route replace default dev a{number}"
+        f"ip link add a{number} {kind}; ip link set a{number} up; ip link set a{number} netns 1; "
+        f"ip route replace default dev a{number}"
         for number, kind in enumerate(
-            ["type veth peer name b0 netns 1", "type veth peer name b1", "type dummy", "type bridge", "type vlan id 7 link eth0"]
+            [
+                "type veth peer name b0 netns 1",
+                "type veth peer name b1",
+                "type dummy",
+                "type bridge",
+                "type vlan id 7 link eth0",
+            ]
             + ["link eth0 type macvlan mode bridge", "link eth0 type ipvlan mode l2", f"type ipip remote {plan.SINK4}"]
             + [f"type vxlan id 7 remote {plan.SINK4} dstport 4444", "type wireguard", "type tun"]
         )
     )
     inner = f"{devices}; {send}"
-    script = f"({devices}; {send}); unshare --user --map-root-user --net sh -c \"{inner}\"; true"
+    script = f'({devices}; {send}); unshare --user --map-root-user --net sh -c "{inner}"; true'
     with internet.capture() as outside:
         run = sandgate.run(allowing(plan.ALLOWED), *shell(script))
     assert internet.sinks.arrivals() == [] and b"by a device of its own" not in outside.payload, run

@@ -128,7 +128,9 @@ CARRIERS = {
 }
 
 
-@pytest.mark.attack("D3", "carries data in EDNS options and other additional records of an allowed query", stopped_by="dns")
+@pytest.mark.attack(
+    "D3", "carries data in EDNS options and other additional records of an allowed query", stopped_by="dns"
+)
 @pytest.mark.parametrize("name", CARRIERS)
 def test_additional_records(internet: Internet, sandgate: Sandgate, name: str) -> None:
     secret = b"c2Vj" if name == "client subnet" else SECRET.encode()
@@ -156,10 +158,13 @@ for number in range(16):
 """
 
 
-@pytest.mark.attack("D3", "carries data in the identifier, the flags and the source port of an allowed query", stopped_by="dns")
+@pytest.mark.attack(
+    "D3", "carries data in the identifier, the flags and the source port of an allowed query", stopped_by="dns"
+)
 def test_header_of_a_query(internet: Internet, sandgate: Sandgate) -> None:
     command = ["/usr/bin/python3", "-c", HEADER_BITS, plan.DNS4]
-    carried = "udp dst port 53 and (udp[8:2] = 0xbeef or udp[10:2] & 0x00f0 = 0x0070 or (udp[0:2] >= 47200 and udp[0:2] < 47216))"
+    ports = "(udp[0:2] >= 47200 and udp[0:2] < 47216)"
+    carried = f"udp dst port 53 and (udp[8:2] = 0xbeef or udp[10:2] & 0x00f0 = 0x0070 or {ports})"
     with internet.capture(carried, unenforced=True) as outside:
         internet.unenforced(command)
     assert len(outside.lines) >= 16
@@ -170,12 +175,22 @@ def test_header_of_a_query(internet: Internet, sandgate: Sandgate) -> None:
     assert len({name for name in internet.dns.names() if "bits" in name}) == 16
 
 
-@pytest.mark.attack("D1 N7", "asks for a name near an allowed one: below it, beside it, look-alikes, without dots, localhost", stopped_by="dns")
+@pytest.mark.attack(
+    "D1 N7",
+    "asks for a name near an allowed one: below it, beside it, look-alikes, without dots, localhost",
+    stopped_by="dns",
+)
 @pytest.mark.parametrize(
     "name",
     ["x.allowed.example", "xallowed.example", "allowed.example.x", "allowed-example", "allowed", "example", "localhost"]
     + ["xn--llowed-cua.example", "аllowed.example", "allowed.exаmple", "allowed_.example", "-.allowed.example", "wpad"]
-    + ["metadata.google.internal", "1.100.51.198.in-addr.arpa", "_dns.resolver.arpa", "use-application-dns.net", "a.local"],
+    + [
+        "metadata.google.internal",
+        "1.100.51.198.in-addr.arpa",
+        "_dns.resolver.arpa",
+        "use-application-dns.net",
+        "a.local",
+    ],
 )
 def test_name_near_an_allowed_one(internet: Internet, sandgate: Sandgate, name: str) -> None:
     command = attack("query", plan.DNS4, name)
@@ -191,7 +206,11 @@ def test_name_near_an_allowed_one(internet: Internet, sandgate: Sandgate, name: 
 # The nameserver's address
 
 
-@pytest.mark.attack("T3 D6", "sends to a nameserver's address on other ports: DNS over TLS, over QUIC, over HTTPS, mDNS", stopped_by="kernel")
+@pytest.mark.attack(
+    "T3 D6",
+    "sends to a nameserver's address on other ports: DNS over TLS, over QUIC, over HTTPS, mDNS",
+    stopped_by="kernel",
+)
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @pytest.mark.parametrize("port", [54, 80, 443, 784, 853, 5353, 8053, 8853])
 @pytest.mark.parametrize("server", [plan.DNS4, plan.DNS6, plan.OTHER_DNS4], ids=["ours", "ours6", "other"])
@@ -207,7 +226,9 @@ def test_other_port_of_a_nameserver(internet: Internet, sandgate: Sandgate, serv
     assert run.audit.denied("ip", ip=server, port=port, protocol=kind), run
 
 
-@pytest.mark.attack("D6 N3", "asks a resolver over HTTPS, by its name or at an allowed name's address", stopped_by="tls-sni, kernel")
+@pytest.mark.attack(
+    "D6 N3", "asks a resolver over HTTPS, by its name or at an allowed name's address", stopped_by="tls-sni, kernel"
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("place", ["address", "shared"])
 def test_dns_over_https(internet: Internet, sandgate: Sandgate, place: str, method: str) -> None:
@@ -224,7 +245,9 @@ def test_dns_over_https(internet: Internet, sandgate: Sandgate, place: str, meth
 # Budgets
 
 
-@pytest.mark.attack("D4", "carries data in names as long as names can be, below an allowed wildcard", stopped_by="limits, dns")
+@pytest.mark.attack(
+    "D4", "carries data in names as long as names can be, below an allowed wildcard", stopped_by="limits, dns"
+)
 def test_long_names_below_a_wildcard(internet: Internet, sandgate: Sandgate) -> None:
     """The names are too few for the budget of names, and too long for the budget of bytes."""
     script = (
@@ -242,7 +265,9 @@ def test_long_names_below_a_wildcard(internet: Internet, sandgate: Sandgate) -> 
     assert run.audit.denied("dns", reason="dns-budget"), run.stderr
 
 
-@pytest.mark.attack("D4 P6", "carries data in names below an allowed wildcard that the proxy resolves for it", stopped_by="limits, dns")
+@pytest.mark.attack(
+    "D4 P6", "carries data in names below an allowed wildcard that the proxy resolves for it", stopped_by="limits, dns"
+)
 @pytest.mark.parametrize("way", ["connect", "socks", "absolute form"])
 def test_names_that_the_proxy_resolves(internet: Internet, sandgate: Sandgate, way: str) -> None:
     script = f"""
@@ -305,7 +330,9 @@ with connect() as client:
 
 
 @pytest.mark.attack(
-    "D7 B3", "holds hundreds of silent and slow connections to the resolver, and pipelines hundreds of queries", stopped_by="limits"
+    "D7 B3",
+    "holds hundreds of silent and slow connections to the resolver, and pipelines hundreds of queries",
+    stopped_by="limits",
 )
 def test_idle_and_pipelining_clients(internet: Internet, sandgate: Sandgate) -> None:
     """Others, and it itself, are answered; denied names among pipelined ones are not asked for."""
@@ -365,7 +392,9 @@ LEADS = {
 
 
 @pytest.mark.attack(
-    "N4", "uses an allowed name that resolves to an address of every guard range, and to its translated forms", stopped_by="dns"
+    "N4",
+    "uses an allowed name that resolves to an address of every guard range, and to its translated forms",
+    stopped_by="dns",
 )
 @pytest.mark.parametrize("address", LEADS)
 def test_name_that_leads_to(internet: Internet, sandgate: Sandgate, address: str) -> None:
@@ -386,7 +415,9 @@ def test_name_that_leads_to(internet: Internet, sandgate: Sandgate, address: str
 
 
 @pytest.mark.attack(
-    "N5 P6", "has the proxy resolve a name again that led to a good address before, and now to the node", stopped_by="dns"
+    "N5 P6",
+    "has the proxy resolve a name again that led to a good address before, and now to the node",
+    stopped_by="dns",
 )
 @pytest.mark.parametrize("way", ["connect", "socks"])
 def test_rebinding_through_the_proxy(internet: Internet, sandgate: Sandgate, way: str) -> None:
@@ -403,13 +434,19 @@ def test_rebinding_through_the_proxy(internet: Internet, sandgate: Sandgate, way
     assert "rebound" not in run.stdout and internet.canary.arrivals() == [] and internet.sinks.arrivals() == [], run
 
 
-@pytest.mark.attack("N5", "goes on using the first answer after the name was bound anew, and the second before", stopped_by="dns, kernel")
+@pytest.mark.attack(
+    "N5",
+    "goes on using the first answer after the name was bound anew, and the second before",
+    stopped_by="dns, kernel",
+)
 def test_address_of_a_later_answer(internet: Internet, sandgate: Sandgate) -> None:
     """The second answer is a good address of somebody else's: not open before it was given, to no other name after."""
     name = f"wander.{uuid.uuid4().hex}.hostile.example"
     query = " ".join(attack("query", plan.DNS4, name))
     connect = " ".join(f"'{word}'" for word in attack("packets", "tcp", plan.SINK4, 4444, "too early"))
-    other = " ".join(f"'{word}'" for word in attack("pieces", plan.SINK4, 80, r"GET /x HTTP/1.1\r\nHost: other.example\r\n\r\n"))
+    other = " ".join(
+        f"'{word}'" for word in attack("pieces", plan.SINK4, 80, r"GET /x HTTP/1.1\r\nHost: other.example\r\n\r\n")
+    )
     script = f"{query}; {connect}; sleep 1.2; {query}; {other}"
     run = sandgate.run(allowing("*.hostile.example"), *shell(script), upstream_dns=plan.SCRIPTED_DNS4)
     assert plan.SHARED4 in run.stdout and plan.SINK4 in run.stdout, run

@@ -151,7 +151,9 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.attack("N7 N8", "asks for a denied host in another spelling, where all else is allowed", stopped_by="http-host")
+@pytest.mark.attack(
+    "N7 N8", "asks for a denied host in another spelling, where all else is allowed", stopped_by="http-host"
+)
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_spelling_of_a_host(internet: Internet, sandgate: Sandgate, host: str) -> None:
     command = attack("pieces", plan.SHARED4, 80, rf"GET /spelled HTTP/1.1\r\nHost: {host}\r\n\r\n")
@@ -162,7 +164,9 @@ def test_spelling_of_a_host(internet: Internet, sandgate: Sandgate, host: str) -
     assert run.audit.where(verdict="deny", ip=plan.SHARED4), run
 
 
-@pytest.mark.attack("N7 P1", "says a denied server name in another spelling, where all else is allowed", stopped_by="tls-sni")
+@pytest.mark.attack(
+    "N7 P1", "says a denied server name in another spelling, where all else is allowed", stopped_by="tls-sni"
+)
 @pytest.mark.parametrize("name", ["SINK.EXAMPLE", "sInK.example", "sink.example.", "SINK.example."])
 def test_spelling_of_a_server_name(internet: Internet, sandgate: Sandgate, name: str) -> None:
     command = attack("hellos", plan.SINK4, 443, "other name", "unused.example", name)
@@ -174,8 +178,12 @@ def test_spelling_of_a_server_name(internet: Internet, sandgate: Sandgate, name:
         assert run.audit.where(verdict="deny", ip=plan.SINK4), run
 
 
-@pytest.mark.attack("N7 D1", "asks the nameserver for a denied name in another spelling, where all else is allowed", stopped_by="dns")
-@pytest.mark.parametrize("name", ["OTHER.EXAMPLE", "oThEr.example", r"other\.example", r"\111ther.example", r"oth\101r.example"])
+@pytest.mark.attack(
+    "N7 D1", "asks the nameserver for a denied name in another spelling, where all else is allowed", stopped_by="dns"
+)
+@pytest.mark.parametrize(
+    "name", ["OTHER.EXAMPLE", "oThEr.example", r"other\.example", r"\111ther.example", r"oth\101r.example"]
+)
 def test_spelling_of_a_query(internet: Internet, sandgate: Sandgate, name: str) -> None:
     command = attack("query", plan.DNS4, name)
     with internet.capture("port 53", unenforced=True) as outside:
@@ -244,7 +252,9 @@ def test_spelling_over_socks(internet: Internet, sandgate: Sandgate, name: str) 
     assert internet.sinks.arrivals() == [], run
 
 
-@pytest.mark.attack("N8", "asks for a denied address in another spelling as the host of a request", stopped_by="http-host")
+@pytest.mark.attack(
+    "N8", "asks for a denied address in another spelling as the host of a request", stopped_by="http-host"
+)
 @pytest.mark.parametrize("name", [name for name in ADDRESSES if name != "full-width digits"])
 def test_spelling_as_a_host(internet: Internet, sandgate: Sandgate, name: str) -> None:
     """In absolute form to the proxy, which dials what the host says."""
@@ -304,8 +314,12 @@ def test_request_to_the_proxy(internet: Internet, sandgate: Sandgate, name: str)
     assert internet.web.requests() == [] and "smuggled.example" not in internet.dns.names(), run
 
 
-@pytest.mark.attack("P6", "has the proxy dial itself, its own listeners and what listens in the sandbox", stopped_by="connect")
-@pytest.mark.parametrize("authority", ["127.0.0.1:64128", "[::1]:64128", "127.0.0.1:64053", "localhost:64128", "0.0.0.0:64128"])
+@pytest.mark.attack(
+    "P6", "has the proxy dial itself, its own listeners and what listens in the sandbox", stopped_by="connect"
+)
+@pytest.mark.parametrize(
+    "authority", ["127.0.0.1:64128", "[::1]:64128", "127.0.0.1:64053", "localhost:64128", "0.0.0.0:64128"]
+)
 def test_proxy_that_dials_itself(internet: Internet, sandgate: Sandgate, authority: str) -> None:
     run = sandgate.run({"defaultAction": "allow"}, *attack("tunnel", authority, "again"), options=["--proxy-env"])
     assert "proxy: HTTP/1.1 200" not in run.stdout and run.audit.where(verdict="deny"), run
@@ -314,7 +328,9 @@ def test_proxy_that_dials_itself(internet: Internet, sandgate: Sandgate, authori
 # Bounds
 
 
-@pytest.mark.attack("P7", "sends a head that never ends: a long line, many lines, or a byte at a time", stopped_by="limits")
+@pytest.mark.attack(
+    "P7", "sends a head that never ends: a long line, many lines, or a byte at a time", stopped_by="limits"
+)
 @pytest.mark.parametrize("kind", ["line", "lines", "slow"])
 def test_head_without_end(internet: Internet, sandgate: Sandgate, kind: str) -> None:
     script = f"""

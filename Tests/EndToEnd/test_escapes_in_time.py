@@ -58,7 +58,9 @@ except OSError as error: print("refused", error)
 
 
 @pytest.mark.attack(
-    "N9 B4", "goes on sending on a connection whose rule has expired, and connects again to the pinned address", stopped_by="kernel, tls-sni"
+    "N9 B4",
+    "goes on sending on a connection whose rule has expired, and connects again to the pinned address",
+    stopped_by="kernel, tls-sni",
 )
 @pytest.mark.parametrize(
     ("port", "target"),
@@ -145,7 +147,9 @@ def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Nam
 
 
 @pytest.mark.attack(
-    "T9", "has its policy changed a hundred times, and the same one posted again, while something allowed is under way", stopped_by="control API"
+    "T9",
+    "has its policy changed a hundred times, and the same one posted again, while something allowed is under way",
+    stopped_by="control API",
 )
 @pytest.mark.slow
 def test_download_through_unrelated_changes(internet: Internet, daemon: Daemon) -> None:
@@ -285,7 +289,9 @@ CHANGES = {
 
 
 @pytest.mark.attack(
-    "T6 T10a", "changes rules, routes, devices and settings with CAP_NET_ADMIN over a network that the daemon made", stopped_by="kernel, fence"
+    "T6 T10a",
+    "changes rules, routes, devices and settings with CAP_NET_ADMIN over a network that the daemon made",
+    stopped_by="kernel, fence",
 )
 @pytest.mark.parametrize("name", CHANGES)
 def test_changes_with_privilege(internet: Internet, daemon: Daemon, name: str) -> None:
@@ -308,9 +314,7 @@ def test_changes_with_privilege(internet: Internet, daemon: Daemon, name: str) -
 
 @pytest.mark.attack("T5", "has the daemon started without CAP_NET_ADMIN", stopped_by="start")
 def test_daemon_without_privilege(tmp_path: Path) -> None:
-    directories = [
-        word for name in ("state", "runtime", "audit") for word in (f"--{name}-dir", str(tmp_path / name))
-    ]
+    directories = [word for name in ("state", "runtime", "audit") for word in (f"--{name}-dir", str(tmp_path / name))]
     command = [*RAW, str(binary()), "serve", "--socket", str(tmp_path / "s" / "api.sock"), *directories]
     done = subprocess.run(
         [*command, "--upstream-dns", plan.DNS4], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
@@ -318,7 +322,9 @@ def test_daemon_without_privilege(tmp_path: Path) -> None:
     assert done.returncode != 0 and "CAP_NET_ADMIN" in done.stderr, done
 
 
-@pytest.mark.attack("T2 N1", "asks the daemon's API and metrics over the network, at every address of the node", stopped_by="kernel")
+@pytest.mark.attack(
+    "T2 N1", "asks the daemon's API and metrics over the network, at every address of the node", stopped_by="kernel"
+)
 def test_api_over_the_network(internet: Internet, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("full-token-of-sixteen\n")
@@ -391,7 +397,9 @@ def peak_kilobytes(pid: int) -> int:
 
 
 @pytest.mark.attack(
-    "B3", "floods the kernel's log and the records with refused datagrams, while others on the node work", stopped_by="limits"
+    "B3",
+    "floods the kernel's log and the records with refused datagrams, while others on the node work",
+    stopped_by="limits",
 )
 @pytest.mark.slow
 def test_flood_of_refusals(internet: Internet, daemon: Daemon) -> None:
@@ -413,7 +421,9 @@ def test_flood_of_refusals(internet: Internet, daemon: Daemon) -> None:
 
 
 @pytest.mark.attack(
-    "P7 B3", "holds thousands of silent and half-spoken connections to the proxy, while others on the node work", stopped_by="limits"
+    "P7 B3",
+    "holds thousands of silent and half-spoken connections to the proxy, while others on the node work",
+    stopped_by="limits",
 )
 @pytest.mark.slow
 def test_thousands_of_idle_connections(internet: Internet, daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""A sandbox that shares its network with a sidecar, with Docker's default capabilities: what only that makes possible."""
+"""A sandbox that shares its network with a sidecar, with Docker's default capabilities: what that makes possible."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Accomplice:
 )
 @pytest.mark.parametrize("way", ["raw", "packet", "freebind"])
 def test_forged_answer(internet: Internet, shared: Sidecar, way: str) -> None:
-    """An accomplice outside tells everything that is random: nothing but where the answer comes from is left to stop it."""
+    """An accomplice outside tells everything that is random: only where the answer comes from is left to stop it."""
     ipv6 = way == "freebind"
     server, inside, forged, kind = (
         (SCRIPTED_DNS6, INSIDE6, plan.SINK6, "AAAA") if ipv6 else (plan.SCRIPTED_DNS4, INSIDE4, plan.SINK4, "A")
@@ -109,6 +109,34 @@ def test_forged_answer(internet: Internet, shared: Sidecar, way: str) -> None:
             internet.namespace.ip("address", "del", f"{server}/64", "dev", UPLINK)
 
 
+@pytest.mark.attack(
+    "T7",
+    "connects from every port that the sidecar dialled from, through its connection tracking entries",
+    stopped_by="kernel",
+)
+@pytest.mark.slow
+def test_stale_entries_of_connections(internet: Internet, shared: Sidecar) -> None:
+    low, high = 41000, 41149
+    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    words = ("/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER)
+    assert shared.run(*words, timeout=120).returncode == 0
+    assert plan.OTHER in internet.web.hosts(), "it works without a sidecar"
+    # The ports of the connections just now are free again only after a minute; those that are dialled next are others.
+    low, high = 42000, 42149
+    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    shared.start(allowing(plan.ALLOWED))
+    fetch = f"for n in $(seq 60); do curl -sS -4 -m 5 https://{plan.ALLOWED}/ >/dev/null; done"
+    shared.run("/bin/sh", "-c", fetch, timeout=120)
+    assert len(internet.web.requests()) == 60
+    with internet.capture(f"tcp and dst host {plan.SHARED4}", unenforced=True) as outside:
+        shared.run(
+            "/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER, timeout=300
+        )
+    assert plan.OTHER not in internet.web.hosts()
+    assert plan.OTHER.encode() not in outside.payload
+    assert not [line for line in outside.lines if "Flags [S]" in line], outside
+
+
 @pytest.mark.attack("T5", "is shared with a sidecar that has no CAP_NET_ADMIN", stopped_by="start")
 def test_sidecar_without_privilege(internet: Internet, shared: Sidecar, tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path / "a"), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
@@ -123,7 +151,9 @@ def test_sidecar_without_privilege(internet: Internet, shared: Sidecar, tmp_path
 
 
 @pytest.mark.attack(
-    "T6", "flushes and changes the sidecar's rules, also as root of a user namespace of its own", stopped_by="capabilities"
+    "T6",
+    "flushes and changes the sidecar's rules, also as root of a user namespace of its own",
+    stopped_by="capabilities",
 )
 @pytest.mark.parametrize("prefix", [(), ("unshare", "--user", "--map-root-user")], ids=["root", "user namespace"])
 def test_rules_of_a_sidecar(internet: Internet, shared: Sidecar, prefix: tuple[str, ...]) -> None:
@@ -140,19 +170,38 @@ def test_rules_of_a_sidecar(internet: Internet, shared: Sidecar, prefix: tuple[s
 
 
 @pytest.mark.attack(
-    "T2", "asks the sidecar for its metrics and for paths of every kind, and posts policies under each", stopped_by="control API"
+    "T2",
+    "asks the sidecar for its metrics and for paths of every kind, and posts policies under each",
+    stopped_by="control API",
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", INSIDE4, f"[{INSIDE6}]", "[::ffff:127.0.0.1]", "127.9.9.9"])
 def test_paths_of_the_sidecar(internet: Internet, shared: Sidecar, host: str) -> None:
     shared.start(allowing(plan.ALLOWED))
     opened = ("-d", '{"defaultAction":"allow"}')
-    for path in ("/policy", "/policy/", "//policy", "/./policy", "/%70olicy", "/policy?x", "/policy#x", "/POLICY", "/x/../policy"):
+    for path in (
+        "/policy",
+        "/policy/",
+        "//policy",
+        "/./policy",
+        "/%70olicy",
+        "/policy?x",
+        "/policy#x",
+        "/POLICY",
+        "/x/../policy",
+    ):
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             status = shared.ask(method, "--path-as-is", *opened, f"http://{host}:18080{path}")
             assert status in ("000", "400", "401", "403", "404", "405"), (method, path, status)
     for path in ("/metrics", "/debug", "/v1/sandboxes", "/"):
         assert shared.ask("GET", f"http://{host}:18080{path}") in ("000", "401", "403", "404"), path
-    override = ("-H", "X-Forwarded-For: 10.81.0.1", "-H", "X-HTTP-Method-Override: GET", "-H", "X-Original-URL: /healthz")
+    override = (
+        "-H",
+        "X-Forwarded-For: 10.81.0.1",
+        "-H",
+        "X-HTTP-Method-Override: GET",
+        "-H",
+        "X-Original-URL: /healthz",
+    )
     assert shared.ask("POST", *override, *opened, f"http://{host}:18080/policy") in ("000", "401", "403")
     assert shared.policy()["defaultAction"] == "deny"
 
@@ -179,9 +228,7 @@ def test_answers_to_datagrams_from_outside(internet: Internet, shared: Sidecar, 
         python = ("/usr/bin/python3", "-c")
         inner = subprocess.Popen(shared.command(*python, answer), stdout=subprocess.PIPE, text=True)
         assert inner.stdout is not None and inner.stdout.readline() == "bound\n"
-        outer = subprocess.run(
-            internet.namespace.command(*python, listen), capture_output=True, text=True, timeout=30
-        )
+        outer = subprocess.run(internet.namespace.command(*python, listen), capture_output=True, text=True, timeout=30)
         inner.communicate(timeout=30)
         return outer.stdout
 

@@ -79,7 +79,9 @@ def test_hello_made_by_hand(internet: Internet, sandgate: Sandgate, kind: str) -
     assert run.audit.where(verdict="deny", ip=plan.SINK4, port=443), run
 
 
-@pytest.mark.attack("P2 P1", "says another server name, several or none on a port that is not the web's", stopped_by="tls-sni")
+@pytest.mark.attack(
+    "P2 P1", "says another server name, several or none on a port that is not the web's", stopped_by="tls-sni"
+)
 @pytest.mark.parametrize("port", [22, 80, 853, 4444, 8443])
 @pytest.mark.parametrize("kind", ["other name", "two names", "two lists", "empty extension", "without extensions"])
 def test_hello_on_another_port(internet: Internet, sandgate: Sandgate, kind: str, port: int) -> None:
@@ -93,7 +95,9 @@ def test_hello_on_another_port(internet: Internet, sandgate: Sandgate, kind: str
 
 
 @pytest.mark.attack("P6 P1", "says a name that can be read in two ways inside a tunnel", stopped_by="tls-sni")
-@pytest.mark.parametrize("kind", ["other name", "two names", "two lists", "behind an alert", "ssl 2", "nul and the other name"])
+@pytest.mark.parametrize(
+    "kind", ["other name", "two names", "two lists", "behind an alert", "ssl 2", "nul and the other name"]
+)
 def test_hello_inside_a_tunnel(internet: Internet, sandgate: Sandgate, kind: str) -> None:
     command = hello(kind, 443, "--connect", f"{plan.SINK}:443")
     internet.unenforced(command, {"HTTPS_PROXY": plan.OPEN_PROXY})
@@ -149,7 +153,9 @@ def test_host_on_another_port(internet: Internet, sandgate: Sandgate, port: int)
     assert run.audit.denied("http-host", host=plan.OTHER, port=port), run
 
 
-@pytest.mark.attack("P4", "sends QUIC of version 1, 2, a draft, gQUIC or version negotiation on several ports", stopped_by="kernel")
+@pytest.mark.attack(
+    "P4", "sends QUIC of version 1, 2, a draft, gQUIC or version negotiation on several ports", stopped_by="kernel"
+)
 @pytest.mark.parametrize("port", [123, 443, 853, 4444])
 @pytest.mark.parametrize("version", ["1", "0x6b3343cf", "0xff00001d", "0x51303433", "0", "0x1a2a3a4a"])
 def test_quic(internet: Internet, sandgate: Sandgate, version: str, port: int) -> None:

@@ -74,7 +74,9 @@ def i386(family: int, kind: int) -> int:
     code = bytes.fromhex("53 89fb 89f1 31d2 b867010000 cd80 5b c3")
     memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     memory.write(code)
-    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(
+        ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    )
     return int(call(family, kind))
 
 

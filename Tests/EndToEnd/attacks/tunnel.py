@@ -1,6 +1,6 @@
 """Asks the proxy of HTTPS_PROXY for a tunnel, and sends a text through it.
 
-    tunnel.py AUTHORITY TEXT
+tunnel.py AUTHORITY TEXT
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A nameserver that tells an accomplice of each query, and answers it only when it is told to.
 
 Runs as a program of its own inside a namespace: waiting_nameserver.py SERVER ADDRESS. Prints a line for each query (the
-client's address and port, and the message in hexadecimal); answers the last one with ADDRESS for each line that it reads.
+client's address and port, and the message in hexadecimal); for a line that it reads, answers all of them with ADDRESS.
 """
 
 from __future__ import annotations
