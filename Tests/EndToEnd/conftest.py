@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lab.internet import Internet
 from lab.internet import internet as make_internet
+from lab.namespaces import Namespace
 from lab.sandgate import Sandgate
 from lab.user import User, ordinary_user
 
@@ -18,6 +20,7 @@ RUN_BY_BOTH = (
     "test_audit",
     "test_clients",
     "test_confinement",
+    "test_escapes_confinement",
     "test_hostile_connections",
     "test_hostile_nameserver",
     "test_lifecycle",
@@ -78,3 +81,23 @@ def sandgate(net: Internet, tmp_path: Path, user: User | None) -> Iterator[Sandg
     program = Sandgate(net, tmp_path, user)
     yield program
     program.stop_all()
+
+
+@pytest.fixture
+def box(internet: Internet) -> Iterator[Namespace]:
+    """A namespace with a way to the Internet that nobody guards, as a container engine makes one."""
+    made = Namespace("box")
+    link = f"sgbox-{os.getpid()}"
+    outside = internet.namespace
+    try:
+        outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", made.name)
+        for namespace, name, number in ((outside, link, 1), (made, "eth0", 2)):
+            namespace.ip("address", "add", f"10.78.0.{number}/30", "dev", name)
+            namespace.ip("address", "add", f"fd78::{number}/64", "dev", name, "nodad")
+            namespace.ip("link", "set", name, "up")
+        made.ip("route", "add", "default", "via", "10.78.0.1")
+        made.ip("-6", "route", "add", "default", "via", "fd78::1")
+        yield made
+    finally:
+        subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
+        made.remove()

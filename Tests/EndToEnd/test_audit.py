@@ -127,6 +127,7 @@ def test_existing_file_is_continued(internet: Internet, sandgate: Sandgate, tmp_
     assert sandgate.tool("audit", "--file", str(path), "--verify").returncode == 0
 
 
+@pytest.mark.attack("T13", "asks for names with control characters, to forge records", stopped_by="dns")
 def test_strange_names_are_recorded_harmlessly(internet: Internet, sandgate: Sandgate) -> None:
     """What the sandbox chose is written so that no terminal and no line-reader is fooled by it."""
     script = (

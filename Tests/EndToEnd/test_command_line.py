@@ -89,6 +89,7 @@ def test_wrong_usage(sandgate: Sandgate, arguments: list[str]) -> None:
     assert done.returncode not in (0, 1) and done.stderr, done
 
 
+@pytest.mark.attack("T5", "is started by root without CAP_NET_ADMIN", stopped_by="start")
 def test_missing_capability_is_named(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     mark = tmp_path / "started"
     command = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", str(sandgate.binary), "run"]

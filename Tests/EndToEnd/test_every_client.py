@@ -63,11 +63,13 @@ def fetched(run: Finished, internet: Internet, name: str = plan.ALLOWED) -> None
 # Downloads
 
 
+@pytest.mark.honest("wget, with its own page checked")
 def test_wget(internet: Internet, sandgate: Sandgate) -> None:
     command = ["wget", "-q", "-O", "-", f"--ca-certificate={internet.certificates.authority}"]
     fetched(sandgate.run(allowing(plan.ALLOWED), *command, f"https://{plan.ALLOWED}/"), internet)
 
 
+@pytest.mark.honest("aria2 in parts")
 def test_aria2_in_parts(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     digest = registries.make_blob(registry)
     command = ["aria2c", "-q", "-x", "4", "-s", "4", "-k", "1M", "-d", str(tmp_path), "-o", "blob"]
@@ -78,12 +80,14 @@ def test_aria2_in_parts(internet: Internet, sandgate: Sandgate, registry: Path, 
     assert len(run.audit.allowed("tls-sni", event="connection.allowed")) >= 2, run
 
 
+@pytest.mark.honest("openssl s_client")
 def test_openssl_s_client(internet: Internet, sandgate: Sandgate) -> None:
     request = f"printf 'GET / HTTP/1.1\\r\\nHost: {plan.ALLOWED}\\r\\nConnection: close\\r\\n\\r\\n'"
     client = f"openssl s_client -quiet -ign_eof -verify_return_error -connect {plan.ALLOWED}:443"
     fetched(sandgate.run(allowing(plan.ALLOWED), *shell(f"{request} | {client}")), internet)
 
 
+@pytest.mark.honest("rsync's daemon protocol")
 def test_rsync(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     with everyday.rsync_server(internet, tmp_path / "server"):
         command = ["rsync", "-a", f"rsync://{plan.RSYNC}/lab/greeting", str(tmp_path / "greeting")]
@@ -112,6 +116,7 @@ asyncio.run(main())
 }
 
 
+@pytest.mark.honest("Python's requests, httpx over HTTP/2 and aiohttp, transparently and through the proxy")
 @pytest.mark.parametrize("client", PYTHON_CLIENTS)
 @pytest.mark.parametrize("options", [[], ["--proxy-env"]], ids=["transparent", "proxy-env"])
 def test_python(internet: Internet, sandgate: Sandgate, client: str, options: list[str]) -> None:
@@ -120,6 +125,7 @@ def test_python(internet: Internet, sandgate: Sandgate, client: str, options: li
     assert run.stdout.count(f"served {plan.ALLOWED}") == 3, run
 
 
+@pytest.mark.honest("Python's requests over SOCKS")
 def test_python_requests_with_socks(internet: Internet, sandgate: Sandgate) -> None:
     script = f"URL = 'https://{plan.ALLOWED}/'\n{PYTHON_CLIENTS['requests']}"
     run = sandgate.run(allowing(plan.ALLOWED), PYTHON, "-c", script, options=["--socks-env"])
@@ -129,6 +135,7 @@ def test_python_requests_with_socks(internet: Internet, sandgate: Sandgate) -> N
 # Package managers
 
 
+@pytest.mark.honest("apt over https and http")
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_apt(internet: Internet, sandgate: Sandgate, registry: Path, open_directory: Path, scheme: str) -> None:
     """Updates and installs, into a root of its own; apt fetches as a user of its own."""
@@ -162,6 +169,7 @@ def test_apt(internet: Internet, sandgate: Sandgate, registry: Path, open_direct
     assert registries.GREETING in (root / "usr/share" / registries.NAME / "greeting").read_text()
 
 
+@pytest.mark.honest("npm")
 @needs("npm")
 def test_npm(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     registries.make_npm(registry / "npm")
@@ -179,6 +187,7 @@ def test_npm(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: P
     assert run.returncode == 0 and registries.GREETING in run.stdout, run
 
 
+@pytest.mark.honest("node's fetch")
 @needs("node")
 def test_node_fetch(internet: Internet, sandgate: Sandgate) -> None:
     script = f"fetch('https://{plan.ALLOWED}/').then(answer => answer.text()).then(console.log)"
@@ -195,6 +204,7 @@ def sparse_cargo() -> bool:
     return (int(version[0]), int(version[1])) >= (1, 68)
 
 
+@pytest.mark.honest("cargo")
 @pytest.mark.skipif(not sparse_cargo(), reason="no cargo 1.68 or newer on this machine")
 def test_cargo(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     registries.make_cargo(registry / "cargo")
@@ -219,6 +229,7 @@ def test_cargo(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path:
     assert list(cargo_home.glob(f"registry/src/*/{registries.NAME}-1.0.0/src/lib.rs")), run
 
 
+@pytest.mark.honest("go get")
 def test_go_get(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     registries.make_go(registry / "go")
     (tmp_path / "go.mod").write_text("module project\n\ngo 1.19\n")
@@ -236,6 +247,7 @@ def test_go_get(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path
     assert f"{plan.REGISTRY}/lab v{registries.VERSION}" in (tmp_path / "go.mod").read_text()
 
 
+@pytest.mark.honest("gem")
 def test_gem(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     registries.make_gem(registry / "gem", tmp_path / "work")
     command = ["gem", "install", "--no-document", "--clear-sources", "--source", f"https://{plan.REGISTRY}/gem/"]
@@ -245,6 +257,7 @@ def test_gem(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: P
     assert list(tmp_path.glob(f"gems/gems/{registries.NAME}-*/lib/greeting.rb")), run
 
 
+@pytest.mark.honest("maven")
 @needs("mvn")
 def test_maven(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path, java_trust: str) -> None:
     """A parent and an extension, which come from the repository before any plugin would."""
@@ -266,6 +279,7 @@ def test_maven(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path:
     assert list((tmp_path / "repository" / "example" / "lab" / "extension").rglob("*.jar")), run
 
 
+@pytest.mark.honest("Java's HttpClient")
 @needs("javac")
 def test_java_http_client(internet: Internet, sandgate: Sandgate, tmp_path: Path, java_trust: str) -> None:
     source = tmp_path / "Fetch.java"
@@ -296,6 +310,7 @@ def ssh_options(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield options
 
 
+@pytest.mark.honest("ssh")
 def test_ssh(internet: Internet, sandgate: Sandgate, ssh_options: list[str]) -> None:
     command = ["ssh", *ssh_options, f"root@{plan.SSH}", "echo hello from $0; cat"]
     script = f"echo over standard input | {shlex.join(command)}"
@@ -307,6 +322,7 @@ def test_ssh(internet: Internet, sandgate: Sandgate, ssh_options: list[str]) -> 
     assert run.audit.denied("ip", port=22, host=plan.SSH), run
 
 
+@pytest.mark.honest("git over ssh")
 def test_git_over_ssh(internet: Internet, sandgate: Sandgate, ssh_options: list[str], tmp_path: Path) -> None:
     repository = f"ssh://root@{plan.SSH}{internet.content.directory}/project.git"
     environment = {"GIT_SSH_COMMAND": shlex.join(["ssh", *ssh_options])}
@@ -326,6 +342,7 @@ def web_sockets_and_grpc(net: Internet) -> Iterator[None]:
         yield
 
 
+@pytest.mark.honest("WebSockets, with TLS and in the clear")
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_websocket(internet: Internet, sandgate: Sandgate, web_sockets_and_grpc: None, scheme: str) -> None:
     script = (
@@ -344,6 +361,7 @@ def test_websocket(internet: Internet, sandgate: Sandgate, web_sockets_and_grpc:
     assert "echoed 70000" in run.stdout and "echoed 1000" in run.stdout and "awake" in run.stdout, run
 
 
+@pytest.mark.honest("gRPC, with TLS and in the clear")
 @pytest.mark.parametrize("port", [50051, 50052], ids=["tls", "clear"])
 def test_grpc(internet: Internet, sandgate: Sandgate, web_sockets_and_grpc: None, port: int) -> None:
     script = (
@@ -359,6 +377,7 @@ def test_grpc(internet: Internet, sandgate: Sandgate, web_sockets_and_grpc: None
     assert "hello sandbox" in run.stdout and "500" in run.stdout, run
 
 
+@pytest.mark.honest("h2load: HTTP/2 with many streams")
 def test_http2_with_many_streams(internet: Internet, sandgate: Sandgate) -> None:
     command = ["h2load", "-n", "3000", "-c", "4", "-m", "100", f"https://{plan.ALLOWED}/h2load"]
     run = sandgate.run(allowing(plan.ALLOWED), *command)
@@ -369,6 +388,7 @@ def test_http2_with_many_streams(internet: Internet, sandgate: Sandgate) -> None
 # A broker and a database
 
 
+@pytest.mark.honest("MQTT over TLS")
 def test_mqtt_over_tls(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     common = f"-h {plan.MQTT} -p 8883 --cafile {internet.certificates.authority} -t lab/greeting"
     script = f"mosquitto_pub {common} -q 1 -r -m 'hello by mqtt' && mosquitto_sub {common} -C 1 -W 10"
@@ -377,6 +397,7 @@ def test_mqtt_over_tls(internet: Internet, sandgate: Sandgate, tmp_path: Path) -
     assert run.returncode == 0 and "hello by mqtt" in run.stdout, run
 
 
+@pytest.mark.honest("PostgreSQL over TLS")
 def test_postgres_over_tls(internet: Internet, sandgate: Sandgate) -> None:
     """Its client asks for TLS in its own words first, so the hello comes later: judged by the name it resolved."""
     where = f"host={plan.POSTGRES} user=postgres sslmode=verify-full sslrootcert={internet.certificates.authority}"
@@ -404,6 +425,7 @@ def profile(net: Internet, open_directory: Path) -> Path:
     return home
 
 
+@pytest.mark.honest("Chromium, with its own sandbox and without")
 @pytest.mark.slow
 @pytest.mark.parametrize("own_sandbox", [False, True], ids=["no-sandbox", "own-sandbox"])
 def test_chromium(internet: Internet, sandgate: Sandgate, profile: Path, own_sandbox: bool) -> None:

@@ -86,6 +86,7 @@ def resident_kilobytes(pid: int) -> int:
 # MARK: - What is said arrives
 
 
+@pytest.mark.honest("a client that reuses a connection just when its server closes it")
 def test_answer_to_a_reused_connection_that_the_server_closes(
     internet: Internet, sandgate: Sandgate, serve: Serve
 ) -> None:
@@ -115,6 +116,7 @@ def test_answer_to_a_reused_connection_that_the_server_closes(
     assert "second: b'' ended" in run.stdout, run
 
 
+@pytest.mark.honest("a client of a server that breaks off, which must not look whole")
 def test_break_of_a_server_that_speaks_first(internet: Internet, sandgate: Sandgate, serve: Serve) -> None:
     """A stream that was cut off must not look whole."""
     serve(
@@ -130,6 +132,7 @@ def test_break_of_a_server_that_speaks_first(internet: Internet, sandgate: Sandg
     assert "b'half of it' reset" in run.stdout, run
 
 
+@pytest.mark.honest("a client that is slow between CONNECT and its first words")
 def test_client_that_is_slow_after_connect(internet: Internet, sandgate: Sandgate, serve: Serve) -> None:
     """The deadline for the first words counts from when the client may speak, not from before a slow CONNECT."""
     script = """
@@ -147,6 +150,7 @@ def test_client_that_is_slow_after_connect(internet: Internet, sandgate: Sandgat
     assert "got b'HTTP/1.1 200 OK" in run.stdout, run
 
 
+@pytest.mark.attack("P7", "has a server hang up before its tunnel is looked at, to end the proxy", stopped_by="limits")
 @pytest.mark.parametrize("end", ["connection.close()", "reset(connection)"])
 def test_server_that_is_gone_before_it_is_listened_to(
     internet: Internet, sandgate: Sandgate, serve: Serve, end: str
@@ -171,6 +175,7 @@ def test_server_that_is_gone_before_it_is_listened_to(
     assert "survived" in run.stdout, run
 
 
+@pytest.mark.honest("an upload that its server refuses in the middle")
 def test_early_answer_to_an_upload(internet: Internet, sandgate: Sandgate, serve: Serve) -> None:
     """The server refuses in the middle of an upload and closes with unread input, which resets the connection."""
     serve(
@@ -217,6 +222,7 @@ def test_expiry_of_another_rule_while_a_server_is_dialled(internet: Internet, sa
 # MARK: - Memory and turns
 
 
+@pytest.mark.attack("P7 B3", "reads a large file in small segments, to make the proxy hoard it", stopped_by="limits")
 @pytest.mark.slow
 def test_slow_reader_costs_no_memory(internet: Internet, sandgate: Sandgate) -> None:
     """One that always leaves something to be sent: small segments keep the kernel's own buffer small."""
@@ -242,6 +248,11 @@ def test_slow_reader_costs_no_memory(internet: Internet, sandgate: Sandgate) -> 
 # MARK: - Judged and nothing else
 
 
+@pytest.mark.attack(
+    "N4 N2",
+    "connects to another port of a guarded address that a rule opens in part, in report mode",
+    stopped_by="kernel, connect",
+)
 def test_report_mode_keeps_guarded_ports_closed(internet: Internet, sandgate: Sandgate) -> None:
     """A rule opens one port of a guarded address; the others stay closed, in report mode as well."""
     script = f"""
@@ -256,6 +267,7 @@ def test_report_mode_keeps_guarded_ports_closed(internet: Internet, sandgate: Sa
     assert run.audit.where(reason="guard-range", verdict="deny"), run
 
 
+@pytest.mark.attack("P6 T3", "asks the proxy for a tunnel to port 53, past the resolver", stopped_by="connect")
 @pytest.mark.parametrize("authority", [f"{plan.SINK}:53", f"{plan.SINK4}:53"])
 def test_dns_through_the_proxy(internet: Internet, sandgate: Sandgate, serve: Serve, authority: str) -> None:
     """Port 53 is our resolver's, whatever the rule: a CONNECT must not get where a connection would not."""
@@ -280,6 +292,11 @@ def test_dns_through_the_proxy(internet: Internet, sandgate: Sandgate, serve: Se
     assert "HTTP/1.1 403" in run.stdout and "its own way" not in run.stdout, run
 
 
+@pytest.mark.attack(
+    "P5",
+    "leaves a request without an end, so that what names its host would be passed on unjudged",
+    stopped_by="http-host",
+)
 def test_request_that_stops_before_its_end(internet: Internet, sandgate: Sandgate) -> None:
     """Text that may yet become a request is passed on while its client waits, but nothing from the end of the request
     line on: what is behind it names a host."""

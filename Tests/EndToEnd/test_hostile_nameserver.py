@@ -40,6 +40,7 @@ def connect(address: str, text: str) -> str:
     return " ".join(f"'{word}'" for word in attack("packets", "tcp", address, plan.CANARY_PORT, text)) + " || true"
 
 
+@pytest.mark.honest("lookups of names with TTL 0, foreign records or truncated answers")
 @pytest.mark.parametrize("behaviour", ["no-time", "foreign", "mixed", "truncated"])
 def test_good_address_is_reached(internet: Internet, sandgate: Sandgate, behaviour: str) -> None:
     name = name_for(behaviour)
@@ -51,6 +52,7 @@ def test_good_address_is_reached(internet: Internet, sandgate: Sandgate, behavio
     assert internet.web.hosts() == {name}
 
 
+@pytest.mark.attack("N5", "has an allowed name answer with thousands of addresses", stopped_by="dns, limits")
 def test_thousands_of_addresses(internet: Internet, sandgate: Sandgate) -> None:
     """They are answered and pinned in part, and others are none the worse for it."""
     query = attack("query", plan.SCRIPTED_DNS4, name_for("many"), "AAAA", "--tcp")
@@ -62,6 +64,7 @@ def test_thousands_of_addresses(internet: Internet, sandgate: Sandgate) -> None:
     assert "served" in run.stdout, run
 
 
+@pytest.mark.attack("N6", "has an allowed name's answer carry a record of another name", stopped_by="dns")
 def test_record_of_another_name_pins_nothing(internet: Internet, sandgate: Sandgate) -> None:
     assert plan.SINK4 in internet.unenforced(attack("query", plan.SCRIPTED_DNS4, name_for("foreign"))).stdout
     run = look_up(sandgate, "foreign", then=connect(plan.SINK4, "by a foreign record"))
@@ -69,6 +72,7 @@ def test_record_of_another_name_pins_nothing(internet: Internet, sandgate: Sandg
     assert internet.sinks.arrivals() == [], run
 
 
+@pytest.mark.attack("N4", "has an allowed name answer with guarded addresses among good ones", stopped_by="dns")
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.99.0.1"])
 def test_guarded_addresses_among_good_ones(internet: Internet, sandgate: Sandgate, address: str) -> None:
     assert address in internet.unenforced(attack("query", plan.SCRIPTED_DNS4, name_for("mixed"))).stdout
@@ -77,6 +81,11 @@ def test_guarded_addresses_among_good_ones(internet: Internet, sandgate: Sandgat
     assert internet.sinks.arrivals() == [] and internet.canary.arrivals() == [], run
 
 
+@pytest.mark.attack(
+    "N5 N4",
+    "has an allowed name answer first with a good address and then with the node's loopback, TTL 0",
+    stopped_by="dns",
+)
 def test_rebinding(internet: Internet, sandgate: Sandgate) -> None:
     """What the name leads to later is judged anew, each time."""
     query = " ".join(attack("query", plan.DNS4, name_for("rebind")))
@@ -87,6 +96,12 @@ def test_rebinding(internet: Internet, sandgate: Sandgate) -> None:
     assert internet.canary.arrivals() == [], run
 
 
+@pytest.mark.attack(
+    "N6 N4",
+    "has the nameserver answer with alias chains into guard ranges, circles, loops, lying counts, another "
+    "question or garbage",
+    stopped_by="dns",
+)
 @pytest.mark.parametrize("behaviour", ["chain", "circle", "loop", "lying", "other-question", "other-case", "garbage"])
 def test_bad_answer_opens_nothing(internet: Internet, sandgate: Sandgate, behaviour: str) -> None:
     tries = "; ".join(connect(address, "after a bad answer") for address in (plan.SINK4, "169.254.169.254"))
@@ -96,6 +111,7 @@ def test_bad_answer_opens_nothing(internet: Internet, sandgate: Sandgate, behavi
     assert run.returncode == 0, run
 
 
+@pytest.mark.attack("N6 B3", "has the nameserver send every malformed answer, to end the resolver", stopped_by="dns")
 def test_resolver_survives_them_all(internet: Internet, sandgate: Sandgate) -> None:
     queries = "; ".join(
         " ".join(attack("query", plan.DNS4, name_for(behaviour))) for behaviour in hostile_nameserver.BEHAVIOURS

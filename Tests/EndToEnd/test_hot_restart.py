@@ -62,6 +62,7 @@ def asker(sandbox: Sandbox, name: str) -> Asker:
     return Asker(sandbox.start(*Asker.command(name)))
 
 
+@pytest.mark.honest("a download of a gibibyte across three hot restarts")
 def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
     """A gibibyte, while the daemon is replaced three times: every byte arrives once."""
     sandbox = daemon.create(allowing(plan.FILES), id="box")
@@ -78,6 +79,7 @@ def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
     assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
 
 
+@pytest.mark.honest("an upload across a hot restart")
 def test_upload_goes_on(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
     """Bytes that wait in the daemon because the server does not take them are not lost."""
     server = subprocess.Popen(
@@ -121,6 +123,9 @@ def _waiting_in(daemon: Daemon) -> int:
     return total
 
 
+@pytest.mark.attack(
+    "T4", "connects while one daemon has ended and the next has not begun", stopped_by="kernel, dns, tls-sni"
+)
 def test_connections_that_come_meanwhile_wait(internet: Internet, daemon: Daemon) -> None:
     """Nobody is there for a moment: what comes then is neither refused nor let through, and is judged afterwards."""
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
@@ -146,6 +151,7 @@ def _waiting(sandbox: Sandbox, port: int) -> int:
     return sum(int(line.split()[2]) for line in lines)
 
 
+@pytest.mark.attack("N9 B4", "keeps a connection across a hot restart with a narrower policy", stopped_by="tls-sni")
 def test_policies_of_the_next_process_decide(internet: Internet, daemon: Daemon, deny_always: Path) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED, plan.OTHER), id="box")
     kept, ended = asker(sandbox, plan.ALLOWED), asker(sandbox, plan.OTHER)
@@ -167,6 +173,7 @@ def test_policies_of_the_next_process_decide(internet: Internet, daemon: Daemon,
         ended.end()
 
 
+@pytest.mark.attack("T4", "is paused across a hot restart", stopped_by="kernel")
 def test_paused_sandbox_stays_paused(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
     assert sandbox.reaches(plan.ALLOWED)
@@ -176,6 +183,7 @@ def test_paused_sandbox_stays_paused(internet: Internet, daemon: Daemon) -> None
     assert sandbox.ask("POST", "/resume").status == 200 and sandbox.reaches(plan.ALLOWED)
 
 
+@pytest.mark.attack("B4 T4", "keeps connections that the next daemon was not handed", stopped_by="kernel")
 def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) -> None:
     """A manager that loses what it was given, or gives something else: sandboxes are taken up as after a crash."""
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
@@ -194,6 +202,7 @@ def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) ->
         client.end()
 
 
+@pytest.mark.attack("B4 T4", "keeps a connection across a hot restart and a crash", stopped_by="kernel")
 def test_crash_after_a_restart(internet: Internet, daemon: Daemon) -> None:
     """What was taken over is in nobody else's hands: a crash ends it as it ends everything."""
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box")

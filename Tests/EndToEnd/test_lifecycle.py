@@ -127,6 +127,7 @@ def test_nothing_is_left(internet: Internet, sandgate: Sandgate) -> None:
     assert not namespaces & namespaces_in_use()
 
 
+@pytest.mark.attack("T8", "leaves a process behind that outlives the run", stopped_by="namespaces")
 @pytest.mark.parametrize("detach", ["setsid", "nohup"])
 def test_grandchildren_do_not_outlive_the_run(internet: Internet, sandgate: Sandgate, detach: str) -> None:
     duration = f"98765.{os.getpid()}"
@@ -180,6 +181,11 @@ def escaping(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> Iterator
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.attack(
+    "T4 T8 B4",
+    "tries every way out, on kept connections too, after the supervisor was killed",
+    stopped_by="kernel, namespaces",
+)
 def test_killed_supervisor_leaves_no_way_out(
     internet: Internet, escaping: tuple[object, Path], sandgate: Sandgate
 ) -> None:
@@ -227,6 +233,7 @@ def test_terminated_run_ends_its_command(internet: Internet, sandgate: Sandgate)
     assert processes_with(duration) == []
 
 
+@pytest.mark.attack("T6", "uses what another sandbox on the node may reach", stopped_by="namespaces")
 def test_two_runs_do_not_see_each_other(internet: Internet, sandgate: Sandgate) -> None:
     one = sandgate.start(allowing(plan.ALLOWED), shell(f"echo ready; read line; curl -sS https://{plan.ALLOWED}/"))
     both = f"curl -sS https://{plan.OTHER}/; curl -sS https://{plan.ALLOWED}/"
@@ -242,6 +249,7 @@ def test_two_runs_do_not_see_each_other(internet: Internet, sandgate: Sandgate) 
     assert f"served {plan.OTHER}" in finished[1][1] and f"served {plan.ALLOWED}" not in finished[1][1], finished
 
 
+@pytest.mark.attack("T6 T5", "starts a sandbox in the sandbox with a policy of its own", stopped_by="start")
 def test_run_inside_a_run_is_refused_or_confined(internet: Internet, sandgate: Sandgate) -> None:
     """Sandgate started inside a sandbox cannot open what the outer policy closed."""
     inner = [str(sandgate.binary), "run", "--allow", plan.DENIED, "--upstream-dns", plan.DNS4, "--"]

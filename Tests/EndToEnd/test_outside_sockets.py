@@ -36,6 +36,7 @@ def servers(request: pytest.FixtureRequest, user: User | None, tmp_path: Path) -
     child.stop()
 
 
+@pytest.mark.attack("T16", "connects to sockets of programs outside under every name they have", stopped_by="mounts")
 def test_names_of_sockets(internet: Internet, sandgate: Sandgate, servers: Path) -> None:
     command = attack("unix_sockets", str(servers))
     without = internet.unenforced(command).stdout
@@ -45,6 +46,9 @@ def test_names_of_sockets(internet: Internet, sandgate: Sandgate, servers: Path)
     assert "unix socket" not in run.stderr, run
 
 
+@pytest.mark.attack(
+    "T16", "connects to a socket that was made after it began, under --no-unix-sockets", stopped_by="seccomp"
+)
 def test_socket_made_later(internet: Internet, sandgate: Sandgate, tmp_path: Path, user: User | None) -> None:
     """The limit of hiding what there is, as README says; --no-unix-sockets has none."""
     path = tmp_path / "late"
@@ -71,6 +75,7 @@ def test_socket_made_later(internet: Internet, sandgate: Sandgate, tmp_path: Pat
     assert reached == {False: True, True: False}
 
 
+@pytest.mark.honest("programs that talk to their children through socket pairs")
 def test_pairs_of_sockets_remain(internet: Internet, sandgate: Sandgate) -> None:
     """With --no-unix-sockets too: programs talk to their children through them."""
     script = (
@@ -85,6 +90,7 @@ def test_pairs_of_sockets_remain(internet: Internet, sandgate: Sandgate) -> None
     assert run.stdout.split("\n") == ["b'hello'", "refused", "refused", ""], run
 
 
+@pytest.mark.attack("T16", "runs commands through a shared connection of ssh", stopped_by="mounts")
 @pytest.mark.parametrize("options", [[], ["--rootless"]], ids=["root", "rootless"])
 def test_shared_connection_of_ssh(
     internet: Internet, options: list[str], tmp_path_factory: pytest.TempPathFactory

@@ -145,6 +145,9 @@ def test_words_where_no_rule_should_help(daemon: Daemon, place: str, browser: Br
     assert answer["outcome"] == "advice" and "rule" not in answer
 
 
+@pytest.mark.attack(
+    "T2", "puts markup into names and metadata that the operator's page shows", stopped_by="control API"
+)
 def test_what_sandboxes_choose_is_text(internet: Internet, daemon: Daemon, place: str, browser: Browser) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box", metadata={"<b>key": HOSTILE, "turned": "a\u202eb"})
     name = "<img src=x onerror=alert(3)>.example"
@@ -276,6 +279,7 @@ def test_token_is_asked_for(daemon: Daemon, browser: Browser, picture: Path) -> 
     browser.problems = [problem for problem in browser.problems if not any(status in problem for status in expected)]
 
 
+@pytest.mark.attack("T2", "has a page of another site ask the operator's browser", stopped_by="control API")
 def test_page_of_another_site(daemon: Daemon, place: str, browser: Browser) -> None:
     """A page elsewhere in the same browser gets nothing and changes nothing."""
     sandbox = daemon.create(allowing(), id="box")
@@ -293,6 +297,7 @@ def test_page_of_another_site(daemon: Daemon, place: str, browser: Browser) -> N
     browser.problems = []
 
 
+@pytest.mark.attack("T2", "has a browser ask the API with another host, origin or site", stopped_by="control API")
 def test_requests_that_browsers_send_for_others(daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(), id="box")
 

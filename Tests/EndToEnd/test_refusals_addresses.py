@@ -27,6 +27,11 @@ def test_allowed_address_arrives(internet: Internet, sandgate: Sandgate, address
     assert run.audit.where(event="connection.allowed", ip=address, port=4444), run
 
 
+@pytest.mark.attack(
+    "N1",
+    "connects to an address that no rule names, on a port of SSH, TLS, DNS over TLS or anything",
+    stopped_by="kernel",
+)
 @pytest.mark.parametrize("port", [22, 443, 853, 4444])
 @BOTH
 def test_direct_address(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
@@ -41,6 +46,7 @@ def test_direct_address(internet: Internet, sandgate: Sandgate, address: str, po
     assert run.audit.denied("ip", event="connection.denied", ip=address, port=port, protocol="tcp"), run
 
 
+@pytest.mark.attack("N1", "has curl fetch from an address without a name", stopped_by="kernel")
 def test_direct_address_by_curl(internet: Internet, sandgate: Sandgate) -> None:
     command = ["curl", "-sS", "--insecure", f"https://{plan.SHARED4}/"]
     assert internet.unenforced(command).returncode == 0
@@ -51,6 +57,9 @@ def test_direct_address_by_curl(internet: Internet, sandgate: Sandgate) -> None:
     assert internet.web.requests() == []
 
 
+@pytest.mark.attack(
+    "N1 D6", "sends a datagram to an address: NTP, QUIC, DNS over DTLS, mDNS and other ports", stopped_by="kernel"
+)
 @pytest.mark.parametrize("port", [123, 443, 853, 4444, 5353])
 @BOTH
 def test_datagram(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
@@ -65,6 +74,7 @@ def test_datagram(internet: Internet, sandgate: Sandgate, address: str, port: in
     assert run.audit.denied("ip", ip=address, port=port, protocol="udp"), run
 
 
+@pytest.mark.attack("P4", "sends a QUIC Initial to an address, pinned for an allowed name or not", stopped_by="kernel")
 @BOTH
 def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """Refused also to an address that is pinned for an allowed name, so that clients fall back to TCP."""
@@ -78,6 +88,7 @@ def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
     assert not outside.lines and internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack("B1", "carries data in the payload of a ping", stopped_by="kernel, capabilities")
 @BOTH
 def test_ping_with_payload(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = attack("packets", "icmp", address, "carried by a ping")
@@ -89,6 +100,7 @@ def test_ping_with_payload(internet: Internet, sandgate: Sandgate, address: str)
     assert b"carried by a ping" not in outside.payload
 
 
+@pytest.mark.attack("T11", "binds a socket to the outer device, past the redirect to loopback", stopped_by="kernel")
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @BOTH
 def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate, kind: str, address: str) -> None:
@@ -102,6 +114,9 @@ def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate
     assert not outside.lines and internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack(
+    "T11 T3", "lets a redirected query leave by the device that its socket is bound to", stopped_by="kernel"
+)
 def test_query_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate) -> None:
     """A redirected packet keeps the device it is bound to; it must not leave by it."""
     command = attack("packets", "udp", plan.OTHER_DNS4, 53, "smuggled in a redirected query", "--device")
@@ -114,6 +129,11 @@ def test_query_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate)
     assert b"smuggled in a redirected query" not in outside.payload
 
 
+@pytest.mark.attack(
+    "T10 B1",
+    "writes a frame with a packet socket, behind every hook of the IP layer",
+    stopped_by="capabilities, seccomp",
+)
 def test_packet_socket(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("packets", "packet-socket", plan.SINK4, "past every hook")
     with internet.capture(f"dst host {plan.SINK4}", unenforced=True) as outside:
@@ -126,6 +146,11 @@ def test_packet_socket(internet: Internet, sandgate: Sandgate) -> None:
     assert b"past every hook" not in outside.payload
 
 
+@pytest.mark.attack(
+    "B1",
+    "sends IGMP, IP in IP, GRE, ESP, SCTP, UDP-Lite or a protocol without a name",
+    stopped_by="capabilities, kernel",
+)
 @pytest.mark.parametrize("transport", ["igmp", "ipip", "gre", "esp", "sctp", "unassigned", "udplite"])
 def test_other_transports(internet: Internet, sandgate: Sandgate, transport: str) -> None:
     numbers = {"igmp": 2, "ipip": 4, "gre": 47, "esp": 50, "sctp": 132, "unassigned": 253}
@@ -144,6 +169,11 @@ def test_other_transports(internet: Internet, sandgate: Sandgate, transport: str
     assert b"by another transport" not in outside.payload
 
 
+@pytest.mark.attack(
+    "N1 N4",
+    "connects to a private, CGNAT, benchmark, metadata or unique local address under a policy that allows everything",
+    stopped_by="kernel",
+)
 @pytest.mark.parametrize("address", [*plan.REACHABLE_GUARDED4, *plan.REACHABLE_GUARDED6])
 def test_guard_range_directly(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = attack("packets", "tcp", address, plan.CANARY_PORT, "to a guarded address")
@@ -156,6 +186,9 @@ def test_guard_range_directly(internet: Internet, sandgate: Sandgate, address: s
     assert run.audit.denied("ip", ip=address), run
 
 
+@pytest.mark.attack(
+    "N1", "connects to the node's own addresses under a policy that allows everything", stopped_by="kernel"
+)
 @pytest.mark.parametrize("address", [plan.NODE4, plan.NODE6])
 def test_node_itself(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = attack("packets", "tcp", address, plan.CANARY_PORT, "to the node")
@@ -164,6 +197,7 @@ def test_node_itself(internet: Internet, sandgate: Sandgate, address: str) -> No
     assert internet.canary.arrivals() == []
 
 
+@pytest.mark.honest("servers and clients on loopback inside the sandbox")
 def test_loopback_inside_is_free(internet: Internet, sandgate: Sandgate) -> None:
     script = (
         "import socket, threading\n"
@@ -183,6 +217,7 @@ def test_rule_about_what_the_self_test_tries(internet: Internet, sandgate: Sandg
     assert run.stdout == "made it\n", run
 
 
+@pytest.mark.attack("N2", "uses another port or protocol of an address whose rule names ports", stopped_by="kernel")
 def test_rule_for_ports_opens_no_other(internet: Internet, sandgate: Sandgate) -> None:
     policy = allowing({"target": f"{plan.V4}.0/24", "ports": [4444], "protocol": "tcp"})
     run = sandgate.run(policy, *attack("packets", "tcp", plan.SINK4, 4444, "this port"))
@@ -228,6 +263,11 @@ def _served_by_the_node(kind: str, *, after: Callable[[], object]) -> Iterator[l
         check("ip", *removal)
 
 
+@pytest.mark.attack(
+    "N1 N4",
+    "connects to an address, or a local route, that the node has got since the sandbox began",
+    stopped_by="connect",
+)
 @pytest.mark.parametrize("kind", ["address", "route"])
 def test_new_address_of_the_node(internet: Internet, sandgate: Sandgate, kind: str) -> None:
     """What the node serves at an address that it did not have when the sandbox began is as closed as the rest of it."""

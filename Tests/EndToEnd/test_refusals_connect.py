@@ -29,6 +29,7 @@ def test_allowed_authority_arrives(internet: Internet, sandgate: Sandgate) -> No
     assert run.audit.where(event="connection.allowed", host=plan.ALLOWED), run
 
 
+@pytest.mark.attack("P6", "asks the proxy for a tunnel to a denied name", stopped_by="connect")
 def test_denied_authority(internet: Internet, sandgate: Sandgate) -> None:
     command = tunnel(f"{plan.DENIED}:443", plan.DENIED)
     assert "200 OK" in internet.unenforced(command, OPEN_PROXY).stdout
@@ -41,6 +42,7 @@ def test_denied_authority(internet: Internet, sandgate: Sandgate) -> None:
     assert run.audit.denied("connect", host=plan.DENIED), run
 
 
+@pytest.mark.attack("P6", "has curl ask the proxy for a tunnel to a denied name", stopped_by="connect")
 def test_denied_authority_by_curl(internet: Internet, sandgate: Sandgate) -> None:
     command = ["curl", "-sS", f"https://{plan.DENIED}/"]
     assert internet.unenforced(command, OPEN_PROXY).returncode == 0
@@ -51,6 +53,7 @@ def test_denied_authority_by_curl(internet: Internet, sandgate: Sandgate) -> Non
     assert internet.web.requests() == []
 
 
+@pytest.mark.attack("P6 N1", "asks the proxy for a tunnel to an address that no rule names", stopped_by="connect")
 @pytest.mark.parametrize("address", [plan.DENIED4, f"[{plan.DENIED6}]"])
 def test_denied_address_as_authority(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = tunnel(f"{address}:443", plan.DENIED)
@@ -62,6 +65,11 @@ def test_denied_address_as_authority(internet: Internet, sandgate: Sandgate, add
     assert internet.web.requests() == []
 
 
+@pytest.mark.attack(
+    "P6 N4",
+    "asks the proxy for a tunnel into a guard range, by address or by a name that resolves there",
+    stopped_by="connect",
+)
 @pytest.mark.parametrize(
     "authority",
     [
@@ -85,6 +93,11 @@ def test_guard_range_as_authority(internet: Internet, sandgate: Sandgate, author
     assert run.audit.where(reason="guard-range", verdict="deny"), run
 
 
+@pytest.mark.attack(
+    "P6 N4",
+    "asks the proxy for a tunnel to the node's loopback or its own addresses, by address or by name",
+    stopped_by="connect",
+)
 @pytest.mark.parametrize(
     "authority",
     [f"127.0.0.1:{plan.CANARY_PORT}", f"[::1]:{plan.CANARY_PORT}", f"{plan.NODE4}:{plan.CANARY_PORT}"]
@@ -98,6 +111,9 @@ def test_node_as_authority(internet: Internet, sandgate: Sandgate, authority: st
     assert internet.canary.arrivals() == [], run
 
 
+@pytest.mark.attack(
+    "P6 N3", "asks for a tunnel to an allowed name and says a denied one in the ClientHello", stopped_by="tls-sni"
+)
 def test_hello_inside_the_tunnel_names_another_host(internet: Internet, sandgate: Sandgate) -> None:
     command = tunnel(f"{plan.ALLOWED}:443", plan.OTHER)
     assert f"served {plan.OTHER}" in internet.unenforced(command, OPEN_PROXY).stdout
@@ -111,6 +127,11 @@ def test_hello_inside_the_tunnel_names_another_host(internet: Internet, sandgate
     assert run.audit.denied("tls-sni", host=plan.OTHER), run
 
 
+@pytest.mark.attack(
+    "P6 N3",
+    "asks for a tunnel to one allowed name and says another allowed one in the ClientHello",
+    stopped_by="tls-sni",
+)
 def test_hello_inside_the_tunnel_names_another_allowed_host(internet: Internet, sandgate: Sandgate) -> None:
     """Both names are allowed, but the tunnel was asked for one and used for the other."""
     command = tunnel(f"{plan.ALLOWED}:443", plan.OTHER)
@@ -120,6 +141,9 @@ def test_hello_inside_the_tunnel_names_another_allowed_host(internet: Internet, 
     assert run.audit.denied("tls-sni", host=plan.OTHER, reason="name-address-mismatch"), run
 
 
+@pytest.mark.attack(
+    "P6 N3", "asks for a tunnel to an allowed name and for a denied host inside", stopped_by="http-host"
+)
 def test_http_inside_the_tunnel_names_another_host(internet: Internet, sandgate: Sandgate) -> None:
     command = ["curl", "-sS", "--proxytunnel", "-H", f"Host: {plan.OTHER}", f"http://{plan.ALLOWED}/"]
     environment = {"http_proxy": plan.OPEN_PROXY}
@@ -132,6 +156,7 @@ def test_http_inside_the_tunnel_names_another_host(internet: Internet, sandgate:
     assert run.audit.denied("http-host", host=plan.OTHER), run
 
 
+@pytest.mark.attack("P6", "asks the proxy for a denied host in absolute form", stopped_by="http-host")
 def test_absolute_form_request(internet: Internet, sandgate: Sandgate) -> None:
     run = sandgate.run(allowing(plan.ALLOWED), "curl", "-sS", f"http://{plan.ALLOWED}/", options=PROXY_ENVIRONMENT)
     assert f"served {plan.ALLOWED}" in run.stdout, run

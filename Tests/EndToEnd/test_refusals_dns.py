@@ -30,6 +30,7 @@ def test_allowed_name_is_answered(internet: Internet, sandgate: Sandgate) -> Non
     assert run.audit.allowed("dns", event="dns.allowed", host=plan.ALLOWED), run
 
 
+@pytest.mark.attack("D1", "asks the nameserver for a denied name", stopped_by="dns")
 def test_denied_name_is_not_asked(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("query", plan.DNS4, plan.DENIED, "A")
     assert plan.DENIED4 in internet.unenforced(command).stdout
@@ -42,6 +43,7 @@ def test_denied_name_is_not_asked(internet: Internet, sandgate: Sandgate) -> Non
     assert run.audit.denied("dns", event="dns.denied", host=plan.DENIED, reason="default"), run
 
 
+@pytest.mark.attack("D1", "looks a denied name up with the C library", stopped_by="dns")
 def test_resolver_library_reports_denied_name(internet: Internet, sandgate: Sandgate) -> None:
     command = ["getent", "ahosts", plan.DENIED]
     assert internet.unenforced(command).returncode == 0
@@ -52,6 +54,7 @@ def test_resolver_library_reports_denied_name(internet: Internet, sandgate: Sand
     assert internet.dns.queries() == []
 
 
+@pytest.mark.attack("T3 D1", "asks another nameserver, over UDP or TCP, IPv4 or IPv6", stopped_by="dns, kernel")
 @QUERY_WAYS
 def test_query_to_another_server_is_ours(
     internet: Internet, sandgate: Sandgate, server: str, options: list[str]
@@ -69,6 +72,7 @@ def test_query_to_another_server_is_ours(
     assert internet.dns.names() == {plan.ALLOWED}
 
 
+@pytest.mark.attack("D3 D1", "puts data into a label below a denied name, for types of every kind", stopped_by="dns")
 @pytest.mark.parametrize("kind", ["TXT", "MX", "NULL", "ANY", "HTTPS"])
 def test_denied_name_is_no_carrier(internet: Internet, sandgate: Sandgate, kind: str) -> None:
     command = attack("query", plan.DNS4, f"c2VjcmV0.{plan.DENIED}", kind)
@@ -80,6 +84,7 @@ def test_denied_name_is_no_carrier(internet: Internet, sandgate: Sandgate, kind:
     assert internet.dns.queries() == []
 
 
+@pytest.mark.attack("D3", "reads a text from a denied name's TXT record", stopped_by="dns")
 def test_text_of_denied_name_stays_outside(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("query", plan.DNS4, plan.DENIED, "TXT")
     assert TXT in internet.unenforced(command).stdout
@@ -90,13 +95,20 @@ def test_text_of_denied_name_stays_outside(internet: Internet, sandgate: Sandgat
     assert internet.dns.queries() == []
 
 
+@pytest.mark.attack("D3", "asks for NULL, ANY, a zone transfer or an unknown type of an allowed name", stopped_by="dns")
 @pytest.mark.parametrize("kind", ["NULL", "ANY", "AXFR", "TYPE65280"])
 def test_unusual_type_is_refused_even_for_allowed_name(internet: Internet, sandgate: Sandgate, kind: str) -> None:
-    run = sandgate.run(allowing(plan.ALLOWED), *attack("query", plan.DNS4, plan.ALLOWED, kind))
+    command = attack("query", plan.DNS4, plan.ALLOWED, kind)
+    with internet.capture(f"port 53 and host {plan.DNS4}", unenforced=True) as outside:
+        internet.unenforced(command)
+    assert outside.lines
+    internet.forget()
+    run = sandgate.run(allowing(plan.ALLOWED), *command)
     assert "rcode REFUSED" in run.stdout, run
     assert internet.dns.queries() == []
 
 
+@pytest.mark.attack("D3", "puts data into the address of a reverse lookup", stopped_by="dns")
 def test_unknown_address_is_not_looked_up_backwards(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("query", plan.DNS4, "1.0.0.10.in-addr.arpa", "PTR")
     assert internet.unenforced(command).returncode == 0
@@ -136,6 +148,12 @@ MALFORMED = {
 }
 
 
+@pytest.mark.attack(
+    "D2 N7",
+    "sends two questions, trailing bytes, a response, an update, another class, or a name with NULs, dots, "
+    "loops or over-long labels",
+    stopped_by="dns",
+)
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_query_goes_nowhere(internet: Internet, sandgate: Sandgate, name: str, tcp: bool) -> None:
@@ -151,6 +169,7 @@ def test_malformed_query_goes_nowhere(internet: Internet, sandgate: Sandgate, na
     assert "NOERROR" not in run.stdout, run
 
 
+@pytest.mark.attack("D5 P3", "takes ECH keys and address hints from an HTTPS record", stopped_by="dns")
 def test_ech_and_hints_are_removed(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("query", plan.DNS4, plan.ECH, "HTTPS")
     offered = internet.unenforced(command).stdout
@@ -161,6 +180,11 @@ def test_ech_and_hints_are_removed(internet: Internet, sandgate: Sandgate) -> No
     assert "ech=" not in run.stdout and "hint=" not in run.stdout, run
 
 
+@pytest.mark.attack(
+    "N4",
+    "uses an allowed name that resolves into a guard range, mapped and translated forms included",
+    stopped_by="dns",
+)
 @pytest.mark.parametrize(("name", "address"), plan.GUARDED.items(), ids=plan.GUARDED)
 def test_name_leads_into_no_guard_range(internet: Internet, sandgate: Sandgate, name: str, address: str) -> None:
     kind = "AAAA" if ":" in address else "A"
@@ -203,6 +227,7 @@ def test_apex_of_allowed_wildcard_has_no_data(internet: Internet, sandgate: Sand
     assert internet.dns.queries() == []
 
 
+@pytest.mark.attack("D4", "carries data in hundreds of names below an allowed wildcard", stopped_by="limits, dns")
 def test_tunnel_below_wildcard_runs_into_the_budget(internet: Internet, sandgate: Sandgate) -> None:
     script = (
         "import socket\n"

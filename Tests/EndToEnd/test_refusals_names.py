@@ -29,6 +29,9 @@ def test_allowed_server_name_arrives(internet: Internet, sandgate: Sandgate, add
     assert run.audit.allowed("tls-sni", event="connection.allowed", host=plan.ALLOWED, ip=address, port=443), run
 
 
+@pytest.mark.attack(
+    "N3", "says a denied server name at an address that is pinned for an allowed one", stopped_by="tls-sni"
+)
 @SHARED
 def test_other_server_name_on_shared_address(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = after_resolving(plan.ALLOWED, then=curl_at(address, f"https://{plan.OTHER}/out"))
@@ -43,6 +46,9 @@ def test_other_server_name_on_shared_address(internet: Internet, sandgate: Sandg
     assert run.audit.denied("tls-sni", event="connection.denied", host=plan.OTHER, ip=address, port=443), run
 
 
+@pytest.mark.attack(
+    "N3", "says an allowed server name at an address that is pinned for another allowed name", stopped_by="tls-sni"
+)
 def test_allowed_name_at_another_names_address(internet: Internet, sandgate: Sandgate) -> None:
     """Both names are allowed and both addresses pinned, but not this name at that address."""
     policy = allowing(plan.ALLOWED, plan.GIT)
@@ -59,6 +65,7 @@ def test_allowed_name_at_another_names_address(internet: Internet, sandgate: San
     assert run.audit.denied("tls-sni", reason="name-address-mismatch", host=plan.ALLOWED, ip=plan.CONTENT4), run
 
 
+@pytest.mark.attack("P2", "says no server name at an address that is pinned for an allowed one", stopped_by="tls-sni")
 @SHARED
 def test_no_server_name(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = after_resolving(plan.ALLOWED, then=attack("hello", address, 443, "--host", plan.OTHER))
@@ -72,6 +79,7 @@ def test_no_server_name(internet: Internet, sandgate: Sandgate, address: str) ->
     assert run.audit.denied("tls-sni", reason="no-sni", ip=address), run
 
 
+@pytest.mark.attack("P1", "sends a ClientHello byte by byte, or cut into many TLS records", stopped_by="tls-sni")
 @pytest.mark.parametrize("split", ["bytes", "records"])
 def test_split_hello(internet: Internet, sandgate: Sandgate, split: str) -> None:
     allowed, denied = (
@@ -93,6 +101,7 @@ def test_split_hello(internet: Internet, sandgate: Sandgate, split: str) -> None
     assert run.audit.denied("tls-sni", host=plan.OTHER), run
 
 
+@pytest.mark.attack("P2 N3", "speaks TLS for a denied name on port 80", stopped_by="tls-sni")
 def test_tls_on_port_80(internet: Internet, sandgate: Sandgate) -> None:
     allowed, denied = (
         after_resolving(plan.TLS_ON_80, then=curl_at(plan.ODD4, f"https://{name}:80/"))
@@ -111,6 +120,7 @@ def test_tls_on_port_80(internet: Internet, sandgate: Sandgate) -> None:
     assert run.audit.denied("tls-sni", host=plan.HTTP_ON_443, port=80), run
 
 
+@pytest.mark.attack("P2 N3", "speaks HTTP for a denied host on port 443", stopped_by="http-host")
 def test_http_on_port_443(internet: Internet, sandgate: Sandgate) -> None:
     allowed, denied = (
         after_resolving(plan.HTTP_ON_443, then=curl_at(plan.ODD4, f"http://{name}:443/"))
@@ -129,6 +139,9 @@ def test_http_on_port_443(internet: Internet, sandgate: Sandgate) -> None:
     assert run.audit.denied("http-host", host=plan.TLS_ON_80, port=443), run
 
 
+@pytest.mark.attack(
+    "P2", "speaks neither TLS nor HTTP on a web port of an allowed name", stopped_by="tls-sni, http-host"
+)
 @pytest.mark.parametrize("port", [80, 443])
 def test_opaque_bytes_on_web_port(internet: Internet, sandgate: Sandgate, port: int) -> None:
     command = attack("packets", "tcp", plan.OPAQUE, port, "neither TLS nor HTTP")
@@ -153,6 +166,9 @@ def test_opaque_bytes_on_another_port_of_an_allowed_name(internet: Internet, san
     assert internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack(
+    "N3", "asks for a denied host at an address that is pinned for an allowed name", stopped_by="http-host"
+)
 @SHARED
 def test_other_host_on_pinned_address(internet: Internet, sandgate: Sandgate, address: str) -> None:
     allowed, denied = (
@@ -175,6 +191,11 @@ def _request(host: str, path: str = "/") -> str:
     return rf"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
 
+@pytest.mark.attack(
+    "P5 N3",
+    "asks for an allowed host first and for a denied one on the same connection, in turn or pipelined",
+    stopped_by="http-host",
+)
 @pytest.mark.parametrize("together", [False, True], ids=["keep-alive", "pipelined"])
 def test_second_request_with_another_host(internet: Internet, sandgate: Sandgate, together: bool) -> None:
     options = ["--together"] if together else []
@@ -191,6 +212,7 @@ def test_second_request_with_another_host(internet: Internet, sandgate: Sandgate
     assert run.audit.denied("http-host", host=plan.OTHER), run
 
 
+@pytest.mark.honest("twenty pipelined requests on one connection")
 def test_many_requests_on_one_connection(internet: Internet, sandgate: Sandgate) -> None:
     requests = [_request(plan.ALLOWED, f"/{number}") for number in range(20)]
     command = after_resolving(plan.ALLOWED, then=attack("pieces", plan.SHARED4, 80, "--together", *requests))
@@ -218,6 +240,12 @@ AMBIGUOUS = {
 }
 
 
+@pytest.mark.attack(
+    "P5 N8",
+    "sends a request that two parsers may read differently: two hosts, two lengths, chunks and a length, "
+    "folded or odd headers, an octal host",
+    stopped_by="http-host",
+)
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_ambiguous_request_goes_nowhere(internet: Internet, sandgate: Sandgate, name: str) -> None:
     command = attack("pieces", plan.SINK, 80, AMBIGUOUS[name])
@@ -229,6 +257,7 @@ def test_ambiguous_request_goes_nowhere(internet: Internet, sandgate: Sandgate, 
     assert run.audit.where(reason="malformed-http", verdict="deny"), run
 
 
+@pytest.mark.attack("P5", "carries data in a chunk extension", stopped_by="http-host")
 def test_chunk_extension_does_not_pass(internet: Internet, sandgate: Sandgate) -> None:
     head = rf"POST / HTTP/1.1\r\nHost: {plan.SINK}\r\nTransfer-Encoding: chunked\r\n\r\n"
     command = attack("pieces", plan.SINK, 80, "--together", head, r"4;smuggled=secret\r\nabcd\r\n0\r\n\r\n")
@@ -239,6 +268,7 @@ def test_chunk_extension_does_not_pass(internet: Internet, sandgate: Sandgate) -
     assert "smuggled" not in internet.sinks.data()
 
 
+@pytest.mark.attack("P5 P2", "speaks HTTP/2 in the clear, whose hosts would not be read", stopped_by="http-host")
 def test_http2_with_prior_knowledge_is_refused(internet: Internet, sandgate: Sandgate) -> None:
     command = attack("pieces", plan.SINK, 80, r"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     internet.unenforced(command)
@@ -248,6 +278,9 @@ def test_http2_with_prior_knowledge_is_refused(internet: Internet, sandgate: San
     assert internet.sinks.arrivals() == [], run
 
 
+@pytest.mark.attack(
+    "N3", "says a server name that a rule denies before a wildcard would allow it", stopped_by="tls-sni"
+)
 def test_denied_rule_wins_over_a_later_wildcard(internet: Internet, sandgate: Sandgate) -> None:
     policy = {
         "egress": [{"action": "deny", "target": plan.OTHER}, {"action": "allow", "target": "*.example"}],

@@ -75,6 +75,7 @@ def test_a_limit_of_processes_is_named(internet: Internet, sandgate: Sandgate) -
     assert "cannot start the command's init" in said and "no more processes may be started (ulimit -u" in said, said
 
 
+@pytest.mark.attack("T6 T10", "looks for any capability at all", stopped_by="capabilities")
 def test_command_has_no_capability(internet: Internet, sandgate: Sandgate) -> None:
     run = sandgate.run(allowing(), "grep", "^Cap", "/proc/self/status")
     assert {line.split()[1] for line in run.stdout.splitlines()} == {"0" * 16}, run
@@ -100,6 +101,11 @@ def test_file_of_the_user_keeps_its_owner(internet: Internet, sandgate: Sandgate
 # The guard
 
 
+@pytest.mark.attack(
+    "T13",
+    "traces, reads, signals, limits, renices and takes descriptors from the supervisor of the same user",
+    stopped_by="namespaces",
+)
 def test_guard_cannot_be_attacked(internet: Internet, sandgate: Sandgate, user: User) -> None:
     """The supervisor has the command's uid: what usually keeps processes apart is not there."""
     sleeper = subprocess.Popen(user.command("sleep", "300"))
@@ -119,6 +125,7 @@ def test_guard_cannot_be_attacked(internet: Internet, sandgate: Sandgate, user: 
     assert run.stdout == "tried everything\n", run
 
 
+@pytest.mark.attack("T13", "traces and reads its own init, a copy of the supervisor", stopped_by="namespaces")
 def test_init_gives_nothing_away(internet: Internet, sandgate: Sandgate) -> None:
     """The command's own pid 1 is a copy of the supervisor until it executes something, which it never does."""
     run = sandgate.run(allowing(), *attack("guard", 1))
@@ -127,6 +134,7 @@ def test_init_gives_nothing_away(internet: Internet, sandgate: Sandgate) -> None
     assert "tried everything" in run.stdout, run
 
 
+@pytest.mark.attack("T13 T6", "asks the kernel for the user namespace that owns its network", stopped_by="namespaces")
 def test_guards_namespaces_are_not_open_to_the_command(internet: Internet, sandgate: Sandgate) -> None:
     """The user namespace that has power over the network is the parent's of the command's: it must not be had."""
     script = (
@@ -145,6 +153,7 @@ def test_guards_namespaces_are_not_open_to_the_command(internet: Internet, sandg
 # Ways to have something run outside
 
 
+@pytest.mark.attack("T16", "connects to the user's D-Bus, ssh agent or gpg agent", stopped_by="mounts")
 @pytest.mark.parametrize("place", ["/run/user/{id}/bus", "/tmp/ssh-{id}lab/agent.1", "{home}/.gnupg/S.gpg-agent"])
 def test_sockets_of_the_user_are_hidden(
     internet: Internet, sandgate: Sandgate, user: User, home: Path, place: str
@@ -169,6 +178,9 @@ def test_sockets_of_the_user_are_hidden(
     assert run.returncode != 0 and "in" not in run.stdout, run
 
 
+@pytest.mark.attack(
+    "T16", "connects to a socket in a directory that its user may pass and not list", stopped_by="mounts"
+)
 def test_socket_in_a_directory_that_cannot_be_listed(internet: Internet, sandgate: Sandgate, user: User) -> None:
     """Whoever knows the name gets through such a directory."""
     directory = Path("/run/sandgate-lab-unlisted")
@@ -206,6 +218,7 @@ def test_socket_that_cannot_be_found_is_told_of(internet: Internet, sandgate: Sa
     assert run.returncode == 0 and "bound as in-part was not found" in run.stderr, run
 
 
+@pytest.mark.attack("T16", "connects to a shared connection of ssh that is made while it runs", stopped_by="mounts")
 def test_socket_that_appears_beside_the_keys(
     internet: Internet, sandgate: Sandgate, user: User, home: Path
 ) -> None:
@@ -224,6 +237,7 @@ def test_socket_that_appears_beside_the_keys(
     assert sorted(path.name for path in keys.iterdir()) == ["cm", "config"]
 
 
+@pytest.mark.attack("T16 T13", "reads from and writes to another terminal of its user", stopped_by="mounts")
 def test_other_terminals_of_the_user(internet: Internet, sandgate: Sandgate, user: User) -> None:
     """What is typed into one of the user's windows is not for a command in another."""
     screen, terminal = os.openpty()
@@ -245,6 +259,7 @@ def test_other_terminals_of_the_user(internet: Internet, sandgate: Sandgate, use
 STARTUP = [".bashrc", ".profile", ".zshenv", ".ssh/authorized_keys", ".config/autostart/agent.desktop", ".config/fish/a"]
 
 
+@pytest.mark.attack("T16", "plants something in the user's start-up files, by five ways", stopped_by="mounts")
 @pytest.mark.parametrize("name", STARTUP)
 @pytest.mark.parametrize(
     "write",
@@ -268,6 +283,7 @@ def test_startup_files_stay(
     assert (home / "work").read_text() == "fine\n", "the rest of the home directory is the command's"
 
 
+@pytest.mark.attack("T16", "makes start-up files where there were none", stopped_by="mounts")
 @pytest.mark.parametrize("name", [".zshenv", ".config/autostart", ".ssh/rc"])
 def test_new_startup_files_are_set_aside(
     internet: Internet, sandgate: Sandgate, home: Path, name: str
@@ -278,6 +294,9 @@ def test_new_startup_files_are_set_aside(
     assert str(home / name.removesuffix("/rc")) in run.stderr, run
 
 
+@pytest.mark.attack(
+    "T16", "changes a start-up file through the target of a link, or replaces the link", stopped_by="mounts"
+)
 def test_link_to_a_startup_file_is_put_back(internet: Internet, sandgate: Sandgate, user: User, home: Path) -> None:
     """As those have them who keep their dotfiles in a repository."""
     target = _write(user, home / "dotfiles" / "bashrc")
@@ -289,6 +308,7 @@ def test_link_to_a_startup_file_is_put_back(internet: Internet, sandgate: Sandga
     assert link.is_symlink() and link.read_text() == "the user's\n", run
 
 
+@pytest.mark.attack("T13", "replaces the program that guards it, for the next run", stopped_by="mounts")
 def test_binary_cannot_be_replaced(internet: Internet, sandgate: Sandgate, user: User, home: Path) -> None:
     """The next run is another program's if this one's can write it."""
     own = home / "tools" / "bin" / "sandgate"
@@ -312,6 +332,7 @@ def _refused(run: subprocess.CompletedProcess[str] | Finished, mark: Path) -> st
     return run.stderr
 
 
+@pytest.mark.attack("T5", "is started where no user namespaces may be made", stopped_by="start")
 def test_no_user_namespaces_left(internet: Internet, sandgate: Sandgate, user: User, tmp_path: Path) -> None:
     mark = tmp_path / "started"
     line, _ = sandgate.command(allowing(), ["touch", str(mark)], options=["--rootless"])
@@ -321,6 +342,7 @@ def test_no_user_namespaces_left(internet: Internet, sandgate: Sandgate, user: U
     assert "sysctl user.max_user_namespaces=" in _refused(run, mark)
 
 
+@pytest.mark.attack("T5", "is started where namespaces of a kind have run out", stopped_by="start")
 @pytest.mark.parametrize("kind", ["net", "mnt", "pid", "ipc"])
 def test_none_of_a_kind_of_namespace_left(
     internet: Internet, sandgate: Sandgate, user: User, tmp_path: Path, kind: str
@@ -337,6 +359,7 @@ def test_none_of_a_kind_of_namespace_left(
 WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
 
 
+@pytest.mark.attack("T5", "is started by root without capabilities", stopped_by="start")
 @pytest.mark.parametrize(
     ("options", "advice"), [([], "run it as another user"), (["--rootless"], "CAP_SETFCAP")], ids=["run", "rootless"]
 )
@@ -363,6 +386,7 @@ def test_sandbox_in_a_sandbox(
     assert "inside a sandbox of sandgate already" in run.stderr, run
 
 
+@pytest.mark.attack("T5", "is started under a system call filter that forbids user namespaces", stopped_by="start")
 def test_filter_forbids_user_namespaces(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     mark = tmp_path / "started"
     line, _ = sandgate.command(allowing(), ["touch", str(mark)])
@@ -370,6 +394,7 @@ def test_filter_forbids_user_namespaces(internet: Internet, sandgate: Sandgate, 
     assert "seccomp=unconfined" in _refused(run, mark)
 
 
+@pytest.mark.attack("T5", "is started where /proc is masked", stopped_by="start")
 def test_masked_proc(internet: Internet, sandgate: Sandgate, user: User, tmp_path: Path) -> None:
     """As in a container: the kernel then lets nobody without root mount a /proc that would show more."""
     mark = tmp_path / "started"
@@ -379,6 +404,7 @@ def test_masked_proc(internet: Internet, sandgate: Sandgate, user: User, tmp_pat
     assert "systempaths=unconfined" in _refused(run, mark)
 
 
+@pytest.mark.attack("T13", "starts the supervisor's second copy by hand", stopped_by="start")
 def test_attendant_by_hand(sandgate: Sandgate, user: User) -> None:
     """The second copy of the program is nothing to be started by somebody else."""
     run = _as_user(user, str(sandgate.binary), "--attend-to-namespaces")

@@ -28,26 +28,6 @@ def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
         yield made
 
 
-@pytest.fixture
-def box(internet: Internet) -> Iterator[Namespace]:
-    """A namespace with a way to the Internet that nobody guards, as a container engine makes one."""
-    made = Namespace("box")
-    link = f"sgbox-{os.getpid()}"
-    outside = internet.namespace
-    try:
-        outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", made.name)
-        for namespace, name, number in ((outside, link, 1), (made, "eth0", 2)):
-            namespace.ip("address", "add", f"10.78.0.{number}/30", "dev", name)
-            namespace.ip("address", "add", f"fd78::{number}/64", "dev", name, "nodad")
-            namespace.ip("link", "set", name, "up")
-        made.ip("route", "add", "default", "via", "10.78.0.1")
-        made.ip("-6", "route", "add", "default", "via", "fd78::1")
-        yield made
-    finally:
-        subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
-        made.remove()
-
-
 def attach(daemon: Daemon, box: Namespace, policy: object, **fields: object) -> Sandbox:
     return daemon.create(policy, attachment={"netns": f"/run/netns/{box.name}", **fields})
 
@@ -71,18 +51,23 @@ def test_sandbox_reaches_what_its_policy_allows(internet: Internet, daemon: Daem
     )
 
 
+@pytest.mark.attack("T6", "uses what another sandbox of the daemon may reach", stopped_by="namespaces")
 def test_sandboxes_do_not_share_what_they_may(internet: Internet, daemon: Daemon) -> None:
     one, two = daemon.create(allowing(plan.ALLOWED)), daemon.create(allowing(plan.DENIED))
     assert one.reaches(plan.ALLOWED) and two.reaches(plan.DENIED)
     assert not one.reaches(plan.DENIED) and not two.reaches(plan.ALLOWED)
 
 
+@pytest.mark.attack("T4", "has no policy at all", stopped_by="kernel, dns")
 def test_without_a_policy_everything_is_denied(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create()
     assert not sandbox.reaches(plan.ALLOWED)
     assert sandbox.ask("GET", "/policy").json["mode"] == "deny_all"
 
 
+@pytest.mark.attack(
+    "N1 N3", "sends to addresses from a namespace that had a way of its own before it was attached", stopped_by="kernel"
+)
 def test_namespace_that_exists(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     target = ["curl", "-sS", "-m", "5", "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}", f"https://{plan.DENIED}/"]
     unguarded = subprocess.run(box.command(*target), env=internet.environment(), capture_output=True, text=True)
@@ -100,6 +85,9 @@ def test_namespace_that_exists(internet: Internet, daemon: Daemon, box: Namespac
     assert "sandgate" not in box.check("nft", "list", "ruleset")
 
 
+@pytest.mark.attack(
+    "T12", "begins connections from a port that is served, and is reached on one that is not", stopped_by="kernel"
+)
 def test_connections_from_outside(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     """Let in on the ports that are served; what they began may be answered, and nothing else goes out by it."""
     with contextlib.ExitStack() as stack:
@@ -157,6 +145,9 @@ def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namesp
     assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before - 8
 
 
+@pytest.mark.attack(
+    "T10 T10a", "lives in the namespace with CAP_NET_RAW or CAP_NET_ADMIN when it is attached", stopped_by="start"
+)
 def test_processes_that_could_get_around_the_rules(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     process = subprocess.Popen(box.command("sleep", "60"), stdin=subprocess.DEVNULL)
     try:
@@ -187,6 +178,7 @@ def test_attaching_twice(internet: Internet, daemon: Daemon, box: Namespace) -> 
     assert [item["id"] for item in daemon.request("GET", "/v1/sandboxes").json["items"]] == ["box"]
 
 
+@pytest.mark.attack("T6", "has another daemon take the namespace over", stopped_by="start")
 def test_namespace_that_somebody_else_guards(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED))
     directory = tmp_path / "second"
@@ -265,6 +257,7 @@ def test_status(internet: Internet, daemon: Daemon, method: str, path: str, stat
 # Life
 
 
+@pytest.mark.attack("T4 B4", "keeps a connection and a pinned address through a pause", stopped_by="kernel")
 def test_pause_and_resume(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED))
     assert sandbox.reaches(plan.ALLOWED)
@@ -286,6 +279,7 @@ def _connections(daemon: Daemon, sandbox: Sandbox) -> list[dict[str, object]]:
     return [record for record in daemon.records(sandbox=sandbox.id) if record["event"] == "connection.allowed"]
 
 
+@pytest.mark.attack("N9", "uses a pinned address after its sandbox has expired", stopped_by="kernel")
 def test_expiry(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED), id="short", timeout=2)
     assert sandbox.reaches(plan.ALLOWED)
@@ -317,6 +311,9 @@ def test_renewal(internet: Internet, daemon: Daemon) -> None:
 # Policies
 
 
+@pytest.mark.attack(
+    "N9 T4", "uses pinned addresses of names that each change of policy takes away", stopped_by="kernel, tls-sni"
+)
 def test_policy_is_changed(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED))
     assert sandbox.reaches(plan.ALLOWED)
@@ -349,6 +346,7 @@ def test_stale_change_is_refused(internet: Internet, daemon: Daemon) -> None:
     assert sandbox.ask("PUT", "/policy", {}, If_Match="yesterday").status == 400
 
 
+@pytest.mark.attack("T4", "has a malformed policy posted, to be left with none", stopped_by="control API")
 def test_malformed_policy_changes_nothing(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED))
     bodies: dict[str, object] = {"PUT": {"egress": [{"action": "allow"}]}, "PATCH": {"action": "allow"}, "DELETE": [1]}
@@ -359,6 +357,11 @@ def test_malformed_policy_changes_nothing(internet: Internet, daemon: Daemon) ->
     assert sandbox.reaches(plan.ALLOWED)
 
 
+@pytest.mark.attack(
+    "N9 B4 T9",
+    "keeps a connection whose rule a change takes away, beside one that stays allowed",
+    stopped_by="tls-sni, kernel",
+)
 def test_change_ends_what_it_no_longer_allows(internet: Internet, daemon: Daemon) -> None:
     """And leaves alone what it still allows."""
     sandbox = daemon.create(allowing(plan.ALLOWED, plan.DENIED))
@@ -441,6 +444,9 @@ def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
 # Restarts
 
 
+@pytest.mark.attack(
+    "T4 T8 N9", "uses pinned addresses while the daemon is down, after a crash and after a stop", stopped_by="kernel"
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_restart(internet: Internet, daemon: Daemon, box: Namespace, number: signal.Signals) -> None:
     """Nothing acknowledged is lost, nothing passes in between, and pins are known by their names again."""
@@ -470,6 +476,7 @@ def test_restart(internet: Internet, daemon: Daemon, box: Namespace, number: sig
     assert chain.returncode == 0, chain
 
 
+@pytest.mark.attack("N9", "expires while no daemon runs", stopped_by="kernel")
 def test_what_ended_while_no_daemon_ran(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     short = daemon.create(allowing(plan.ALLOWED), id="short", timeout=1)
     gone = attach(daemon, box, allowing(plan.ALLOWED))
@@ -482,6 +489,7 @@ def test_what_ended_while_no_daemon_ran(internet: Internet, daemon: Daemon, box:
     assert not short.reaches(plan.ALLOWED)
 
 
+@pytest.mark.attack("B4 T4", "keeps a connection across a crash of the daemon", stopped_by="kernel")
 def test_tunnels_of_the_old_process_end(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED))
     live = sandbox.start("openssl", "s_client", "-quiet", "-connect", f"{plan.ALLOWED}:443", "-servername", plan.ALLOWED)
@@ -594,6 +602,9 @@ def test_latencies(internet: Internet, daemon: Daemon) -> None:
     assert first.id not in daemon.request("GET", "/metrics").text
 
 
+@pytest.mark.attack(
+    "T2", "asks the daemon's API without a token, with a wrong one, or with one for reading", stopped_by="control API"
+)
 def test_tokens(internet: Internet, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("full-token-of-sixteen\nread-token-of-sixteen read-only\n")
@@ -617,6 +628,7 @@ def test_tokens(internet: Internet, tmp_path: Path) -> None:
     assert none.returncode != 0 and "--token-file" in none.stderr, none
 
 
+@pytest.mark.attack("T2", "opens the API's socket, the records or the state as another user", stopped_by="control API")
 def test_socket_is_its_owners(internet: Internet, daemon: Daemon) -> None:
     assert daemon.socket.stat().st_mode & 0o777 == 0o600
     assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
@@ -624,6 +636,11 @@ def test_socket_is_its_owners(internet: Internet, daemon: Daemon) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.attack(
+    "T2",
+    "asks the daemon for its own release, as root who sees the API's socket, from three kinds of namespaces",
+    stopped_by="control API",
+)
 def test_sandboxes_cannot_ask_for_their_release(internet: Internet, daemon: Daemon) -> None:
     """Root in a sandbox that shares the node's file system could open the socket."""
     sandbox = daemon.create(allowing(plan.ALLOWED))

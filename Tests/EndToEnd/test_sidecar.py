@@ -30,6 +30,11 @@ def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
 # Enforcement
 
 
+@pytest.mark.attack(
+    "N1 D1",
+    "reaches denied names and their addresses from a network that it shares with the sidecar",
+    stopped_by="kernel, dns",
+)
 def test_policy_is_enforced(internet: Internet, shared: Sidecar) -> None:
     assert shared.reaches(plan.DENIED), "without a sidecar everything is reached"
     internet.forget()
@@ -43,6 +48,7 @@ def test_policy_is_enforced(internet: Internet, shared: Sidecar) -> None:
     assert denied and denied[0]["host"] == plan.DENIED and denied[0]["sandbox"] == "sandbox"
 
 
+@pytest.mark.attack("T4", "has no policy at all, under a sidecar", stopped_by="kernel, dns")
 def test_without_rules_everything_is_denied(internet: Internet, shared: Sidecar) -> None:
     shared.start(MODE="dns", SANDBOX_ID="sbx-7")
     assert not shared.reaches(plan.ALLOWED) and internet.web.requests() == []
@@ -55,6 +61,7 @@ def test_without_rules_everything_is_denied(internet: Internet, shared: Sidecar)
     wait_until(lambda: any(record["sandbox"] == "sbx-7" for record in shared.records()), "a record")
 
 
+@pytest.mark.honest("a server in the sandbox that is reached from outside")
 def test_served_ports_are_reached_from_outside(internet: Internet, shared: Sidecar) -> None:
     shared.start(allowing(plan.ALLOWED))
     server = subprocess.Popen(
@@ -70,6 +77,7 @@ def test_served_ports_are_reached_from_outside(internet: Internet, shared: Sidec
         server.wait()
 
 
+@pytest.mark.attack("T8 T4 N9", "uses pinned addresses after the sidecar was stopped or killed", stopped_by="kernel")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_rules_outlive_the_sidecar(internet: Internet, shared: Sidecar, tmp_path: Path, number: signal.Signals) -> None:
     """Whatever ends it, the sandbox reaches nothing; another one goes on with the policy that was kept."""
@@ -108,6 +116,7 @@ def test_check(shared: Sidecar) -> None:
     assert frozen.returncode == 1 and "does not say that it is well" in frozen.stderr, frozen
 
 
+@pytest.mark.attack("T5", "has the sidecar started in a machine's own network", stopped_by="start")
 def test_machine_is_refused(tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
     done = subprocess.run([binary(), "sidecar"], env=environment, capture_output=True, text=True, timeout=20)
@@ -215,6 +224,9 @@ def test_changes_reach_the_network(internet: Internet, shared: Sidecar, tmp_path
     wait_until(lambda: not shared.reaches(plan.OTHER), "the operator's rule", 20)
 
 
+@pytest.mark.attack(
+    "T2", "asks the sidecar's policy API over loopback and its own address, to open itself", stopped_by="control API"
+)
 def test_who_may_use_the_api(shared: Sidecar) -> None:
     """Without a token nobody in the sandbox; with one, who has it, from where it is."""
     own = f"http://{INSIDE4}:18080/policy"
@@ -227,6 +239,7 @@ def test_who_may_use_the_api(shared: Sidecar) -> None:
     assert shared.run("curl", "-sS", "http://127.0.0.1:18080/healthz").stdout == "ok"
 
 
+@pytest.mark.attack("T2", "asks the sidecar's policy API with wrong tokens", stopped_by="control API")
 def test_token(shared: Sidecar) -> None:
     shared.start(TOKEN=TOKEN)
     for wrong in (None, "", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
@@ -241,6 +254,7 @@ def test_token(shared: Sidecar) -> None:
     assert shared.request("GET", "/healthz").status == 200
 
 
+@pytest.mark.attack("T2", "changes the policy with a token that may only read from inside", stopped_by="control API")
 def test_read_only_from_inside(shared: Sidecar) -> None:
     shared.start(TOKEN=TOKEN, SANDGATE_READ_ONLY_FROM_INSIDE="true")
     url, header = "http://127.0.0.1:18080/policy", ("-H", f"OPENSANDBOX-EGRESS-AUTH: {TOKEN}")
@@ -256,6 +270,9 @@ def attack(shared: Sidecar, *words: str, timeout: float = 60) -> subprocess.Comp
     return shared.run("/usr/bin/python3", str(ATTACKS), *words, timeout=timeout)
 
 
+@pytest.mark.attack(
+    "T10", "writes frames behind every inet hook, with and without the queue, beside a sidecar", stopped_by="fence"
+)
 @pytest.mark.parametrize("bypass", ["queue", "bypass"])
 def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str) -> None:
     """T10: frames that go behind every inet chain."""
@@ -271,6 +288,9 @@ def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str) -> Non
     assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6")
 
 
+@pytest.mark.attack(
+    "T1", "sends with a thousand packet marks and priorities that somebody may trust", stopped_by="kernel"
+)
 def test_marks(internet: Internet, shared: Sidecar) -> None:
     """T1: no mark opens anything."""
     assert attack(shared, "marks", plan.SINK4, "4444").returncode == 0
@@ -280,6 +300,9 @@ def test_marks(internet: Internet, shared: Sidecar) -> None:
     assert internet.sinks.data() == ""
 
 
+@pytest.mark.attack(
+    "T1", "reads the sidecar's mark from outgoing packets with a filter on a packet socket", stopped_by="kernel"
+)
 def test_marks_are_not_seen(internet: Internet, shared: Sidecar) -> None:
     """T1: with a filter on a packet socket the marks of what leaves can be read; those of ours are off by then."""
     for own_mark, expected in (("7", "seen"), ("0", "nothing")):
@@ -297,6 +320,11 @@ def test_marks_are_not_seen(internet: Internet, shared: Sidecar) -> None:
         assert output == f"{expected}\n"
 
 
+@pytest.mark.attack(
+    "T7",
+    "sends from every port that the resolver asked from, through its connection tracking entries",
+    stopped_by="kernel",
+)
 def test_stale_entries(internet: Internet, shared: Sidecar) -> None:
     """T7: from the ports that the resolver asked from, while the kernel remembers those flows."""
     low, high = 40000, 40199

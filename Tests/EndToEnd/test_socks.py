@@ -18,6 +18,7 @@ def socks(host: str, port: int, *options: str) -> list[str]:
     return attack("socks", host, port, *options)
 
 
+@pytest.mark.honest("curl over SOCKS, with names and with addresses")
 @pytest.mark.parametrize("option", ["--socks5-hostname", "--socks5"], ids=["name", "address"])
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_curl_by_option(internet: Internet, sandgate: Sandgate, scheme: str, option: str) -> None:
@@ -27,6 +28,7 @@ def test_curl_by_option(internet: Internet, sandgate: Sandgate, scheme: str, opt
     assert internet.web.hosts() == {plan.ALLOWED}
 
 
+@pytest.mark.honest("curl over SOCKS as its environment says, to names with one family or both")
 @pytest.mark.parametrize("name", [plan.ALLOWED, plan.V4_ONLY, plan.V6_ONLY])
 def test_curl_by_environment(internet: Internet, sandgate: Sandgate, name: str) -> None:
     run = sandgate.run(allowing(name), "curl", "-sSv", f"https://{name}/", options=ANNOUNCED)
@@ -54,6 +56,7 @@ def test_announced_only_on_request(internet: Internet, sandgate: Sandgate) -> No
     assert "all_proxy=socks5h://127.0.0.1:" in run.stdout and "https_proxy=http://127.0.0.1:" in run.stdout, run
 
 
+@pytest.mark.honest("a SOCKS client that does not wait for the answer to its greeting")
 def test_client_in_a_hurry(internet: Internet, sandgate: Sandgate) -> None:
     """Greeting and request in one segment, before the greeting was answered."""
     command = socks(plan.ALLOWED, 443, "--sni", plan.ALLOWED, "--in-a-hurry")
@@ -61,6 +64,7 @@ def test_client_in_a_hurry(internet: Internet, sandgate: Sandgate) -> None:
     assert f"served {plan.ALLOWED}" in run.stdout, run
 
 
+@pytest.mark.honest("SMTP over SOCKS")
 def test_server_speaks_first(internet: Internet, sandgate: Sandgate) -> None:
     command = ["curl", "-sS", "--max-time", "10", f"smtp://{plan.MAIL}", "-X", "NOOP"]
     run = sandgate.run(allowing(plan.MAIL), *command, "-v", options=ANNOUNCED)
@@ -68,6 +72,7 @@ def test_server_speaks_first(internet: Internet, sandgate: Sandgate) -> None:
     assert "NOOP" in internet.sinks.data()
 
 
+@pytest.mark.attack("P6", "asks for a denied name over SOCKS", stopped_by="connect")
 def test_denied_name(internet: Internet, sandgate: Sandgate) -> None:
     command = ["curl", "-sS", f"https://{plan.DENIED}/"]
     assert internet.unenforced(command, OPEN_SOCKS).returncode == 0
@@ -80,6 +85,9 @@ def test_denied_name(internet: Internet, sandgate: Sandgate) -> None:
     assert run.audit.denied("connect", host=plan.DENIED), run
 
 
+@pytest.mark.attack(
+    "P6 N1", "asks for an address that no rule names over SOCKS, as an address and as text", stopped_by="connect"
+)
 @pytest.mark.parametrize("address", [plan.DENIED4, plan.DENIED6])
 @pytest.mark.parametrize("form", ["address", "name"])
 def test_denied_address(internet: Internet, sandgate: Sandgate, address: str, form: str) -> None:
@@ -93,6 +101,9 @@ def test_denied_address(internet: Internet, sandgate: Sandgate, address: str, fo
     assert run.audit.denied("connect", ip=address), run
 
 
+@pytest.mark.attack(
+    "P6 N4", "asks for a guard range over SOCKS, by address or by a name that resolves there", stopped_by="connect"
+)
 @pytest.mark.parametrize(
     "host",
     [*plan.REACHABLE_GUARDED4, *plan.REACHABLE_GUARDED6]
@@ -111,6 +122,9 @@ def test_guard_range(internet: Internet, sandgate: Sandgate, host: str) -> None:
     assert run.audit.where(reason="guard-range", verdict="deny"), run
 
 
+@pytest.mark.attack(
+    "P6 N4", "asks for the node's loopback or its own addresses over SOCKS, mapped forms included", stopped_by="connect"
+)
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "::1", "::ffff:127.0.0.1", plan.NODE4, plan.NODE6]
@@ -126,6 +140,7 @@ def test_node(internet: Internet, sandgate: Sandgate, host: str) -> None:
     assert internet.canary.arrivals() == [], run
 
 
+@pytest.mark.attack("P6 N3", "asks for one name over SOCKS and says another in the ClientHello", stopped_by="tls-sni")
 @pytest.mark.parametrize("others", [[], [plan.OTHER]], ids=["denied", "allowed"])
 def test_hello_names_another_host(internet: Internet, sandgate: Sandgate, others: list[str]) -> None:
     """The tunnel was asked for one name and used for another, whether that is allowed or not."""
@@ -141,6 +156,9 @@ def test_hello_names_another_host(internet: Internet, sandgate: Sandgate, others
     assert run.audit.denied("tls-sni", host=plan.OTHER, reason="name-address-mismatch"), run
 
 
+@pytest.mark.attack(
+    "P6 N3", "asks for a pinned address over SOCKS and says a neighbour's name in the ClientHello", stopped_by="tls-sni"
+)
 def test_hello_names_another_host_at_an_address(internet: Internet, sandgate: Sandgate) -> None:
     """An address that is pinned for an allowed name, and a neighbour's name in the hello."""
     command = socks(plan.SHARED4, 443, "--as", "address", "--sni", plan.OTHER)
@@ -150,6 +168,7 @@ def test_hello_names_another_host_at_an_address(internet: Internet, sandgate: Sa
     assert run.audit.denied("tls-sni", host=plan.OTHER), run
 
 
+@pytest.mark.attack("P6 N3", "asks for one name over SOCKS and for another host in the request", stopped_by="http-host")
 def test_request_names_another_host(internet: Internet, sandgate: Sandgate) -> None:
     command = socks(plan.ALLOWED, 80, "--http", plan.OTHER)
     assert f"served {plan.OTHER}" in internet.unenforced(command, OPEN_SOCKS).stdout
@@ -161,6 +180,7 @@ def test_request_names_another_host(internet: Internet, sandgate: Sandgate) -> N
     assert run.audit.denied("http-host", host=plan.OTHER), run
 
 
+@pytest.mark.attack("P6 P2", "speaks neither TLS nor HTTP on a web port over SOCKS", stopped_by="tls-sni, http-host")
 def test_opaque_on_a_web_port(internet: Internet, sandgate: Sandgate) -> None:
     command = socks(plan.OPAQUE, 443, "--text", "\u0001 neither TLS nor HTTP")
     assert "neither TLS" in internet.unenforced(command, OPEN_SOCKS).stdout
@@ -182,6 +202,7 @@ def test_name_without_an_address(internet: Internet, sandgate: Sandgate) -> None
     assert "reply: 4" in run.stdout, run
 
 
+@pytest.mark.attack("P6", "asks for a listening port or a way for datagrams over SOCKS", stopped_by="connect")
 @pytest.mark.parametrize("command", [2, 3], ids=["bind", "udp-associate"])
 def test_other_commands(internet: Internet, sandgate: Sandgate, command: int) -> None:
     run = sandgate.run(OPEN_POLICY, *socks(plan.ALLOWED, 443, "--command", str(command)), options=ANNOUNCED)
@@ -190,12 +211,18 @@ def test_other_commands(internet: Internet, sandgate: Sandgate, command: int) ->
     assert "socks5h" in run.stderr, run
 
 
+@pytest.mark.attack("P6", "sends an address of an unknown type over SOCKS", stopped_by="connect")
 def test_other_address_types(internet: Internet, sandgate: Sandgate) -> None:
     run = sandgate.run(OPEN_POLICY, *socks(plan.ALLOWED, 443, "--as", "9"), options=ANNOUNCED)
     assert "reply: 8" in run.stdout, run
     assert run.audit.denied("connect", reason="unsupported-socks"), run
 
 
+@pytest.mark.attack(
+    "N8 P6",
+    "asks for a short or hexadecimal address, a name with a port or userinfo, or one with an empty label over SOCKS",
+    stopped_by="connect",
+)
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "a..b", "allowed.example:443", "user@allowed.example"])
 def test_no_name(internet: Internet, sandgate: Sandgate, host: str) -> None:
     run = sandgate.run(OPEN_POLICY, *socks(host, 443), options=ANNOUNCED)
@@ -204,6 +231,9 @@ def test_no_name(internet: Internet, sandgate: Sandgate, host: str) -> None:
     assert internet.dns.queries() == [] and internet.canary.arrivals() == []
 
 
+@pytest.mark.attack(
+    "P6", "asks for an allowed name with SOCKS 4, which carries no checkable name", stopped_by="connect"
+)
 @pytest.mark.parametrize("flag", ["--socks4", "--socks4a"])
 def test_version_4(internet: Internet, sandgate: Sandgate, flag: str) -> None:
     command = ["curl", "-4", "-sS", flag, plan.EXPLICIT_PROXY, f"https://{plan.ALLOWED}/"]
@@ -213,6 +243,7 @@ def test_version_4(internet: Internet, sandgate: Sandgate, flag: str) -> None:
     assert run.audit.denied("connect", reason="unsupported-socks"), run
 
 
+@pytest.mark.attack("P6", "sends malformed SOCKS messages, at once and in pieces", stopped_by="connect")
 @pytest.mark.parametrize(
     ("words", "answer", "reason"),
     [
@@ -231,6 +262,7 @@ def test_malformed(internet: Internet, sandgate: Sandgate, words: list[str], ans
     assert run.audit.denied("connect", reason=reason), run
 
 
+@pytest.mark.attack("P6 T3", "asks for port 53 of another nameserver over SOCKS", stopped_by="connect")
 @pytest.mark.parametrize("policy", [allowing(plan.OTHER_DNS4), OPEN_POLICY], ids=["address", "default"])
 def test_port_of_resolvers(internet: Internet, sandgate: Sandgate, policy: dict[str, object]) -> None:
     """Queries over TCP go to Sandgate's resolver and nowhere else, whoever is allowed."""

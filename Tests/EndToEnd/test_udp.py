@@ -18,6 +18,7 @@ def udp(target: str, *ports: int | str) -> dict[str, object]:
     return {"target": target, "protocol": "udp"} | ({"ports": list(ports)} if ports else {})
 
 
+@pytest.mark.honest("datagrams to a name: NTP, QUIC and other ports")
 @pytest.mark.parametrize("port", [123, 443, 4444, 5353])
 @BOTH
 def test_rule_about_a_name(internet: Internet, sandgate: Sandgate, address: str, port: int) -> None:
@@ -42,6 +43,7 @@ def test_rule_about_an_address(internet: Internet, sandgate: Sandgate, address: 
     assert run.audit.where(event="connection.allowed", ip=address, protocol="udp"), run
 
 
+@pytest.mark.attack("N2 P4", "sends datagrams to a name whose UDP rule lists no ports", stopped_by="kernel")
 @BOTH
 def test_name_rule_without_ports(internet: Internet, sandgate: Sandgate, address: str) -> None:
     command = after_resolving(plan.SINK, then=attack("packets", "udp", address, 4444, "no ports listed"))
@@ -53,6 +55,11 @@ def test_name_rule_without_ports(internet: Internet, sandgate: Sandgate, address
     assert internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack(
+    "N2",
+    "sends datagrams to a port that the rule for its address does not list, or lists for another name",
+    stopped_by="kernel, relay",
+)
 @BOTH
 def test_other_port_of_the_same_address(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """Refused by the kernel where no rule opens the port, by the relay where one opens it for another name."""
@@ -74,6 +81,7 @@ def test_other_port_of_the_same_address(internet: Internet, sandgate: Sandgate, 
         assert run.audit.denied("ip", event="connection.denied", ip=address, port=4444, protocol="udp"), run
 
 
+@pytest.mark.attack("N2", "sends datagrams to a port that is open for another name", stopped_by="relay")
 @BOTH
 def test_refusal_by_the_relay_is_told(internet: Internet, sandgate: Sandgate, address: str) -> None:
     policy = allowing(udp(plan.SINK, 123), udp(plan.MAIL, 4444))
@@ -90,10 +98,13 @@ def test_port_unreachable_is_told(internet: Internet, sandgate: Sandgate, addres
     assert "ConnectionRefusedError" in run.stderr, run
 
 
+@pytest.mark.attack("P4", "sends a QUIC Initial to a pinned address whose rules do not open UDP", stopped_by="kernel")
 @BOTH
 def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """Refused unless the policy asks for it."""
     command = after_resolving(plan.SINK, then=attack("packets", "quic", address, 443))
+    assert "1200 bytes" in internet.unenforced(command).stdout
+    internet.forget()
     for policy in (allowing(plan.SINK), allowing({"target": plan.SINK, "ports": [443], "protocol": "tcp"})):
         with internet.capture(SINK_PACKETS) as outside:
             run = sandgate.run(policy, *command)
@@ -106,16 +117,22 @@ def test_quic(internet: Internet, sandgate: Sandgate, address: str) -> None:
     assert run.audit.where(event="connection.allowed", ip=address, port=443, protocol="udp"), run
 
 
+@pytest.mark.attack(
+    "N1", "sends datagrams to an allowed name's address that nobody resolved", stopped_by="kernel, relay"
+)
 @BOTH
 def test_address_that_is_not_pinned(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """The policy allows the name, which nobody has resolved."""
     command = attack("packets", "udp", address, 4444, "never resolved")
+    assert "never resolved" in internet.unenforced(command).stdout
+    internet.forget()
     run = sandgate.run(allowing(udp(plan.SINK, 4444)), *command)
     assert run.returncode != 0, run
     assert internet.sinks.arrivals() == []
     assert run.audit.denied("ip", ip=address, port=4444, protocol="udp"), run
 
 
+@pytest.mark.honest("datagrams of 1 to 65,507 bytes")
 @pytest.mark.parametrize("size", [1, 1472, 1473, 9000, 65507])
 @BOTH
 def test_sizes(internet: Internet, sandgate: Sandgate, address: str, size: int) -> None:
@@ -127,6 +144,7 @@ def test_sizes(internet: Internet, sandgate: Sandgate, address: str, size: int) 
     assert (closed["bytesUp"], closed["bytesDown"]) == (size, size), run
 
 
+@pytest.mark.honest("one socket for datagrams to several destinations")
 @BOTH
 def test_one_socket_to_several_destinations(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """The kernel gives each of them a source of its own, so that answers find their way."""
@@ -141,6 +159,7 @@ def test_one_socket_to_several_destinations(internet: Internet, sandgate: Sandga
     )
 
 
+@pytest.mark.honest("200 flows of datagrams")
 @BOTH
 def test_many_flows(internet: Internet, sandgate: Sandgate, address: str) -> None:
     run = sandgate.run(allowing(udp(address, 4444)), *attack("datagrams", "many", address, 4444, 200))
@@ -151,6 +170,7 @@ def test_many_flows(internet: Internet, sandgate: Sandgate, address: str) -> Non
     assert len(internet.sinks.arrivals()) == 200
 
 
+@pytest.mark.honest("a flow of datagrams that pauses for half a minute")
 @pytest.mark.slow
 def test_pause_longer_than_the_kernel_remembers(internet: Internet, sandgate: Sandgate) -> None:
     """Conntrack forgets a flow after 30 seconds; the program goes on from the same port."""
@@ -159,6 +179,9 @@ def test_pause_longer_than_the_kernel_remembers(internet: Internet, sandgate: Sa
     assert sorted(arrival.data for arrival in internet.sinks.arrivals()) == ["after 0", "after 1", "after 34"]
 
 
+@pytest.mark.attack(
+    "T12", "sends from outside to the port of a flow, from an address that is not its peer's", stopped_by="relay"
+)
 def test_answers_from_another_source_are_not_let_in(internet: Internet, sandgate: Sandgate) -> None:
     """Whoever learns the port outside and sends to it reaches nobody."""
     running = sandgate.start(
@@ -178,6 +201,7 @@ def test_answers_from_another_source_are_not_let_in(internet: Internet, sandgate
     assert run.stdout.splitlines() == ["after 2", "after 0"], run
 
 
+@pytest.mark.attack("N1", "sends datagrams straight to the relay's own port", stopped_by="relay")
 def test_relay_cannot_be_addressed(internet: Internet, sandgate: Sandgate) -> None:
     """A datagram straight to the relay's port wanted to go nowhere."""
     for loopback in ("127.0.0.1", "::1"):
@@ -187,6 +211,7 @@ def test_relay_cannot_be_addressed(internet: Internet, sandgate: Sandgate) -> No
     assert internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack("N4 N1", "sends datagrams into guard ranges under a rule for all addresses", stopped_by="kernel")
 @pytest.mark.parametrize("target", ["0.0.0.0/0", "::/0"])
 def test_guard_ranges_stay_closed(internet: Internet, sandgate: Sandgate, target: str) -> None:
     guarded = plan.REACHABLE_GUARDED4 if "." in target else plan.REACHABLE_GUARDED6
@@ -198,16 +223,24 @@ def test_guard_ranges_stay_closed(internet: Internet, sandgate: Sandgate, target
     assert internet.canary.arrivals() == []
 
 
+@pytest.mark.attack("N1", "sends datagrams where the default allows", stopped_by="kernel")
 def test_default_allow_is_not_for_datagrams(internet: Internet, sandgate: Sandgate) -> None:
-    run = sandgate.run({"defaultAction": "allow"}, *attack("packets", "udp", plan.SINK4, 4444, "by default"))
+    command = attack("packets", "udp", plan.SINK4, 4444, "by default")
+    assert "by default" in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run({"defaultAction": "allow"}, *command)
     assert run.returncode != 0 and "PermissionError" in run.stderr, run
     assert internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack("N1 N2", "sends datagrams to what a rule denies before another allows it", stopped_by="kernel")
 def test_deny_rule_before_an_allow_rule(internet: Internet, sandgate: Sandgate) -> None:
     policy = allowing(udp(f"{plan.V4}.0/24"))
     policy["egress"].insert(0, {"action": "deny", "target": plan.SINK4, "ports": [4444]})
-    run = sandgate.run(policy, *attack("packets", "udp", plan.SINK4, 4444, "denied"))
+    command = attack("packets", "udp", plan.SINK4, 4444, "denied")
+    assert "denied" in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run(policy, *command)
     assert run.returncode != 0, run
     (denied,) = run.audit.denied("ip", ip=plan.SINK4, port=4444, protocol="udp")
     assert denied["reason"] == "rule" and denied["rule"]["index"] == 0, run
@@ -225,6 +258,7 @@ def test_report_mode(internet: Internet, sandgate: Sandgate, address: str) -> No
     assert run.audit.where(ip=address, port=4444, protocol="udp", reason="default"), run
 
 
+@pytest.mark.attack("N4", "sends datagrams into guard ranges in report mode", stopped_by="kernel")
 @pytest.mark.parametrize("address", [*plan.REACHABLE_GUARDED4[:2], plan.NODE4])
 def test_report_mode_keeps_guard_ranges(internet: Internet, sandgate: Sandgate, address: str) -> None:
     run = sandgate.run(allowing(mode="report"), *attack("packets", "udp", address, plan.CANARY_PORT, "guarded"))
@@ -232,6 +266,7 @@ def test_report_mode_keeps_guard_ranges(internet: Internet, sandgate: Sandgate, 
     assert internet.canary.arrivals() == []
 
 
+@pytest.mark.attack("N9 B4", "goes on sending datagrams on a flow whose rule has expired", stopped_by="relay, kernel")
 def test_rule_that_expires(internet: Internet, sandgate: Sandgate) -> None:
     """What a rule allowed ends with it, the flow that lives included."""
     policy = allowing(udp(plan.SINK4, 4444) | {"ttl": "4s"})
@@ -244,19 +279,25 @@ def test_rule_that_expires(internet: Internet, sandgate: Sandgate) -> None:
     assert denied["reason"] == "expired-rule", run
 
 
+@pytest.mark.attack(
+    "T11", "sends datagrams that a rule allows by a socket bound to the outer device", stopped_by="kernel"
+)
 @BOTH
 def test_socket_bound_to_the_outer_device(internet: Internet, sandgate: Sandgate, address: str) -> None:
     """A redirected datagram keeps the device it is bound to; it must not leave by it."""
+    command = attack("packets", "udp", address, 4444, "by the device", "--device")
+    assert "by the device" in internet.unenforced(command).stdout
     with internet.capture(SINK_PACKETS) as outside:
-        sandgate.run(allowing(udp(address)), *attack("packets", "udp", address, 4444, "by the device", "--device"))
+        sandgate.run(allowing(udp(address)), *command)
     assert b"by the device" not in outside.payload
 
 
+@pytest.mark.attack("T3 D1", "sends queries to a nameserver whose address a UDP rule opens", stopped_by="dns, kernel")
 def test_dns_stays_ours(internet: Internet, sandgate: Sandgate) -> None:
     """A rule that opens UDP to a nameserver does not open port 53: the resolver answers."""
-    run = sandgate.run(
-        allowing(udp(plan.OTHER_DNS4), plan.ALLOWED),
-        *attack("query", plan.OTHER_DNS4, plan.DENIED, "A"),
-    )
+    command = attack("query", plan.OTHER_DNS4, plan.DENIED, "A")
+    assert plan.DENIED4 in internet.unenforced(command).stdout
+    internet.forget()
+    run = sandgate.run(allowing(udp(plan.OTHER_DNS4), plan.ALLOWED), *command)
     assert "NXDOMAIN" in run.stdout, run
     assert internet.other_dns.queries() == [], run

@@ -48,6 +48,7 @@ def start(internet: Internet, sandgate: Sandgate, command: list[str], stderr: in
     )
 
 
+@pytest.mark.attack("B3 T13", "has refusals reported that nobody reads, to stop the supervisor", stopped_by="limits")
 def test_lookup_succeeds_while_nobody_reads(internet: Internet, sandgate: Sandgate) -> None:
     script = (
         "import socket, time\n"

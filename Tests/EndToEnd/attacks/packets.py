@@ -1,7 +1,7 @@
 """Sends one packet or connection below HTTP and TLS, and prints what came back. Exit 1 and the error if it could not.
 
     packets.py tcp|udp ADDRESS PORT TEXT [--device]    (a name will do; --device: bound to the outer device)
-    packets.py quic ADDRESS PORT                          packets.py icmp ADDRESS TEXT
+    packets.py quic ADDRESS PORT [VERSION]                packets.py icmp ADDRESS TEXT
     packets.py packet-socket ADDRESS TEXT                 packets.py protocol ADDRESS NUMBER TEXT
     packets.py socktype ADDRESS PORT sctp|dccp|udplite TEXT
 """
@@ -56,9 +56,10 @@ def udp(address: str, port: str, text: str, device: bool = False) -> bytes:
         return sender.recv(65536)
 
 
-def quic(address: str, port: str) -> bytes:
-    """A datagram with the form of a QUIC version 1 Initial packet (RFC 9000 17.2.2), 1200 bytes long."""
-    header = bytes([0xC3]) + (1).to_bytes(4, "big") + b"\x08" + os.urandom(8) + b"\x00\x00" + b"\x44\x9e"
+def quic(address: str, port: str, version: str = "1") -> bytes:
+    """A datagram with the form of a QUIC Initial packet (RFC 9000 17.2.2, RFC 9369 3.2), 1200 bytes long."""
+    number = int(version, 0)
+    header = bytes([0xD3 if number == 0x6B3343CF else 0xC3]) + number.to_bytes(4, "big") + b"\x08" + os.urandom(8) + b"\x00\x00" + b"\x44\x9e"
     with socket.socket(family_of(address), socket.SOCK_DGRAM) as sender:
         sender.settimeout(TIMEOUT)
         sender.connect((address, int(port)))

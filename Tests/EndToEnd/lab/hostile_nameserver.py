@@ -6,6 +6,7 @@ Runs as a program of its own inside a namespace: hostile_nameserver.py ADDRESS. 
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import sys
 import threading
@@ -52,9 +53,26 @@ def many(query: dns.message.Message) -> bytes:
 
 def rebind(query: dns.message.Message) -> bytes:
     """The first answer is good, every later one leads to the node itself (N5)."""
-    name = query.question[0].name.to_text()
+    # Resolvers ask in random case.
+    name = query.question[0].name.to_text().lower()
     _asked[name] = _asked.get(name, 0) + 1
     return answer(query, (None, 0, "A", GOOD if _asked[name] == 1 else "127.0.0.1"))
+
+
+def wander(query: dns.message.Message) -> bytes:
+    """The first answer is good, every later one is somebody else's address (N5)."""
+    name = query.question[0].name.to_text().lower()
+    _asked[name] = _asked.get(name, 0) + 1
+    return answer(query, (None, 0, "A", GOOD if _asked[name] == 1 else OTHER))
+
+
+def to(query: dns.message.Message) -> bytes:
+    """The address that the name says, in hexadecimal: anybody may point a name of theirs anywhere (N4)."""
+    data = bytes.fromhex(query.question[0].name.labels[0].decode().lower().removeprefix("to-"))
+    family, kind = (socket.AF_INET6, "AAAA") if len(data) == 16 else (socket.AF_INET, "A")
+    if query.question[0].rdtype != dns.rdatatype.from_text(kind):
+        return answer(query)
+    return answer(query, (None, 60, kind, socket.inet_ntop(family, data)))
 
 
 def chain(query: dns.message.Message) -> bytes:
@@ -111,7 +129,7 @@ def garbage(query: dns.message.Message) -> bytes:
 BEHAVIOURS: dict[str, Callable[[dns.message.Message], bytes]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        *(no_time, foreign, mixed, many, rebind, chain, circle, loop, lying, other_question, other_case, garbage),
+        *(no_time, foreign, mixed, many, rebind, wander, chain, circle, loop, lying, other_question, other_case, garbage),
         truncated,
     )
 }
@@ -121,6 +139,8 @@ def respond(wire: bytes, tcp: bool) -> bytes:
     """The answer to one query. Questions for other types than the behaviour's are answered with nothing."""
     query = dns.message.from_wire(wire)
     behaviour = query.question[0].name.labels[0].decode().lower()
+    if behaviour.startswith("to-"):
+        return to(query)
     kind = dns.rdatatype.AAAA if behaviour == "many" else dns.rdatatype.A
     if query.question[0].rdtype != kind or behaviour not in BEHAVIOURS:
         return answer(query)

@@ -29,8 +29,10 @@ RAW = ("setpriv", "--bounding-set", "-net_admin,-sys_admin", "--inh-caps", "-net
 class Sidecar:
     """A sidecar and the network that it guards."""
 
-    def __init__(self, internet: Internet, directory: Path, namespace: Namespace) -> None:
+    def __init__(self, internet: Internet, directory: Path, namespace: Namespace, link: str) -> None:
         self.internet, self.directory, self.namespace = internet, directory, namespace
+        self.link = link
+        """The Internet's end of the network's link."""
         self.audit = directory / "audit"
         self._log = directory / "sidecar.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -175,7 +177,7 @@ def sidecar(internet: Internet, directory: Path, addresses: Sequence[str] = ("4"
         namespace.ip("route", "add", "default", "via", OUTSIDE4)
         if "6" in addresses:
             namespace.ip("-6", "route", "add", "default", "via", OUTSIDE6)
-        made = Sidecar(internet, directory, namespace)
+        made = Sidecar(internet, directory, namespace, link)
         yield made
     finally:
         if made is not None and made.process is not None and made.process.poll() is None:

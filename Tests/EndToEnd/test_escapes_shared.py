@@ -1,0 +1,237 @@
+"""A sandbox that shares its network with a sidecar, with Docker's default capabilities: what that makes possible."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from lab import plan, waiting_nameserver
+from lab.internet import UPLINK, Internet
+from lab.sandgate import allowing
+from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, Sidecar, sidecar
+from lab.tool import binary
+
+ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
+SCRIPTED_DNS6 = f"{plan.V6}:55"
+
+
+@pytest.fixture
+def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
+    with sidecar(internet, tmp_path) as made:
+        yield made
+
+
+class Accomplice:
+    """The nameserver outside, which tells the attacker of every query and waits."""
+
+    def __init__(self, internet: Internet, server: str) -> None:
+        address = plan.SHARED6 if ":" in server else plan.SHARED4
+        command = ["/usr/bin/python3", waiting_nameserver.__file__, server, address]
+        self.process = subprocess.Popen(
+            internet.namespace.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._line() == "serving"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def query(self) -> tuple[str, bytes]:
+        """The port that the next query came from, and the query."""
+        _, port, message = self._line().split()
+        return port, bytes.fromhex(message)
+
+    def answer(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("now\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.attack(
+    "T14",
+    "answers the sidecar's query in the nameserver's name, with the right port, identifier and case, over loopback",
+    stopped_by="kernel",
+)
+@pytest.mark.parametrize("way", ["raw", "packet", "freebind"])
+def test_forged_answer(internet: Internet, shared: Sidecar, way: str) -> None:
+    """An accomplice outside tells everything that is random: only where the answer comes from is left to stop it."""
+    ipv6 = way == "freebind"
+    server, inside, forged, kind = (
+        (SCRIPTED_DNS6, INSIDE6, plan.SINK6, "AAAA") if ipv6 else (plan.SCRIPTED_DNS4, INSIDE4, plan.SINK4, "A")
+    )
+    if ipv6:
+        internet.namespace.ip("address", "add", f"{server}/64", "dev", UPLINK, "nodad")
+    accomplice = Accomplice(internet, server)
+    script = (
+        "import dns.message, dns.query, sys\n"
+        "answer = dns.query.udp(dns.message.make_query(sys.argv[2], sys.argv[3]), sys.argv[1], timeout=15)\n"
+        "print(answer.answer)\n"
+    )
+
+    def ask(name: str) -> str:
+        client = subprocess.Popen(
+            shared.command("/usr/bin/python3", "-c", script, server, name, kind),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        while True:
+            port, query = accomplice.query()
+            question = dns.message.from_wire(query).question[0]
+            if question.name.to_text().lower() == f"{name}.":
+                break
+        message = waiting_nameserver.answer(query, forged).hex()
+        words = ("forge", way, server, inside, port, message)
+        done = shared.run("/usr/bin/python3", str(ATTACKS), *words)
+        assert done.returncode == 0, done
+        accomplice.answer()
+        output, _ = client.communicate(timeout=30)
+        return output
+
+    try:
+        assert forged in ask("first.wild.example"), "it works without a sidecar"
+        upstream = f"[{server}]" if ipv6 else server
+        shared.start(allowing("*.wild.example"), DNS_UPSTREAM=upstream, DNS_UPSTREAM_PROBE="off")
+        output = ask("second.wild.example")
+        assert forged not in output, output
+        assert (plan.SHARED6 if ipv6 else plan.SHARED4) in output, output
+    finally:
+        accomplice.end()
+        if ipv6:
+            internet.namespace.ip("address", "del", f"{server}/64", "dev", UPLINK)
+
+
+@pytest.mark.attack(
+    "T7",
+    "connects from every port that the sidecar dialled from, through its connection tracking entries",
+    stopped_by="kernel",
+)
+@pytest.mark.slow
+def test_stale_entries_of_connections(internet: Internet, shared: Sidecar) -> None:
+    low, high = 41000, 41149
+    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    words = ("/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER)
+    assert shared.run(*words, timeout=120).returncode == 0
+    assert plan.OTHER in internet.web.hosts(), "it works without a sidecar"
+    # The ports of the connections just now are free again only after a minute; those that are dialled next are others.
+    low, high = 42000, 42149
+    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    shared.start(allowing(plan.ALLOWED))
+    fetch = f"for n in $(seq 60); do curl -sS -4 -m 5 https://{plan.ALLOWED}/ >/dev/null; done"
+    shared.run("/bin/sh", "-c", fetch, timeout=120)
+    assert len(internet.web.requests()) == 60
+    with internet.capture(f"tcp and dst host {plan.SHARED4}", unenforced=True) as outside:
+        shared.run(
+            "/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER, timeout=300
+        )
+    assert plan.OTHER not in internet.web.hosts()
+    assert plan.OTHER.encode() not in outside.payload
+    assert not [line for line in outside.lines if "Flags [S]" in line], outside
+
+
+@pytest.mark.attack("T5", "is shared with a sidecar that has no CAP_NET_ADMIN", stopped_by="start")
+def test_sidecar_without_privilege(internet: Internet, shared: Sidecar, tmp_path: Path) -> None:
+    environment = {"SANDGATE_AUDIT_DIR": str(tmp_path / "a"), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
+    done = subprocess.run(
+        shared.namespace.command(*RAW, str(binary()), "sidecar"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode != 0 and "CAP_NET_ADMIN" in done.stderr, done
+
+
+@pytest.mark.attack(
+    "T6",
+    "flushes and changes the sidecar's rules, also as root of a user namespace of its own",
+    stopped_by="capabilities",
+)
+@pytest.mark.parametrize("prefix", [(), ("unshare", "--user", "--map-root-user")], ids=["root", "user namespace"])
+def test_rules_of_a_sidecar(internet: Internet, shared: Sidecar, prefix: tuple[str, ...]) -> None:
+    script = (
+        "nft flush ruleset; nft delete table inet sandgate; nft add table inet mine; ip link set lo down;"
+        f" ip route replace default via {OUTSIDE4}; ip rule add from all lookup main; sysctl -w net.ipv4.ip_forward=1"
+    )
+    shared.start(allowing(plan.ALLOWED))
+    before = shared.namespace.check("nft", "list", "tables")
+    shared.run(*prefix, "/bin/sh", "-c", script)
+    assert shared.namespace.check("nft", "list", "tables") == before
+    assert shared.reaches(plan.ALLOWED) and not shared.reaches(plan.DENIED)
+    assert not shared.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
+
+
+@pytest.mark.attack(
+    "T2",
+    "asks the sidecar for its metrics and for paths of every kind, and posts policies under each",
+    stopped_by="control API",
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", INSIDE4, f"[{INSIDE6}]", "[::ffff:127.0.0.1]", "127.9.9.9"])
+def test_paths_of_the_sidecar(internet: Internet, shared: Sidecar, host: str) -> None:
+    shared.start(allowing(plan.ALLOWED))
+    opened = ("-d", '{"defaultAction":"allow"}')
+    for path in (
+        "/policy",
+        "/policy/",
+        "//policy",
+        "/./policy",
+        "/%70olicy",
+        "/policy?x",
+        "/policy#x",
+        "/POLICY",
+        "/x/../policy",
+    ):
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            status = shared.ask(method, "--path-as-is", *opened, f"http://{host}:18080{path}")
+            assert status in ("000", "400", "401", "403", "404", "405"), (method, path, status)
+    for path in ("/metrics", "/debug", "/v1/sandboxes", "/"):
+        assert shared.ask("GET", f"http://{host}:18080{path}") in ("000", "401", "403", "404"), path
+    override = (
+        "-H",
+        "X-Forwarded-For: 10.81.0.1",
+        "-H",
+        "X-HTTP-Method-Override: GET",
+        "-H",
+        "X-Original-URL: /healthz",
+    )
+    assert shared.ask("POST", *override, *opened, f"http://{host}:18080/policy") in ("000", "401", "403")
+    assert shared.policy()["defaultAction"] == "deny"
+
+
+@pytest.mark.attack("T12", "answers a datagram that came from outside, and goes on sending", stopped_by="kernel")
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_answers_to_datagrams_from_outside(internet: Internet, shared: Sidecar, family: str) -> None:
+    """An entry that a packet from outside made would let the sandbox's packets pass as answers."""
+    inside, outside = (INSIDE4, OUTSIDE4) if family == "ipv4" else (INSIDE6, "fd81::1")
+    answer = (
+        "import socket, sys\n"
+        f"s = socket.socket(socket.{'AF_INET' if family == 'ipv4' else 'AF_INET6'}, socket.SOCK_DGRAM)\n"
+        f"s.bind(('{inside}', 9999)); s.settimeout(2); print('bound', flush=True)\n"
+        "try: print(s.recvfrom(100), flush=True)\n"
+        "except TimeoutError: print('nothing', flush=True)\n"
+        f"try: print(s.sendto(b'an answer', ('{outside}', 7777)))\n"
+        "except OSError as error: print(error)\n"
+    )
+    listen = answer.replace(f"'{inside}', 9999", f"'{outside}', 7777").split("try: print(s.sendto")[0]
+    send = f"s.sendto(b'from outside', ('{inside}', 9999))\n"
+    listen = listen.replace("print('bound', flush=True)\n", f"print('bound', flush=True)\n{send}")
+
+    def exchange() -> str:
+        python = ("/usr/bin/python3", "-c")
+        inner = subprocess.Popen(shared.command(*python, answer), stdout=subprocess.PIPE, text=True)
+        assert inner.stdout is not None and inner.stdout.readline() == "bound\n"
+        outer = subprocess.run(internet.namespace.command(*python, listen), capture_output=True, text=True, timeout=30)
+        inner.communicate(timeout=30)
+        return outer.stdout
+
+    assert "an answer" in exchange(), "it works without a sidecar"
+    shared.start({"defaultAction": "allow"})
+    assert "an answer" not in exchange()
