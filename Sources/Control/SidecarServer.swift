@@ -1,5 +1,5 @@
 import Crypto
-public import EgressPolicy
+import EgressPolicy
 import FoundationEssentials
 import HTTPTypes
 import Hummingbird
