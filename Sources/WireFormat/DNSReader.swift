@@ -98,7 +98,10 @@ extension DNSReader {
                 hops += 1
                 guard hops <= Self.maximumHops else { throw cursor.error("name has too many compression pointers") }
                 if hops == 1 { offset = cursor.offset }
+                // A name that is pointed to ended before this part of ours began. What runs on into it, two readers would
+                // take for two names.
                 cursor = DNSReader(bytes, offset: target)
+                cursor.end = floor
                 floor = target
             default:
                 throw cursor.error("label is of an unknown kind")

@@ -135,12 +135,20 @@ private struct FirstLine {
 
     /// Whether some server may take the complete line for a request: it names HTTP; or it has a method and a path and so
     /// is one of HTTP/0.9, or of any version to servers that do not look; or it names an `http` URI, from which servers
-    /// take the host whatever follows.
+    /// take the host whatever follows; or it asks for another URI as HTTP/0.9 does.
     var isMeantAsRequest: Bool {
         HTTPSyntax.contains(bytes, ignoringCase: "http/")
             || hasMethodOfHTTP && afterwards.first == UInt8(ascii: "/")
             || HTTPSyntax.isEqual(afterwards.prefix(7), ignoringCase: "http://")
             || HTTPSyntax.isEqual(afterwards.prefix(8), ignoringCase: "https://")
+            || firstWord.elementsEqual("GET".utf8) && namesURI
+    }
+
+    /// Whether the method is followed by a URI with an authority, of any scheme (RFC 3986 3.1). Without a version the line
+    /// is a request of HTTP/0.9, which has GET alone, to servers that take the host from it whatever the scheme.
+    private var namesURI: Bool {
+        let scheme = afterwards.prefix(while: HTTPSyntax.isTokenByte)
+        return !scheme.isEmpty && afterwards[scheme.endIndex...].starts(with: "://".utf8)
     }
 
     private static let methods: Set<[UInt8]> = Set(

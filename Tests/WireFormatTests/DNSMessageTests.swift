@@ -94,6 +94,16 @@ import WireFormat
         }
     }
 
+    /// Found by comparison: dnspython goes on reading behind the label, we did behind the pointer.
+    @Test func refusesLabelsThatRunIntoTheNameThatPointsToThem() {
+        let message = DNSBytes(flags: 0x8180, answers: 1).question("a.example")
+        // The pointer leads to the last byte of the question's class, 1: a label that is the pointer's first byte. Its second
+        // byte, 26, is the length of another label, which ends with the record's data but for the zero there.
+        let owner = [0xc0, UInt8(message.bytes.count - 1)]
+        let bytes = message.record(owner, 16, Array(repeating: 0x61, count: 16) + [0]).bytes
+        #expect(throws: WireError.self) { try DNSMessage(decoding: bytes) }
+    }
+
     @Test func endsChainsOfPointers() {
         // Every owner points to the one before: strictly backward, but longer than any name needs.
         var message = DNSBytes(flags: 0x8180, answers: 200).question("a.example")

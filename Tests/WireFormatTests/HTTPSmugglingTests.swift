@@ -17,6 +17,8 @@ import WireFormat
         "GET /\u{1} HTTP/1.1\r\n", "GET /\0 HTTP/1.1\r\n", "GET /\0", "GET /a#b HTTP/1.1\r\n", "GET /x\r\n",
         "GET / JUNK/1.1\r\n",
         "get http://example.com/ x\r\n", "GET https://example.com/\r\n",
+        // Found by comparison: nginx serves them as HTTP/0.9, by the host that they name.
+        "GET ftp://example.com/\r\n", "GET ftp://example.com/ \r\n", "GET x+y-.1://example.com/\u{a0}HTP/1.1\r\n",
         "\(String(repeating: "A", count: 65)) / HTTP/1.1\r\n",
     ])
     func requestLines(line: String) {
