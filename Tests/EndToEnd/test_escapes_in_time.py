@@ -102,7 +102,7 @@ for number in itertools.count():
 
 
 @contextlib.contextmanager
-def flooding(sandbox: Sandbox | None, box: Namespace, internet: Internet, *targets: str) -> Iterator[None]:
+def flooding(box: Namespace, internet: Internet, *targets: str) -> Iterator[None]:
     """A program that tries denied destinations without pause."""
     command = ["/usr/bin/python3", "-c", FLOOD, *targets]
     process = subprocess.Popen(
@@ -137,7 +137,7 @@ def _attach_under_flood(daemon: Daemon, attachment: object) -> Sandbox:
 @pytest.mark.slow
 def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     targets = (f"{plan.SINK4}:4444", f"{plan.SINK6}:4444", f"{plan.DENIED4}:443")
-    with flooding(None, box, internet, *targets):
+    with flooding(box, internet, *targets):
         wait_until(lambda: "flooded" in internet.sinks.data(), "what arrives without enforcement")
         attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
         sandbox = _attach_under_flood(daemon, attachment)
@@ -155,11 +155,28 @@ def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Nam
             sandbox.ask("POST", "/resume")
         assert not outside.lines, outside
         assert internet.sinks.arrivals() == []
-    # Where the self-test failed after a restart, for the same reason, the sandbox is closed until the next.
-    print("after the flood:", sandbox.ask("GET").json)
+
+
+@pytest.mark.attack(
+    "B3 T9",
+    "sends to denied addresses without pause while the daemon is started again, to have its own network fail for good",
+    stopped_by="limits",
+)
+@pytest.mark.xfail(
+    strict=True,
+    reason="nothing leaks, but the self-test does not find the kernel's records of its probes among the flood's, and the "
+    "sandbox is closed as Failed, after a later restart without a flood too",
+)
+@pytest.mark.slow
+def test_restart_under_a_flood(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
+    sandbox = daemon.create(allowing(plan.ALLOWED), attachment=attachment)
+    assert sandbox.reaches(plan.ALLOWED)
+    with flooding(box, internet, f"{plan.SINK4}:4444", f"{plan.SINK6}:4444", f"{plan.DENIED4}:443"):
+        for _ in range(3):
+            daemon.restart()
     daemon.restart()
-    fetched = sandbox.fetch(plan.ALLOWED)
-    assert f"served {plan.ALLOWED}" in fetched.stdout, fetched
+    assert sandbox.state == "Running" and sandbox.reaches(plan.ALLOWED)
 
 
 @pytest.mark.attack(
