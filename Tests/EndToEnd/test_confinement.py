@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -133,10 +134,9 @@ def test_rules_cannot_be_changed(internet: Internet, sandgate: Sandgate) -> None
 @pytest.mark.parametrize("target", ["1", "$PPID"])
 def test_other_namespaces_cannot_be_entered(internet: Internet, sandgate: Sandgate, target: str) -> None:
     connect = " ".join(f"'{word}'" for word in attack("packets", "tcp", plan.SINK4, 4444, "from the node"))
-    command = shell(f"nsenter --target {target} --net {connect}")
-    assert internet.unenforced(command).returncode == 0
+    assert internet.unenforced(shell(f"nsenter --target {os.getpid()} --net {connect}")).returncode == 0
     assert "from the node" in internet.sinks.data()
-    run = sandgate.run(allowing(plan.ALLOWED), *command)
+    run = sandgate.run(allowing(plan.ALLOWED), *shell(f"nsenter --target {target} --net {connect}"))
     assert run.returncode != 0, run
     assert internet.sinks.arrivals() == []
 

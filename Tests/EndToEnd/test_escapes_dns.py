@@ -53,7 +53,7 @@ def _record(name: bytes, kind: int, data: bytes, class_: int = 1) -> bytes:
 MALFORMED = {
     "no question": _header(_question()[:12], counts=(0, 0, 0, 0)),
     "a count of no question": _header(_question(), counts=(0, 0, 0, 0)),
-    "200 questions": _header(_question() + _question()[12:] * 199, counts=(200, 0, 0, 0)),
+    "50 questions": _header(_question() + _question()[12:] * 49, counts=(50, 0, 0, 0)),
     "an answer": _header(_question() + _record(b"\xc0\x0c", 16, b"\x13" + SECRET.encode()), counts=(1, 1, 0, 0)),
     "an authority": _header(_question() + _record(b"\xc0\x0c", 16, b"\x13" + SECRET.encode()), counts=(1, 0, 1, 0)),
     "counts of what is not there": _header(_question(), counts=(1, 9, 9, 9)),
@@ -183,7 +183,7 @@ def test_header_of_a_query(internet: Internet, sandgate: Sandgate) -> None:
 @pytest.mark.parametrize(
     "name",
     ["x.allowed.example", "xallowed.example", "allowed.example.x", "allowed-example", "allowed", "example", "localhost"]
-    + ["xn--llowed-cua.example", "аllowed.example", "allowed.exаmple", "allowed_.example", "-.allowed.example", "wpad"]
+    + ["xn--llowed-cua.example", "аllowed.example", "allowed.exаmple", "allowed_.example", "_.allowed.example", "wpad"]
     + [
         "metadata.google.internal",
         "1.100.51.198.in-addr.arpa",
@@ -338,7 +338,7 @@ def test_idle_and_pipelining_clients(internet: Internet, sandgate: Sandgate) -> 
     """Others, and it itself, are answered; denied names among pipelined ones are not asked for."""
     command = ["/usr/bin/python3", "-c", FLOOD, plan.DNS4, plan.ALLOWED]
     # dnsmasq forks a process for each of these, up to a limit, and serves no others.
-    assert "pipelined 200" not in internet.unenforced(command, timeout=120).stdout
+    assert "pipelined 200" not in internet.unenforced(["timeout", "20", *command]).stdout
     other = sandgate.start(allowing(plan.ALLOWED), shell(f"echo begun; read go; curl -sS -m 5 http://{plan.ALLOWED}/"))
     other.wait_for("begun")
     internet.forget()

@@ -110,7 +110,7 @@ SECOND = {
     rf"Content-Length: 2\r\n\r\nab{SMUGGLED}",
     "behind a head": rf"HEAD /first HTTP/1.1\r\nHost: {plan.ALLOWED}\r\n\r\n{SMUGGLED}",
     "behind empty lines": rf"GET /first HTTP/1.1\r\nHost: {plan.ALLOWED}\r\n\r\n\r\n\r\n{SMUGGLED}",
-    "after a hundred others": rf"GET /first HTTP/1.1\r\nHost: {plan.ALLOWED}\r\n\r\n{NEXT}" * 100 + SMUGGLED,
+    "after ten others": rf"GET /first HTTP/1.1\r\nHost: {plan.ALLOWED}\r\n\r\n{NEXT}" * 10 + SMUGGLED,
     "behind a length of a GET": rf"GET /first HTTP/1.1\r\nHost: {plan.ALLOWED}\r\nContent-Length: 0\r\n\r\n{SMUGGLED}",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,8 +89,10 @@ def test_guarded_addresses_among_good_ones(internet: Internet, sandgate: Sandgat
 )
 def test_rebinding(internet: Internet, sandgate: Sandgate) -> None:
     """What the name leads to later is judged anew, each time."""
-    query = " ".join(attack("query", plan.DNS4, name_for("rebind")))
-    script = f"{query}; sleep 1.2; {query}; {connect(name_for('rebind'), 'after rebinding')}"
+    # The nameserver remembers what it was asked.
+    name = name_for(f"rebind.{uuid.uuid4().hex}")
+    query = " ".join(attack("query", plan.DNS4, name))
+    script = f"{query}; sleep 1.2; {query}; {connect(name, 'after rebinding')}"
     run = sandgate.run(POLICY, *shell(script), upstream_dns=plan.SCRIPTED_DNS4)
     assert plan.SHARED4 in run.stdout, run
     assert " 127.0.0.1\n" not in run.stdout, run

@@ -34,7 +34,9 @@ class Ring:
             raise OSError(ctypes.get_errno(), "io_uring_setup")
         submission, completion = struct.unpack_from("8I", parameters, 40), struct.unpack_from("8I", parameters, 80)
         self._tail, self._mask, self._array = submission[1], submission[2], submission[6]
-        self._completion_tail, self._completion_mask, self._events = completion[1], completion[2], completion[5]
+        self._head, self._completion_tail, self._completion_mask, self._events = (
+            completion[index] for index in (0, 1, 2, 5)
+        )
         self._rings = mmap.mmap(self._descriptor, 4096, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=IORING_OFF_SQ_RING)
         self._entries = mmap.mmap(self._descriptor, 4096, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=IORING_OFF_SQES)
         self._submitted = 0
@@ -51,6 +53,8 @@ class Ring:
         tail = struct.unpack_from("<I", self._rings, self._completion_tail)[0]
         mask = struct.unpack_from("<I", self._rings, self._completion_mask)[0]
         _, result, _ = struct.unpack_from("<QiI", self._rings, self._events + 16 * ((tail - 1) & mask))
+        # It has been read, and makes room for another one.
+        struct.pack_into("<I", self._rings, self._head, tail)
         return int(result)
 
 
