@@ -162,11 +162,6 @@ def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Nam
     "sends to denied addresses without pause while the daemon is started again, to have its own network fail for good",
     stopped_by="limits",
 )
-@pytest.mark.xfail(
-    strict=True,
-    reason="nothing leaks, but the self-test does not find the kernel's records of its probes among the flood's, and the "
-    "sandbox is closed as Failed, after a later restart without a flood too",
-)
 @pytest.mark.slow
 def test_restart_under_a_flood(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
