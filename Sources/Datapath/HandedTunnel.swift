@@ -1,5 +1,5 @@
 import EgressPolicy
-public import Reactor
+import Reactor
 
 /// A connection that one process had, and the next one goes on with.
 public struct HandedTunnel: Sendable {
