@@ -89,6 +89,13 @@ struct SidecarSettings {
             sidecar.upstreamTimeoutMilliseconds = Int(seconds) * 1_000
         }
         sidecar.policyFile = value("POLICY_FILE")
+        // OpenSandbox mounts a volume there that the sandbox writes: a sidecar that begins again would believe it.
+        if let file = sidecar.policyFile {
+            let components = file.split(separator: "/")
+            guard file.hasPrefix("/"), !components.contains(".."), !components.starts(with: ["opt", "opensandbox"]) else {
+                throw fail("POLICY_FILE", "an absolute path, to a place that the sandbox cannot write, found \(file)")
+            }
+        }
         sidecar.policy = try Self.policy(value("RULES"), file: sidecar.policyFile)
         try readBlocklist(isOn: Self.isTrue(value("BLOCK_DOH_443") ?? ""), Self.list(value("DOH_BLOCKLIST")))
         if value("NAMESERVER_EXEMPT") != nil {
