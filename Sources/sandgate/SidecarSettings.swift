@@ -92,7 +92,8 @@ struct SidecarSettings {
         // OpenSandbox mounts a volume there that the sandbox writes: a sidecar that begins again would believe it.
         if let file = sidecar.policyFile {
             let components = file.split(separator: "/")
-            guard file.hasPrefix("/"), !components.contains(".."), !components.starts(with: ["opt", "opensandbox"]) else {
+            guard file.hasPrefix("/"), !components.contains(".."), !components.starts(with: ["opt", "opensandbox"])
+            else {
                 throw fail("POLICY_FILE", "an absolute path, to a place that the sandbox cannot write, found \(file)")
             }
         }
