@@ -255,13 +255,6 @@ extension SidecarServer {
 
 // MARK: - Who may
 
-extension IPAddress {
-    /// 127.0.0.0/8 and ::1.
-    fileprivate var isLoopback: Bool {
-        family == .v4 ? IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8).contains(self) : self == IPAddress(v6: 1)
-    }
-}
-
 /// Decides who may use the API.
 private struct Gate: Sendable {
     let settings: SidecarServer.Settings

@@ -71,3 +71,10 @@ extension IPPrefix: CustomStringConvertible {
         if self.address != address { throw .hostBitsSet(self) }
     }
 }
+
+extension IPAddress {
+    /// Whether it leads to the machine itself: 127.0.0.0/8 (RFC 1122 3.2.1.3) and ::1 (RFC 4291 2.5.3).
+    public var isLoopback: Bool {
+        family == .v4 ? IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8).contains(self) : self == IPAddress(v6: 1)
+    }
+}

@@ -5,6 +5,7 @@ import Glibc
 import Namespaces
 public import NetPrimitives
 import Nftables
+import PolicyDocument
 import Reactor
 
 /// One sandbox network under enforcement from within: this process lives in the network namespace that it guards, as
@@ -178,6 +179,15 @@ extension Sidecar {
 
     private func keep(_ policy: Policy?) async throws {
         guard let path = configuration.policyFile else { return }
-        try await Blocking.run { try PolicyStore(path: path).write(policy ?? Policy()) }
+        try await Blocking.run {
+            let temporary = "\(path).new"
+            try DurableFile.write(Array(PolicyDocument.json(of: policy ?? Policy()).utf8), to: temporary)
+            do {
+                try DurableFile.move(temporary, to: path)
+            } catch {
+                unlink(temporary)
+                throw error
+            }
+        }
     }
 }

@@ -32,7 +32,8 @@ enum RunEnvironment {
         ["\(name)=\(value)", "\(name.lowercased())=\(value)"]
     }
 
-    private static func current() -> [String] {
+    /// The variables of this process, each `NAME=VALUE`.
+    static func current() -> [String] {
         var variables: [String] = []
         var pointer = environ
         while let variable = pointer.pointee {

@@ -30,11 +30,9 @@ struct SidecarCommand: AsyncParsableCommand {
 
     func run() async throws {
         var environment: [String: String] = [:]
-        var next = environ
-        while let entry = next.pointee {
-            let parts = String(cString: entry).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        for variable in RunEnvironment.current() {
+            let parts = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { environment[String(parts[0])] = String(parts[1]) }
-            next += 1
         }
         let settings = try SidecarSettings(environment)
         guard !check else { return try SidecarHealth.require(settings.server) }

@@ -76,7 +76,7 @@ struct SidecarSettings {
             logLevel = level
         }
         sidecar.upstreamServers = try UpstreamOption.servers(Self.list(value("DNS_UPSTREAM")))
-        if let server = sidecar.upstreamServers.first(where: { Self.isLoopback($0.address) }) {
+        if let server = sidecar.upstreamServers.first(where: { $0.address.isLoopback }) {
             throw SetupError(
                 "the DNS server \(server) is in this network, where the sandbox could answer in its name: "
                     + "name another with \(Self.prefix)DNS_UPSTREAM"
@@ -158,11 +158,6 @@ struct SidecarSettings {
 
     private static func isTrue(_ text: String) -> Bool {
         ["1", "true", "yes", "y", "on"].contains(text.trimmed.lowercased())
-    }
-
-    private static func isLoopback(_ address: IPAddress) -> Bool {
-        address.family == .v4
-            ? IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8).contains(address) : address == IPAddress(v6: 1)
     }
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Daemon, Sandbox
+from lab.daemon import Daemon, Sandbox, running
 from lab.engine import IMAGE, Engine, engine
 from lab.internet import Internet
 from lab.processes import wait_until
@@ -27,12 +27,8 @@ def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def daemon(internet: Internet, docker: Engine, tmp_path: Path) -> Iterator[Daemon]:
     configuration = tmp_path / "configuration.yaml"
     configuration.write_text(f"containerSockets: [/nowhere/docker.sock, {docker.socket}]\n")
-    made = Daemon(internet, tmp_path, "--config", str(configuration))
-    try:
-        made.start()
+    with running(internet, tmp_path, "--config", str(configuration)) as made:
         yield made
-    finally:
-        made.clean_up()
 
 
 def attach(daemon: Daemon, container: str, policy: object, **fields: object) -> Sandbox:

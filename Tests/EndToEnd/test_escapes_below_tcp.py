@@ -16,7 +16,7 @@ import pytest
 
 from lab import plan, raw_packets
 from lab.capture import capture
-from lab.daemon import Daemon
+from lab.daemon import Daemon, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -40,12 +40,8 @@ def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
 
 @pytest.fixture
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(internet, tmp_path)
-    try:
-        made.start()
+    with running(internet, tmp_path) as made:
         yield made
-    finally:
-        made.clean_up()
 
 
 def secret() -> str:

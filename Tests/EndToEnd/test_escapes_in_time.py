@@ -13,7 +13,7 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox
+from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -24,12 +24,8 @@ from lab.tool import binary
 
 @pytest.fixture
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(internet, tmp_path)
-    try:
-        made.start()
+    with running(internet, tmp_path) as made:
         yield made
-    finally:
-        made.clean_up()
 
 
 # Rules that expire

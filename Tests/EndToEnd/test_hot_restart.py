@@ -17,7 +17,7 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox
+from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.sandgate import allowing
@@ -50,12 +50,8 @@ def deny_always(tmp_path: Path) -> Path:
 def daemon(internet: Internet, tmp_path: Path, deny_always: Path) -> Iterator[Daemon]:
     configuration = tmp_path / "configuration.yaml"
     configuration.write_text(f"denyAlways: {deny_always}\n")
-    made = Daemon(internet, tmp_path, "--config", str(configuration))
-    try:
-        made.start()
+    with running(internet, tmp_path, "--config", str(configuration)) as made:
         yield made
-    finally:
-        made.clean_up()
 
 
 def asker(sandbox: Sandbox, name: str) -> Asker:

@@ -12,7 +12,7 @@ import pytest
 
 from lab import plan
 from lab.browser import Browser, Forwarder
-from lab.daemon import Daemon
+from lab.daemon import Daemon, running
 from lab.internet import Internet
 from lab.processes import check
 from lab.sandgate import allowing
@@ -27,12 +27,8 @@ def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon that serves over TCP too."""
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\nread-token-of-sixteen read-only\n")
-    made = Daemon(internet, tmp_path, "--listen", "127.0.0.1:64481", "--token-file", str(tokens))
-    try:
-        made.start()
+    with running(internet, tmp_path, "--listen", "127.0.0.1:64481", "--token-file", str(tokens)) as made:
         yield made
-    finally:
-        made.clean_up()
 
 
 @pytest.fixture

@@ -73,19 +73,13 @@ final class StateDirectory: Sendable {
     func stage(_ record: SandboxRecord) throws -> Staged {
         let place = "\(path)/\(record.id)\(Self.suffix)"
         let staged = Staged(temporary: place + Self.temporarySuffix, place: place)
-        do {
-            try Self.write(try record.stored, to: staged.temporary)
-        } catch {
-            unlink(staged.temporary)
-            throw error
-        }
+        try DurableFile.write(try record.stored, to: staged.temporary)
         return staged
     }
 
     /// Puts a record in its place.
     func commit(_ staged: Staged) throws(SystemError) {
-        guard rename(staged.temporary, staged.place) == 0 else { throw .current("rename", staged.temporary) }
-        try synchronise()
+        try DurableFile.move(staged.temporary, to: staged.place)
     }
 
     /// Forgets a record that was staged.
@@ -102,14 +96,7 @@ final class StateDirectory: Sendable {
     func remove(_ id: String) throws(SystemError) {
         let place = "\(path)/\(id)\(Self.suffix)"
         guard unlink(place) == 0 || errno == ENOENT else { throw .current("remove", place) }
-        try synchronise()
-    }
-
-    private func synchronise() throws(SystemError) {
-        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard directory >= 0 else { throw .current("open", path) }
-        defer { close(directory) }
-        guard fsync(directory) == 0 else { throw .current("synchronise", path) }
+        try DurableFile.synchroniseDirectory(of: place)
     }
 
     private func fileNames() throws(SystemError) -> [String] {
@@ -123,20 +110,6 @@ final class StateDirectory: Sendable {
             names.append(name)
         }
         return names.sorted()
-    }
-
-    private static func write(_ bytes: [UInt8], to path: String) throws(SystemError) {
-        let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard file >= 0 else { throw .current("create", path) }
-        defer { close(file) }
-        var rest = bytes[...]
-        while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { throw .current("write", path) }
-            rest = rest.dropFirst(count)
-        }
-        guard fsync(file) == 0 else { throw .current("synchronise", path) }
     }
 
     private static func read(_ path: String) throws(SystemError) -> [UInt8] {

@@ -1,0 +1,45 @@
+import Glibc
+import Reactor
+
+/// Files that are there after a crash of the process or the machine: written beside their place, synchronised, and moved
+/// into it.
+enum DurableFile {
+    /// Writes a file of the owner's alone, and synchronises it. Removes what there is of it when that fails.
+    static func write(_ bytes: [UInt8], to path: String) throws(SystemError) {
+        do throws(SystemError) {
+            try writeAll(bytes, to: path)
+        } catch {
+            unlink(path)
+            throw error
+        }
+    }
+
+    private static func writeAll(_ bytes: [UInt8], to path: String) throws(SystemError) {
+        let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard file >= 0 else { throw .current("create", path) }
+        defer { close(file) }
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { throw .current("write", path) }
+            rest = rest.dropFirst(count)
+        }
+        guard fsync(file) == 0 else { throw .current("synchronise", path) }
+    }
+
+    /// Moves a file that ``write(_:to:)`` wrote into its place in the same directory.
+    static func move(_ temporary: String, to place: String) throws(SystemError) {
+        guard rename(temporary, place) == 0 else { throw .current("rename", temporary) }
+        try synchroniseDirectory(of: place)
+    }
+
+    /// Has what was moved or removed stay so.
+    static func synchroniseDirectory(of file: String) throws(SystemError) {
+        let path = file.lastIndex(of: "/").map { String(file[...$0]) } ?? "."
+        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw .current("open", path) }
+        defer { close(directory) }
+        guard fsync(directory) == 0 else { throw .current("synchronise", path) }
+    }
+}
