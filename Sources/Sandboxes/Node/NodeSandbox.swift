@@ -95,22 +95,30 @@ extension NodeSandbox {
     func findNamespace() async throws -> UInt64 {
         try await exclusively {
             let (attachment, id) = (record.attachment, record.id)
-            let reference = try await Blocking.run { [namespaces = services.namespaces] in
-                try namespaces.open(attachment, id: id).1
+            do {
+                if attachment == .create { try await saveBeforeAnythingIsDone() }
+                let reference = try await Blocking.run { [namespaces = services.namespaces] in
+                    try namespaces.open(attachment, id: id).1
+                }
+                record.namespace = reference
+                return reference.inode
+            } catch {
+                await abandon(after: error)
+                throw error
             }
-            record.namespace = reference
-            return reference.inode
         }
     }
+
+    /// So that a process after this one knows what to undo: a namespace that we make outlives us.
+    private func saveBeforeAnythingIsDone() async throws { try await save(record) }
 
     /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. The sandbox runs when this
     /// returns. When it throws, a namespace that we made is gone; another one is left with its door closed and the
     /// sandbox failed, until it is released.
     func begin(under rules: NodeRules) async throws {
         try await exclusively {
-            // On the disk before anything is done, so that a process after this one knows what to undo.
-            try await save(record)
             do {
+                if record.attachment != .create { try await saveBeforeAnythingIsDone() }
                 try await refuseThreats()
                 try await serve(under: rules, inheritance: .rules, isPaused: false)
                 var running = record
