@@ -91,12 +91,14 @@ actor NodeSandbox {
 // MARK: - Beginning
 
 extension NodeSandbox {
-    /// Finds or makes the namespace; nothing is changed in one that exists. Returns its number.
+    /// Finds or makes the namespace; nothing is changed in one that exists. Returns its number. When it throws, nothing of
+    /// the sandbox is left.
     func findNamespace() async throws -> UInt64 {
         try await exclusively {
             let (attachment, id) = (record.attachment, record.id)
             do {
-                if attachment == .create { try await saveBeforeAnythingIsDone() }
+                // What we make outlives us: on the disk before, so that a process after this one knows what to undo.
+                if attachment == .create { try await save(record) }
                 let reference = try await Blocking.run { [namespaces = services.namespaces] in
                     try namespaces.open(attachment, id: id).1
                 }
@@ -109,16 +111,14 @@ extension NodeSandbox {
         }
     }
 
-    /// So that a process after this one knows what to undo: a namespace that we make outlives us.
-    private func saveBeforeAnythingIsDone() async throws { try await save(record) }
-
     /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. The sandbox runs when this
     /// returns. When it throws, a namespace that we made is gone; another one is left with its door closed and the
     /// sandbox failed, until it is released.
     func begin(under rules: NodeRules) async throws {
         try await exclusively {
             do {
-                if record.attachment != .create { try await saveBeforeAnythingIsDone() }
+                // The same for rules in a namespace that was there, now that it is known to be nobody else's.
+                if record.attachment != .create { try await save(record) }
                 try await refuseThreats()
                 try await serve(under: rules, inheritance: .rules, isPaused: false)
                 var running = record
