@@ -29,6 +29,12 @@ class Capture:
         text = check("tcpdump", "-nn", "-r", self._file)
         self.lines = [line for line in text.splitlines() if not _is_marker(line)]
 
+    def timed(self) -> list[tuple[float, str]]:
+        """The packets, each with the moment (of `time.time()`) at which it was seen."""
+        text = check("tcpdump", "-tt", "-nn", "-r", self._file)
+        found = [line.split(" ", 1) for line in text.splitlines() if not _is_marker(line)]
+        return [(float(moment), line) for moment, line in found]
+
     @property
     def payload(self) -> bytes:
         """The raw bytes of all packets, to look for a name in."""

@@ -1,0 +1,227 @@
+"""Revocation: what a new policy no longer allows is dead when the API has answered, seen from the last byte on the wire.
+
+In every test the sandbox and its server send to each other without pause while the policy changes. The node's end of the
+link to the Internet is captured; what left there after the client had read the API's answer would be a leak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan, streams
+from lab.asker import Asker
+from lab.capture import capture
+from lab.daemon import Daemon, Sandbox, running
+from lab.internet import Internet
+from lab.namespaces import NODE_LINK
+from lab.processes import Child, check
+from lab.sandgate import allowing, attack
+from lab.sidecar import sidecar
+
+PORTS = {
+    "tls": streams.TLS_PORT,
+    "connect": streams.CONNECT_PORT,
+    "plain": streams.PLAIN_PORT,
+    "http": streams.HTTP_PORT,
+    "keep-alive": streams.KEEP_ALIVE_PORT,
+    "udp": streams.UDP_PORT,
+}
+DATAGRAMS = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]}
+BEFORE = allowing(plan.SINK, DATAGRAMS, plan.ALLOWED)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(net: Internet) -> Iterator[None]:
+    """What sends without pause, in the lab's Internet."""
+    certificates = net.certificates
+    arguments = (plan.SINK4, str(certificates.certificate), str(certificates.key))
+    child = Child(net.namespace.command("/usr/bin/python3", Path(streams.__file__), *arguments), "serving")
+    yield
+    child.stop()
+
+
+@pytest.fixture
+def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
+    with running(internet, tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def streaming(start: Start) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """One flow of each kind, all of them live."""
+    flows = {kind: start(*attack("stream", kind, plan.SINK, port)) for kind, port in PORTS.items()}
+    try:
+        for kind, flow in flows.items():
+            assert flow.stdout is not None
+            said = flow.stdout.readline()
+            assert said == "live\n", (kind, said + flow.stdout.read())
+        yield flows
+    finally:
+        for flow in flows.values():
+            flow.kill()
+            flow.communicate()
+
+
+def last_bytes(packets: list[tuple[float, str]]) -> dict[str, float]:
+    """When the last byte of each kind of flow was on its way to the server."""
+    found: dict[str, float] = {}
+    for moment, line in packets:
+        for kind, port in PORTS.items():
+            length = re.search(r"length (\d+)", line)
+            if f"> {plan.SINK4}.{port}:" in line and length is not None and int(length[1]) > 0:
+                found[kind] = moment
+    return found
+
+
+def judge(
+    internet: Internet, flows: dict[str, subprocess.Popen[str]], link: list[str], device: str, change: Callable[[], None]
+) -> dict[str, float]:
+    """Changes the policy while all flows are live and finds all of them dead, inside and outside. Returns how many
+    milliseconds after the answer the last byte of each was seen (before it: less than none)."""
+    file = internet.directory / f"revocation-{time.monotonic_ns()}.pcap"
+    with capture(link, device, file, f"dst host {plan.SINK4}") as outside:
+        change()
+        answered = time.time()
+        for kind, flow in flows.items():
+            said, _ = flow.communicate(timeout=30)
+            assert said.startswith("ended"), (kind, said)
+    last = last_bytes(outside.timed())
+    assert last.keys() == PORTS.keys(), "every flow was live when the capture began"
+    late = {kind: moment - answered for kind, moment in last.items() if moment > answered}
+    assert not late, f"bytes were sent after the answer (seconds): {late}"
+    return {kind: (moment - answered) * 1e3 for kind, moment in last.items()}
+
+
+def show(what: str, found: dict[str, float]) -> None:
+    """pytest shows it with -s."""
+    times = ", ".join(f"{kind} {value:+.2f}" for kind, value in found.items())
+    print(f"{what}: from the answer to the last byte, in ms: {times}")
+
+
+def by_replacing(sandbox: Sandbox) -> None:
+    assert sandbox.ask("PUT", "/policy", allowing(plan.ALLOWED)).status == 200
+
+
+def by_a_rule_before(sandbox: Sandbox) -> None:
+    rules = [{"action": "deny", "target": plan.SINK}, {"action": "deny", "target": f"{plan.SINK4}/32"}]
+    assert sandbox.ask("PATCH", "/policy", rules).status == 200
+
+
+def by_reset(sandbox: Sandbox) -> None:
+    assert sandbox.ask("DELETE", "/policy").status in (200, 204)
+
+
+def by_pause(sandbox: Sandbox) -> None:
+    assert sandbox.ask("POST", "/pause").status == 200
+
+
+@pytest.mark.attack(
+    "N9 B4 T4",
+    "goes on sending on a TLS tunnel, a CONNECT tunnel, an opaque connection, an unfinished HTTP request, a kept HTTP "
+    "connection and a UDP flow, without pause, while a change of policy takes their rule away",
+    stopped_by="tls-sni, connect, http-host, relay, kernel",
+)
+@pytest.mark.parametrize("change", [by_replacing, by_a_rule_before, by_pause], ids=["put", "patch", "pause"])
+def test_live_flows(internet: Internet, daemon: Daemon, change: Callable[[Sandbox], None]) -> None:
+    sandbox = daemon.create(BEFORE)
+    with streaming(sandbox.start) as flows:
+        show(change.__name__, judge(internet, flows, [], NODE_LINK, lambda: change(sandbox)))
+    assert sandbox.ask("GET", "/activity").json["connections"] == 0
+
+
+@pytest.mark.attack(
+    "N9 B4 T4",
+    "goes on sending on live flows of six kinds when its sandbox is released",
+    stopped_by="relay, namespaces",
+)
+def test_live_flows_at_release(internet: Internet, daemon: Daemon) -> None:
+    """The network that is released has no rules any more, and no way out: its link leads nowhere."""
+    sandbox = daemon.create(BEFORE)
+    with streaming(sandbox.start) as flows:
+
+        def release() -> None:
+            assert sandbox.ask("DELETE").status == 204
+
+        show("release", judge(internet, flows, [], NODE_LINK, release))
+
+
+@pytest.mark.attack(
+    "N9 N1",
+    "looks a name up from the cache, and connects to its pinned address, after a change of policy took its rule away",
+    stopped_by="dns, kernel",
+)
+def test_cached_answer_and_pin(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(BEFORE)
+    query = attack("query", plan.DNS4, plan.SINK)
+    assert plan.SINK4 in sandbox.run(*query).stdout and plan.SINK4 in sandbox.run(*query).stdout
+    nft = ("nsenter", f"--net={sandbox.namespace}", "nft", "list", "table", "inet", "sandgate")
+    pinned = re.search(r"set pinned4 \{.*?\n\t\}", check(*nft), re.DOTALL)
+    assert pinned is not None and plan.SINK4 in pinned[0]
+    internet.forget()
+    with internet.capture(f"dst host {plan.SINK4}") as outside:
+        by_replacing(sandbox)
+        # At once: nothing is waited for.
+        listed = check(*nft)
+        answer = sandbox.run(*query).stdout
+        connected = sandbox.run(*attack("packets", "tcp", plan.SINK4, plan.CANARY_PORT, "by its pin"))
+    assert plan.SINK4 not in listed and "NXDOMAIN" in answer and plan.SINK4 not in answer, answer
+    assert connected.returncode != 0 and not outside.lines, outside
+    assert internet.dns.names() == set() and internet.sinks.arrivals() == []
+
+
+@pytest.mark.honest("a connection and a flow that stay permitted, without a break, while others are revoked")
+def test_what_stays_permitted_is_not_touched(internet: Internet, daemon: Daemon) -> None:
+    sandbox = daemon.create(BEFORE)
+    asker = Asker(sandbox.start(*Asker.command(plan.ALLOWED)))
+    try:
+        with streaming(sandbox.start) as flows:
+            port = asker.ask().split()[0]
+            kept = {"target": plan.SINK, "ports": [streams.TLS_PORT, streams.KEEP_ALIVE_PORT]}
+            policy = allowing(plan.ALLOWED, kept, DATAGRAMS)
+            assert sandbox.ask("PUT", "/policy", policy).status == 200
+            staying = ("tls", "keep-alive", "udp")
+            for kind, flow in flows.items():
+                if kind not in staying:
+                    assert flow.communicate(timeout=30)[0].startswith("ended"), kind
+            with internet.capture(f"dst host {plan.SINK4}") as outside:
+                assert asker.ask().split()[0] == port
+            assert last_bytes(outside.timed()).keys() == set(staying), outside
+            assert all(flows[kind].poll() is None for kind in staying)
+    finally:
+        asker.end()
+
+
+@pytest.mark.attack(
+    "N9 B4 T4",
+    "goes on sending on live flows of six kinds while a policy that is posted to the sidecar takes their rule away",
+    stopped_by="tls-sni, connect, http-host, relay, kernel",
+)
+@pytest.mark.parametrize("policy", [allowing(plan.ALLOWED), {}], ids=["post", "reset"])
+def test_live_flows_beside_a_sidecar(internet: Internet, tmp_path: Path, policy: object) -> None:
+    with sidecar(internet, tmp_path) as shared:
+        shared.start(BEFORE)
+
+        def start(*command: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                shared.command(*command),
+                env=internet.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+        def change() -> None:
+            assert shared.request("POST", "/policy", policy).status == 200
+
+        with streaming(start) as flows:
+            show("sidecar", judge(internet, flows, internet.namespace.command(), "any", change))
+        assert not shared.reaches(plan.SINK)
