@@ -122,10 +122,11 @@ extension SandboxRuleset {
         case Self.rawOut: upstream.map(zoned) ?? []
         case Self.natOut: door == .open ? ownFlows + redirects : []
         case Self.out:
-            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners) + outgoing
+            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners)
+                + askingDocker + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: answers + (door == .open ? served : []) + arriving
+        case Self.incoming: askedDocker + answers + (door == .open ? served : []) + arriving
         default: bound + (upstream.map(anonymous) ?? []) + (fence.map(judged) ?? [])
         }
     }
@@ -296,6 +297,17 @@ extension SandboxRuleset {
         ]
     }
 
+    /// In user-defined networks Docker's own resolver listens in here, at 127.0.0.11 and ports to which Docker's rules lead
+    /// from 53. It asks outside from the engine's network for any name: a way out. What goes to port 53 was redirected.
+    private var askingDocker: [Rule] {
+        [Rule("ip daddr \(Self.docker) goto refused", .destination(IPPrefix(host: Self.docker)), .goto(Self.refused))]
+    }
+
+    /// Frames that packet sockets put on the loopback come by no chain but this.
+    private var askedDocker: [Rule] {
+        [Rule("ip daddr \(Self.docker) counter drop", .destination(IPPrefix(host: Self.docker)), [.counter], .drop)]
+    }
+
     private var outgoing: [Rule] {
         [
             // The errors that `refused` makes go this way too; without them connect() would hang.
@@ -413,6 +425,8 @@ extension SandboxRuleset {
 extension SandboxRuleset {
     private static let icmpV6: UInt8 = 58
     private static let loopbacks = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
+    /// Docker's embedded resolver.
+    private static let docker = IPAddress(v4: 0x7f00_000b)
     private static let loopback4 = IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8)
     private static let loopback6 = IPPrefix(host: IPAddress(v6: 1))
     /// fe80::/10.

@@ -11,6 +11,9 @@ public import NetPrimitives
 /// the socket (`persist`) and goes on refusing. Before Linux 6.9, which brought `persist`, it has neither flag: it goes on
 /// refusing all the same, and is safe from those who have no CAP_NET_ADMIN over the namespace, as in `run`.
 public final class SandboxTable {
+    /// How often a set is listed that goes on changing.
+    private static let maximumListings = 20
+
     private let netlink: NetlinkSocket
     private let ruleset: SandboxRuleset
     /// Whether the table is made with an owner. Kernels that know `persist` also know how to destroy elements.
@@ -162,15 +165,25 @@ extension SandboxTable {
 
     /// What is pinned, as the kernel has it.
     public func pins() throws(NetlinkError) -> [KernelPin] {
-        var pins: [KernelPin] = []
-        for family in [IPAddress.Family.v4, .v6] {
-            let set = SandboxRuleset.pinned(family)
-            let question = KernelPin.question(set, table: table)
+        try pins(.v4) + pins(.v6)
+    }
+
+    /// A set that has grown is rearranged behind a listing of several datagrams, which then misses some elements and tells of
+    /// others twice (rhashtable_walk_start, lib/rhashtable.c): it is asked for until one is whole and has nothing new.
+    private func pins(_ family: IPAddress.Family) throws(NetlinkError) -> [KernelPin] {
+        let set = SandboxRuleset.pinned(family)
+        let question = KernelPin.question(set, table: table)
+        var pins: [IPAddress: KernelPin] = [:]
+        for _ in 0..<Self.maximumListings {
+            var listing: [KernelPin] = []
             for message in try netlink.dump(question, operation: "list set \(set.name)") {
-                pins += KernelPin.read(message, family)
+                listing += KernelPin.read(message, family)
             }
+            let known = pins.count
+            for pin in listing { pins[pin.address] = pin }
+            if pins.count == known && Set(listing.map(\.address)).count == listing.count { break }
         }
-        return pins
+        return Array(pins.values)
     }
 
     /// Takes addresses back. They may have expired, or never have been pinned.

@@ -9,7 +9,8 @@ import pytest
 
 from lab import plan
 from lab.daemon import Daemon, Sandbox, running
-from lab.engine import IMAGE, Engine, engine
+from lab.engine import IMAGE, MACHINE, Engine, engine
+from lab.guarded import NEIGHBOUR, WITH_ATTACKS, ask_dockers_resolver, user_defined_network
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.sandgate import allowing
@@ -20,6 +21,7 @@ WITHOUT_RAW = ("--cap-drop", "NET_RAW")
 @pytest.fixture(scope="module")
 def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with engine(net, tmp_path_factory.mktemp("engine")) as made:
+        made.make_machine_image()
         yield made
 
 
@@ -87,6 +89,28 @@ def test_docker_default_capabilities_are_refused(internet: Internet, daemon: Dae
     assert sandbox.ask("DELETE").status == 204
     assert fetched(docker, container, plan.ALLOWED) is False  # nobody resolves for it any more
     docker.docker("rm", "--force", container)
+
+
+@pytest.mark.attack(
+    "D2 T14",
+    "asks Docker's own resolver in a user-defined network, on port 53 and where it really listens, over UDP and TCP, from "
+    "every address, with raw packets and with frames on the loopback",
+    stopped_by="kernel",
+)
+def test_dockers_resolver_is_out_of_reach(daemon: Daemon, docker: Engine) -> None:
+    with user_defined_network(docker) as network:
+        # Without which the kernel drops what a frame brings to a loopback address.
+        routed = ("--sysctl", "net.ipv4.conf.all.route_localnet=1")
+        container = docker.start("--network", network, *routed, *WITH_ATTACKS, image=MACHINE)
+        answered = ask_dockers_resolver(docker, container, container, "neighbour")
+        ways = {"tcp-53", "udp-53", "tcp-0", "udp-0-from-0.0.0.0", "udp-0-mapped", "raw-0", "packet-0"}
+        assert ways <= answered.keys() and set(answered.values()) == {NEIGHBOUR}, answered
+        attach(daemon, container, allowing(plan.ALLOWED), acceptRawSockets=True)
+        assert ask_dockers_resolver(docker, container, container, "neighbour") == {}
+        # Names that the policy allows are resolved as everywhere: resolv.conf names Docker's resolver, and ours answers.
+        assert "127.0.0.11" in docker.run(container, "/bin/cat", "/etc/resolv.conf").stdout
+        assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
+        docker.docker("rm", "--force", container)
 
 
 def test_containers_that_cannot_be_attached(daemon: Daemon, docker: Engine) -> None:

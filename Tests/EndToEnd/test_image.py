@@ -10,7 +10,15 @@ import pytest
 
 from lab import plan
 from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
-from lab.guarded import DIRECTLY, WITH_ATTACKS, Guarded, pinned, reaches
+from lab.guarded import (
+    DIRECTLY,
+    WITH_ATTACKS,
+    Guarded,
+    ask_dockers_resolver,
+    pinned,
+    reaches,
+    user_defined_network,
+)
 from lab.internet import Internet
 from lab.processes import check, wait_until
 from lab.sandgate import REPOSITORY, allowing
@@ -191,3 +199,24 @@ def test_attacks_with_raw_sockets(internet: Internet, docker: Engine, guarded: G
     attack(docker, sandbox)
     assert internet.sinks.data() == ""
     assert reaches(docker, sandbox, plan.ALLOWED)
+
+
+@pytest.mark.attack(
+    "D2 T14",
+    "asks Docker's own resolver in a user-defined network that it shares with its guard",
+    stopped_by="kernel",
+)
+def test_dockers_resolver_is_out_of_reach(internet: Internet, docker: Engine) -> None:
+    with user_defined_network(docker) as network:
+        free = docker.start("--network", network, *WITH_ATTACKS, image=MACHINE)
+        answered = ask_dockers_resolver(docker, free, free, "neighbour")
+        docker.docker("rm", "--force", free)
+        assert {"tcp-0", "udp-0-from-0.0.0.0", "raw-0"} <= answered.keys(), answered
+        server = f"OPENSANDBOX_EGRESS_DNS_UPSTREAM={plan.DNS4}"
+        guarded = Guarded(internet, docker, allowing(plan.ALLOWED), "--network", network, "--env", server)
+        try:
+            sandbox = guarded.sandbox(*WITH_ATTACKS, image=MACHINE)
+            assert ask_dockers_resolver(docker, sandbox, guarded.sidecar, "neighbour") == {}
+            assert reaches(docker, sandbox, plan.ALLOWED) and not reaches(docker, sandbox, plan.DENIED)
+        finally:
+            guarded.remove()

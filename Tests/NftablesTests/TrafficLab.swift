@@ -79,6 +79,8 @@ final class TrafficLab {
         }
 
         deinit {
+            // A child that another test is about to start may still have them: shut, nobody listens all the same.
+            (dnsTCP + proxy).forEach { shutdown($0, CInt(SHUT_RDWR)) }
             (dnsUDP + dnsTCP + proxy + datagrams).forEach { close($0) }
         }
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import plan
@@ -16,6 +18,34 @@ WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro")
 """Options of containers of :data:`lab.engine.MACHINE` that have the machine's own programs, and the attacks."""
 
 
+NEIGHBOUR = "10.90.0.20"
+ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+"""What :meth:`lab.engine.Engine.inspect` is asked for the address of a container of one network."""
+
+
+def ask_dockers_resolver(docker: Engine, container: str, holder: str, name: str) -> dict[str, str]:
+    """Asks the resolver that Docker has in user-defined networks, from inside; what it answered, by the way it was asked.
+    `holder` is the container whose network it is."""
+    command = ("/usr/bin/python3", "/attacks/docker_resolver.py", name, docker.inspect(holder, ADDRESS))
+    done = docker.run(container, *command, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {way: address for way, _, address in (line.partition(" ") for line in done.stdout.splitlines())}
+
+
+@contextlib.contextmanager
+def user_defined_network(docker: Engine) -> Iterator[str]:
+    """A network with Docker's resolver; a container with an address of :data:`NEIGHBOUR` is in it, and known by that name."""
+    network = docker.docker("network", "create", "--subnet", "10.90.0.0/24", "userdefined")
+    neighbour = docker.start("--network", network, "--ip", NEIGHBOUR, "--name", "neighbour")
+    try:
+        yield network
+    finally:
+        docker.docker("rm", "--force", neighbour)
+        # What a failed test left there is the engine's to end.
+        with contextlib.suppress(RuntimeError):
+            docker.docker("network", "rm", network)
+
+
 class Guarded:
     """A sidecar container with what runs in its network."""
 
@@ -24,7 +54,7 @@ class Guarded:
         rules = f"OPENSANDBOX_EGRESS_RULES={json.dumps(policy)}"
         words = ("run", "--detach", "--cap-add", "NET_ADMIN", "--env", rules, *options, image)
         self.sidecar = docker.docker(*words)
-        self.address = docker.inspect(self.sidecar, "{{.NetworkSettings.IPAddress}}")
+        self.address = docker.inspect(self.sidecar, ADDRESS)
         self.sandboxes: list[str] = []
         self.wait()
 
