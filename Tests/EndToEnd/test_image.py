@@ -11,6 +11,7 @@ import pytest
 from lab import plan
 from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
 from lab.guarded import (
+    ADDRESS,
     DIRECTLY,
     WITH_ATTACKS,
     Guarded,
@@ -182,7 +183,7 @@ def attack(docker: Engine, container: str) -> None:
     """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
     inspected = docker.inspect(container, "{{.HostConfig.NetworkMode}}").removeprefix("container:")
     holder = container if inspected == "default" else inspected
-    address = docker.inspect(holder, "{{.NetworkSettings.IPAddress}}")
+    address = docker.inspect(holder, ADDRESS)
     neighbour = docker.namespace.check("cat", "/sys/class/net/docker0/address").strip()
     frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
     for words in (*frames, ("marks", plan.SINK4, "4444")):

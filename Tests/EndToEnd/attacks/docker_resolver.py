@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shared_namespace import datagram
+from shared_namespace import datagram, deliver, question
 
 RESOLVER = "127.0.0.11"
-ETH_P_IP = 0x0800
+IDENTIFIER = 4711
 OWN = "127.0.0.55"
 """A loopback address that no device has: the kernel drops frames that come from one of its own."""
 
@@ -28,25 +28,17 @@ def ports(table: str) -> list[int]:
     ]
 
 
-def wire_name(name: str) -> bytes:
-    return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
-
-
-def question(name: str) -> bytes:
-    return struct.pack("!6H", 4711, 0x0100, 1, 0, 0, 0) + wire_name(name) + struct.pack("!2H", 1, 1)
-
-
 def over_udp(family: int, target: str, port: int, source: str, name: str) -> bytes:
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.settimeout(1)
         asking.bind((source, 0))
-        asking.sendto(question(name), (target, port))
+        asking.sendto(question(name, IDENTIFIER), (target, port))
         return asking.recv(512)
 
 
 def over_tcp(port: int, name: str) -> bytes:
     with socket.create_connection((RESOLVER, port), 1) as asking:
-        query = question(name)
+        query = question(name, IDENTIFIER)
         asking.sendall(struct.pack("!H", len(query)) + query)
         return asking.recv(512)[2:]
 
@@ -56,13 +48,8 @@ def behind_the_rules(way: str, port: int, name: str) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiving:
         receiving.settimeout(1)
         receiving.bind((OWN, 0))
-        packet = datagram(OWN, RESOLVER, receiving.getsockname()[1], port, question(name))
-        if way == "raw":
-            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
-                sender.sendto(packet, (RESOLVER, 0))
-        else:
-            with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sender:
-                sender.sendto(packet, ("lo", ETH_P_IP, 0, 0, bytes(6)))
+        query = question(name, IDENTIFIER)
+        deliver(way, RESOLVER, datagram(OWN, RESOLVER, receiving.getsockname()[1], port, query))
         return receiving.recv(512)
 
 

