@@ -10,18 +10,18 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import plan, streams
 from lab.asker import Asker
-from lab.capture import capture
+from lab.capture import Capture, capture
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK
-from lab.processes import Child, check
+from lab.processes import Child, check, wait_until
 from lab.sandgate import allowing, attack
 from lab.sidecar import sidecar
 
@@ -81,6 +81,18 @@ def last_bytes(packets: list[tuple[float, str]]) -> dict[str, float]:
     return found
 
 
+def wait_for_bytes(outside: Capture, kinds: Iterable[str]) -> None:
+    """Waits until a capture that goes on has bytes of each of these kinds of flow."""
+
+    def are_seen() -> bool:
+        # The last packet may not be written whole yet.
+        with contextlib.suppress(RuntimeError):
+            return last_bytes(outside.timed()).keys() >= set(kinds)
+        return False
+
+    wait_until(are_seen, "bytes of every flow", 30)
+
+
 def judge(
     internet: Internet, flows: dict[str, subprocess.Popen[str]], link: list[str], device: str, change: Callable[[], None]
 ) -> dict[str, float]:
@@ -88,6 +100,7 @@ def judge(
     milliseconds after the answer the last byte of each was seen (before it: less than none)."""
     file = internet.directory / f"revocation-{time.monotonic_ns()}.pcap"
     with capture(link, device, file, f"dst host {plan.SINK4}") as outside:
+        wait_for_bytes(outside, PORTS)
         change()
         answered = time.time()
         for kind, flow in flows.items():
@@ -193,6 +206,7 @@ def test_what_stays_permitted_is_not_touched(internet: Internet, daemon: Daemon)
                     assert flow.communicate(timeout=30)[0].startswith("ended"), kind
             with internet.capture(f"dst host {plan.SINK4}") as outside:
                 assert asker.ask().split()[0] == port
+                wait_for_bytes(outside, staying)
             assert last_bytes(outside.timed()).keys() == set(staying), outside
             assert all(flows[kind].poll() is None for kind in staying)
     finally:

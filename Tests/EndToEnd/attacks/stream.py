@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import sys
-import threading
 import time
 
 BLOCK = b"secret" * 40
 PAUSE = 0.001
+SILENCE = 20
+"""How long nothing may come back, in seconds."""
 
 
 def proxied(host: str, port: int) -> socket.socket:
@@ -38,6 +40,35 @@ def datagrams(host: str, port: int) -> socket.socket:
     return connection
 
 
+def take_turns(connection: socket.socket, block: bytes) -> None:
+    """One request at a time: the next waits for the answer to the one before."""
+    for number in range(10**9):
+        connection.sendall(block)
+        hear(connection, is_first=number == 0)
+        time.sleep(PAUSE)
+
+
+def go_on(connection: socket.socket, block: bytes) -> None:
+    """Sends whatever comes, and takes what comes. One thread does both: two must not use one TLS connection at once."""
+    heard: float | None = None
+    began = time.monotonic()
+    while True:
+        connection.sendall(block)
+        until = time.monotonic() + PAUSE
+        while select.select([connection], [], [], max(until - time.monotonic(), 0))[0]:
+            hear(connection, is_first=heard is None)
+            heard = time.monotonic()
+        if time.monotonic() - (heard or began) > SILENCE:
+            raise TimeoutError("nothing came back")
+
+
+def hear(connection: socket.socket, *, is_first: bool) -> None:
+    if not connection.recv(65536):
+        raise ConnectionError("by its other end")
+    if is_first:
+        print("live", flush=True)
+
+
 def main(kind: str, host: str, port: int) -> None:
     block = BLOCK
     if kind == "connect":
@@ -52,40 +83,14 @@ def main(kind: str, host: str, port: int) -> None:
         connection = socket.create_connection((host, port), 10)
         if kind == "keep-alive":
             block = f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\nX-Data: {BLOCK.decode()}\r\n\r\n".encode()
-    connection.settimeout(20)
-
-    def report(error: object) -> None:
-        print("ended", error, flush=True)
-        os._exit(0)
-
-    def read() -> None:
-        try:
-            first = connection.recv(65536)
-            print("live", flush=True)
-            while first and connection.recv(65536):
-                pass
-            report("by its other end")
-        except OSError as error:
-            report(error)
-
-    if kind == "keep-alive":
-        # One request at a time: the next waits for the answer to the one before.
-        try:
-            for number in range(10**9):
-                connection.sendall(block)
-                assert connection.recv(65536), "by its other end"
-                if number == 0:
-                    print("live", flush=True)
-                time.sleep(PAUSE)
-        except (OSError, AssertionError) as error:
-            report(error)
-    threading.Thread(target=read, daemon=True).start()
+    connection.settimeout(SILENCE)
     try:
-        while True:
-            connection.sendall(block)
-            time.sleep(PAUSE)
+        if kind == "keep-alive":
+            take_turns(connection, block)
+        else:
+            go_on(connection, block)
     except OSError as error:
-        report(error)
+        print("ended", error, flush=True)
 
 
 if __name__ == "__main__":

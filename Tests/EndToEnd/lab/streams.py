@@ -6,6 +6,7 @@ Runs as a program of its own inside a namespace: streams.py ADDRESS CERTIFICATE 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import sys
@@ -18,24 +19,21 @@ BLOCK = b"down" * 64
 PAUSE = 0.001
 
 
-def send_forever(connection: socket.socket, block: bytes) -> None:
+def go_on(connection: socket.socket, block: bytes) -> None:
+    """Sends whatever comes, and reads it. One thread does both: two must not use one TLS connection at once."""
     with contextlib.suppress(OSError):
         while True:
             connection.sendall(block)
-            time.sleep(PAUSE)
-
-
-def read_forever(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while connection.recv(65536):
-            pass
+            until = time.monotonic() + PAUSE
+            while select.select([connection], [], [], max(until - time.monotonic(), 0))[0]:
+                if not connection.recv(65536):
+                    return
 
 
 def both_ways(connection: socket.socket) -> None:
     """What the client says first decides what the proxy takes it for."""
     connection.recv(65536)
-    threading.Thread(target=send_forever, args=(connection, BLOCK), daemon=True).start()
-    read_forever(connection)
+    go_on(connection, BLOCK)
 
 
 def read_head(connection: socket.socket) -> bytes:
@@ -49,9 +47,7 @@ def http(connection: socket.socket) -> None:
     """Answers a request that has not ended with an answer that does not end."""
     read_head(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    block = b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK)
-    threading.Thread(target=send_forever, args=(connection, block), daemon=True).start()
-    read_forever(connection)
+    go_on(connection, b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK))
 
 
 def keep_alive(connection: socket.socket) -> None:
