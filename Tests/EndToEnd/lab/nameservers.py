@@ -11,8 +11,9 @@ import dns.message
 import dns.query
 
 from . import plan
+from .growing_file import GrowingFile
 from .namespaces import Namespace
-from .processes import Daemon, wait_until
+from .processes import Daemon
 
 TXT = "a text that came from outside"
 
@@ -34,7 +35,8 @@ class Nameserver:
     def __init__(self, namespace: Namespace, directory: Path, addresses: tuple[str, ...]) -> None:
         directory.mkdir(parents=True)
         self.address = addresses[0]
-        self._log = directory / "queries.log"
+        log = directory / "queries.log"
+        self._log = GrowingFile(log, "the nameserver's log")
         configuration, pid_file = directory / "dnsmasq.conf", directory / "dnsmasq.pid"
         lines = [f"listen-address={address}" for address in addresses] + [
             "bind-interfaces",
@@ -43,14 +45,12 @@ class Nameserver:
             "user=root",
             "local-ttl=60",
             "log-queries",
-            f"log-facility={self._log}",
+            f"log-facility={log}",
             f"pid-file={pid_file}",
             *_records(),
         ]
         configuration.write_text("\n".join(lines) + "\n")
-        self._log.touch()
         self._daemon = Daemon(namespace.command("dnsmasq", f"--conf-file={configuration}"), pid_file)
-        self._read = 0
 
     def stop(self) -> None:
         self._daemon.stop()
@@ -59,10 +59,8 @@ class Nameserver:
         """What was asked since the last call; everything sent before this call is in it."""
         marker = f"marker-{uuid.uuid4().hex}.example"
         dns.query.udp(dns.message.make_query(marker, "A"), self.address, timeout=5)
-        wait_until(lambda: marker in self._log.read_text(), "the nameserver's log")
-        text = self._log.read_text()
-        new, self._read = text[self._read :], len(text)
-        found = (Query(*match.group("type", "name", "client")) for match in _LINE.finditer(new))
+        lines = self._log.lines_until(marker)
+        found = (Query(*match.group("type", "name", "client")) for match in _LINE.finditer(lines))
         return [query for query in found if not query.name.startswith("marker-")]
 
     def names(self) -> set[str]:

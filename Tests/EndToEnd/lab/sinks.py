@@ -8,7 +8,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import Child, wait_until
+from .growing_file import GrowingFile
+from .processes import Child
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,10 @@ class Services:
         assert services[0][0] == "udp-sink"
         self._marker_address = services[0][1:]
         self._prefix = prefix
-        self._journal = journal
-        journal.touch()
+        self._journal = GrowingFile(journal, "the services' journal")
         program = Path(__file__).with_name("services.py")
         arguments = [f"{kind},{address},{port}" for kind, address, port in services]
         self._child = Child([*prefix, "/usr/bin/python3", str(program), str(journal), *arguments], "serving")
-        self._read = 0
 
     def stop(self) -> None:
         self._child.stop()
@@ -47,10 +46,7 @@ class Services:
         family = socket.AF_INET6 if ":" in self._marker_address[0] else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
             sender.sendto(marker.encode(), self._marker_address)
-        wait_until(lambda: marker in self._journal.read_text(), "the services' journal")
-        text = self._journal.read_text()
-        new, self._read = text[self._read :], len(text)
-        found = (Arrival(**json.loads(line)) for line in new.splitlines())
+        found = (Arrival(**json.loads(line)) for line in self._journal.lines_until(marker).splitlines())
         return [arrival for arrival in found if not arrival.data.startswith("marker-")]
 
     def data(self) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from . import plan
 from .certificates import Certificates
+from .growing_file import GrowingFile
 from .namespaces import Namespace
-from .processes import Daemon, wait_until
+from .processes import Daemon
 
 
 TLS = "ssl http2"
@@ -37,14 +38,13 @@ class Webserver:
     def __init__(self, namespace: Namespace, directory: Path, content: Path, certificates: Certificates) -> None:
         directory.mkdir(parents=True)
         self._namespace = namespace
-        self._log = directory / "access.log"
+        log = directory / "access.log"
+        self._log = GrowingFile(log, "the web server's log")
         configuration, pid_file = directory / "nginx.conf", directory / "nginx.pid"
-        configuration.write_text(_configuration(directory, content, certificates, pid_file, self._log))
-        self._log.touch()
+        configuration.write_text(_configuration(directory, content, certificates, pid_file, log))
         self._daemon = Daemon(
             namespace.command("nginx", "-e", directory / "error.log", "-c", configuration, "-p", directory), pid_file
         )
-        self._read = 0
 
     def stop(self) -> None:
         self._daemon.stop()
@@ -57,10 +57,7 @@ class Webserver:
             check=True,
             capture_output=True,
         )
-        wait_until(lambda: marker in self._log.read_text(), "the web server's log")
-        text = self._log.read_text()
-        new, self._read = text[self._read :], len(text)
-        found = (Request(**json.loads(line)) for line in new.splitlines())
+        found = (Request(**json.loads(line)) for line in self._log.lines_until(marker).splitlines())
         return [request for request in found if not request.path.startswith("/marker-")]
 
     def hosts(self) -> set[str]:
