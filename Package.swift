@@ -47,7 +47,13 @@ let package = Package(
 
         // The kernel's side.
         .target(name: "Reactor", dependencies: ["CLinux", "NetPrimitives"]),
-        .target(name: "Nftables", dependencies: ["CLinux", "CMnl", "CNftnl", "NetPrimitives", "Reactor"]),
+        .target(
+            name: "Nftables",
+            dependencies: [
+                "CLinux", "CMnl", "CNftnl", "NetPrimitives", "Reactor",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]
+        ),
         .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "NetPrimitives"]),
         .target(name: "CConfinement"),
         .target(name: "Confinement", dependencies: ["CLinux", "Namespaces", "CConfinement"]),

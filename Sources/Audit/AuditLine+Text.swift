@@ -45,6 +45,7 @@ extension AuditLine {
         if let bytesDown { parts.append("\(bytesDown) bytes received") }
         if let durationMilliseconds { parts.append("\(durationMilliseconds) ms") }
         if let count { parts.append(event == "audit.lost" ? "\(count) records" : "\(count) times") }
+        if let words { parts.append(Printable.text(words)) }
         if event == "policy.changed", let policyRevision { parts.append("revision \(policyRevision)") }
         return parts.isEmpty ? nil : parts.joined(separator: ", ")
     }

@@ -92,6 +92,9 @@ public struct AuditLine: Hashable, Sendable {
     /// How many records were lost, or how many packets the record stands for.
     public var count: UInt64? { number("count") }
 
+    /// What happened in words; it may hold any character.
+    public var words: String? { text("detail") }
+
     /// The rule that decided: its position, what it does, what it speaks of, and the operator's file when it is not
     /// the policy's.
     public var rule: (index: UInt64, action: String, target: String, source: String?)? {

@@ -20,6 +20,8 @@ public struct AuditRecord: Hashable, Sendable {
 
     /// The longest host that is recorded, in scalars; a DNS name has at most 253.
     static let hostLimit = 512
+    /// The longest detail that is recorded, in scalars.
+    static let detailLimit = 512
     /// The longest sandbox id that is recorded, in scalars.
     static let sandboxLimit = 256
 
@@ -42,6 +44,7 @@ public struct AuditRecord: Hashable, Sendable {
         if let bytesDown = event.bytesDown { writer.member("bytesDown", number: bytesDown) }
         if let duration = event.durationMilliseconds { writer.member("durationMs", number: duration) }
         if let count = event.count { writer.member("count", number: count) }
+        if let detail = event.detail { writer.member("detail", string: detail, limit: Self.detailLimit) }
         if let previous {
             writer.member("prev", ascii: previous.hexadecimal)
         } else {

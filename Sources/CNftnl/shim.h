@@ -1,5 +1,6 @@
 // First: with it the kernel headers leave out what they share with the C library (linux/libc-compat.h).
 #include <netinet/in.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>

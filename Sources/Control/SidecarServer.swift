@@ -52,7 +52,10 @@ public struct SidecarServer: Sendable {
         quiet.logLevel = .warning
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: PlainErrors())
-        router.get("healthz") { _, _ in PlainText.answer("ok", .ok) }
+        router.get("healthz") { _, _ in
+            let problem = await sidecar.problem
+            return PlainText.answer(problem ?? "ok", problem == nil ? .ok : .serviceUnavailable)
+        }
         let gate = Gate(settings: settings, log: log)
         for method in [HTTPRequest.Method.get, .post, .put, .patch, .delete] {
             router.on("policy", method: method) { request, context in

@@ -51,6 +51,11 @@ public final class Attachment {
     /// Whether everything is denied until resumed.
     public private(set) var isPaused = false
 
+    /// That somebody else changed the namespace's rules, since when everything is denied for good.
+    public private(set) var rulesetChange: RulesetChange?
+    /// Called once, when ``rulesetChange`` is set.
+    public var onRulesetChange: (RulesetChange) -> Void = { _ in }
+
     let pinner: Pinner
     /// The live datagram flows.
     let datagrams: DatagramFlows
@@ -240,11 +245,30 @@ extension Attachment {
         record(event(.sandboxPaused))
     }
 
-    /// Puts the policy in force again.
+    /// Puts the policy in force again. Throws what happened after ``close(because:)``.
     public func resume() throws {
+        if let rulesetChange { throw rulesetChange }
         try kernel.resume()
         isPaused = false
         record(event(.sandboxResumed))
+    }
+
+    /// Denies everything for good: the rules that enforcement stands on are not what they were. Everything that lives ends.
+    func close(because change: RulesetChange) {
+        guard rulesetChange == nil else { return }
+        rulesetChange = change
+        isPaused = true
+        endEverything()
+        do {
+            try kernel.pause()
+        } catch {
+            // Gone, where the kernel knows no owner: made again, it refuses everything.
+            try? kernel.closeDoor()
+        }
+        var event = event(.rulesetChanged)
+        event.detail = change.description
+        record(event)
+        onRulesetChange(change)
     }
 
     /// Opens the door for the first time: from now on what the sandbox sends reaches the listeners. Not for one that was

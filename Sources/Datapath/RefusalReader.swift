@@ -4,7 +4,8 @@ import NetPrimitives
 public import Nftables
 public import Reactor
 
-/// Records what the kernel refused by itself. The packets arrive through NFLOG, rate-limited there; each carries the
+/// Records what the kernel refused by itself, and closes the sandbox when it reports that somebody else changed its rules.
+/// The packets arrive through NFLOG, rate-limited there; each carries the
 /// name that its address was last resolved for, if there was one.
 public final class RefusalReader: EventSource {
     private unowned let attachment: Attachment
@@ -37,6 +38,7 @@ public final class RefusalReader: EventSource {
         while let packets = try? log.read(), !packets.isEmpty {
             packets.forEach(record)
         }
+        if let change = log.takeRulesetChange() { attachment.close(because: change) }
         let lost = log.takeLostCount()
         guard lost > 0 else { return }
         var event = attachment.event(.auditLost)

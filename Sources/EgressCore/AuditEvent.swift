@@ -27,6 +27,8 @@ public struct AuditEvent: Hashable, Sendable {
         case sandboxResumed = "sandbox.resumed"
         /// The sandbox's time is over.
         case sandboxExpired = "sandbox.expired"
+        /// Somebody else changed the kernel's rules in the sandbox's network, and everything is denied for good.
+        case rulesetChanged = "ruleset.changed"
         /// Records could not be written; `count` says how many.
         case auditLost = "audit.lost"
         /// The process began to serve.
@@ -77,6 +79,8 @@ public struct AuditEvent: Hashable, Sendable {
     public var durationMilliseconds: UInt64?
     /// How many records were lost, or how many packets an aggregated record stands for.
     public var count: UInt64?
+    /// What happened in words, where the rest does not say it.
+    public var detail: String?
 
     /// An event with what every event has; the rest is set by the caller.
     public init(_ kind: Kind, time: WallTime, sandbox: String) {

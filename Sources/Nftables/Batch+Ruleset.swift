@@ -102,6 +102,29 @@ extension Batch {
         }
     }
 
+    /// Adds a rule that does nothing and says something, in at most 200 bytes.
+    mutating func add(comment: String, to chain: Chain, table: String) {
+        let object = makeRule(table: table, chain: chain)
+        defer { nftnl_rule_free(object) }
+        let data = nftnl_udata_buf_alloc(UInt32(NFT_USERDATA_MAXLEN))
+        defer { nftnl_udata_buf_free(data) }
+        nftnl_udata_put_strz(data, UInt8(NFTNL_UDATA_RULE_COMMENT.rawValue), comment)
+        nftnl_rule_set_data(
+            object,
+            UInt16(NFTNL_RULE_USERDATA.rawValue),
+            nftnl_udata_buf_data(data),
+            nftnl_udata_buf_len(data)
+        )
+        nftnl_rule_add_expr(object, Expression.counter.make())
+        append(
+            .addRule("counter comment \"\(comment)\"", chain: chain.name),
+            type: UInt16(NFT_MSG_NEWRULE.rawValue),
+            flags: NLM_F_CREATE | NLM_F_APPEND
+        ) {
+            nftnl_rule_nlmsg_build_payload($0, object)
+        }
+    }
+
     private func makeRule(table: String, chain: Chain) -> OpaquePointer? {
         let object = nftnl_rule_alloc()
         nftnl_rule_set_u32(object, UInt16(NFTNL_RULE_FAMILY.rawValue), UInt32(family))

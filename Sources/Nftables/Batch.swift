@@ -13,12 +13,19 @@ struct Batch {
 
     /// What each message does, in order.
     private(set) var changes: [Change] = []
+    /// Whether it only takes away, perhaps what is not there.
+    private(set) var mayChangeNothing = true
     /// The messages one after the other, numbered from 1; 0 is the batch's begin.
     private(set) var bytes: [UInt8] = []
 
     /// No message of ours is longer: a rule has a dozen expressions, an element at most 256 bytes of user data.
     /// libnftnl writes without asking for the room there is.
     private static let scratchSize = 16 * 1024
+
+    /// Kinds of messages that do not mind when what they take away is not there: the first two as a flush.
+    private static let takesAway = [
+        UInt16(NFT_MSG_DELRULE.rawValue), UInt16(NFT_MSG_DELSETELEM.rawValue), KernelConstants.destroySetElement,
+    ]
 
     /// Whether there is nothing to do.
     var isEmpty: Bool { changes.isEmpty }
@@ -45,6 +52,7 @@ struct Batch {
             bytes.append(contentsOf: buffer[..<count])
         }
         changes.append(change)
+        mayChangeNothing = mayChangeNothing && Self.takesAway.contains(type)
     }
 
     /// The datagram to send: begin, messages, end; the messages' sequence numbers count from `sequence`, which is the

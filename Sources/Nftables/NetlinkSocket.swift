@@ -9,8 +9,15 @@ public final class NetlinkSocket {
 
     /// The socket's descriptor, non-blocking. It stays the socket's own: register it, never close it.
     public let descriptor: CInt
-    private let portID: UInt32
+    /// The socket's address in its namespace; the kernel's own is 0.
+    let portID: UInt32
     private var lastSequence: UInt32
+    /// How many batches this socket has put in force; each that changed something is a generation of the namespace's ruleset.
+    private(set) var commitCount: UInt32 = 0
+    /// How many of them only took away, perhaps what was not there: such a batch makes no generation.
+    private(set) var idleCommitCount: UInt32 = 0
+    /// How many batches may be in force or not: the kernel's answer was lost.
+    private(set) var uncertainCommitCount: UInt32 = 0
     /// The longest datagram that can be sent, in bytes: what the kernel's netlink_sendmsg compares with.
     let longestDatagram: Int
 
@@ -110,17 +117,24 @@ extension NetlinkSocket {
         lastSequence = begin &+ count &+ 1
         try send(batch.datagram(sequence: begin), operation: batch.summary)
         var failure: NetlinkError?
-        try collectReplies(first: begin, last: begin &+ count, operation: batch.summary) { reply in
-            guard reply.errno != 0, failure == nil else { return }
-            let index = Int(reply.sequence &- begin) - 1
-            failure = NetlinkError(
-                operation: index >= 0 ? batch.changes[index].description : batch.summary,
-                errno: reply.errno,
-                messageIndex: index >= 0 ? index : nil,
-                detail: reply.detail
-            )
+        do {
+            try collectReplies(first: begin, last: begin &+ count, operation: batch.summary) { reply in
+                guard reply.errno != 0, failure == nil else { return }
+                let index = Int(reply.sequence &- begin) - 1
+                failure = NetlinkError(
+                    operation: index >= 0 ? batch.changes[index].description : batch.summary,
+                    errno: reply.errno,
+                    messageIndex: index >= 0 ? index : nil,
+                    detail: reply.detail
+                )
+            }
+        } catch {
+            uncertainCommitCount &+= 1
+            throw error
         }
         if let failure { throw failure }
+        commitCount &+= 1
+        if batch.mayChangeNothing { idleCommitCount &+= 1 }
     }
 
     /// Sends one message outside of a batch, with its flags and sequence number set here, and awaits its
@@ -255,6 +269,37 @@ extension NetlinkSocket {
         // A lost answer may have been an error.
         if hasLost { throw NetlinkError(operation: operation, errno: ENOBUFS) }
         if !isComplete { throw NetlinkError(operation: operation, errno: EPROTO) }
+    }
+}
+
+// MARK: - Notifications
+
+extension NetlinkSocket {
+    /// Has the kernel send what it tells `group` (NFNLGRP_…, linux/netfilter/nfnetlink.h). Needs CAP_NET_ADMIN over the
+    /// socket's namespace.
+    func join(group: UInt32) throws(NetlinkError) {
+        var group = CInt(group)
+        let length = socklen_t(MemoryLayout<CInt>.size)
+        guard setsockopt(descriptor, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, length) == 0 else {
+            throw NetlinkError(operation: "listen to a netlink group", errno: errno)
+        }
+    }
+
+    /// Has the kernel run a program of the classic Berkeley Packet Filter over every datagram before it is queued here
+    /// (socket(7), SO_ATTACH_FILTER); 0 drops it. Takes the place of the one before.
+    func filter(by program: [sock_filter]) throws(NetlinkError) {
+        var program = program
+        let status = program.withUnsafeMutableBufferPointer { instructions in
+            var filter = sock_fprog(len: UInt16(instructions.count), filter: instructions.baseAddress)
+            return setsockopt(
+                descriptor,
+                SOL_SOCKET,
+                SO_ATTACH_FILTER,
+                &filter,
+                socklen_t(MemoryLayout<sock_fprog>.size)
+            )
+        }
+        guard status == 0 else { throw NetlinkError(operation: "filter a netlink socket", errno: errno) }
     }
 }
 

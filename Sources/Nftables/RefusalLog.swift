@@ -1,13 +1,16 @@
 import CNftnl
 import Glibc
 
-/// Reads what the rules of a sandbox refused, from an NFLOG group of its network namespace. Confined to one thread.
+/// Reads what the kernel reports of a sandbox's network namespace: what its rules refused, from an NFLOG group, and that
+/// somebody else changed the ruleset. Confined to one thread.
 ///
 /// The kernel tells of each packet at once until ``collect()``, then of up to 16 or a fiftieth of a second together. It
 /// records no more than the rule's limit lets through; what it could not deliver after that is counted.
 public final class RefusalLog {
     private let socket: NetlinkSocket
     private let group: UInt16
+    private let watch: RulesetWatch?
+    private var change: RulesetChange?
     private var nextSequence: UInt32 = 0
 
     /// Gaps in the numbers of the packets since ``takeLostCount()``.
@@ -23,10 +26,14 @@ public final class RefusalLog {
         try self.init(socket: try NetlinkSocket(), group: group)
     }
 
-    /// Binds `group` of the namespace that `socket` was opened in; the socket has no other use then.
-    public init(socket: NetlinkSocket, group: UInt16) throws(NetlinkError) {
+    /// Binds `group` of the namespace that `socket` was opened in; the socket has no other use then. Changes of the
+    /// ruleset are watched where `trusted` is given, the socket that makes our own.
+    public init(socket: NetlinkSocket, group: UInt16, trusted: NetlinkSocket? = nil) throws(NetlinkError) {
         self.socket = socket
         self.group = group
+        self.watch = try trusted.map { trusted throws(NetlinkError) in
+            try RulesetWatch(reports: socket, trusted: trusted)
+        }
         let bind = nfulnl_msg_config_cmd(command: UInt8(NFULNL_CFG_CMD_BIND.rawValue))
         try configure(group, "bind", Int(NFULA_CFG_CMD.rawValue), [bind.command])
         try configure(
@@ -66,7 +73,7 @@ public final class RefusalLog {
                 for message in NetlinkMessages(bytes) { take(message, into: &packets) }
             case .wouldBlock: return packets
             // Told once for each overrun; the numbers of the packets say how many were lost.
-            case .failed(ENOBUFS): continue
+            case .failed(ENOBUFS): change = change ?? watch?.compare()
             case .failed(let error): throw NetlinkError(operation: "read refused packets", errno: error)
             }
         }
@@ -79,7 +86,19 @@ public final class RefusalLog {
         return lost
     }
 
+    /// That somebody else changed the ruleset, as far as ``read()`` has come; once.
+    public func takeRulesetChange() -> RulesetChange? {
+        defer { change = nil }
+        return change
+    }
+
+    /// Lets another socket of ours change the ruleset. It has changed nothing yet.
+    public func trust(_ socket: NetlinkSocket) throws(NetlinkError) {
+        try watch?.trust(socket)
+    }
+
     private func take(_ message: NetlinkMessage, into packets: inout [RefusedPacket]) {
+        if watch != nil { change = RulesetWatch.read(message, adding: change) }
         guard let (packet, sequence) = Self.read(message) else { return }
         if let sequence {
             lost += UInt64(sequence &- nextSequence)

@@ -16,6 +16,7 @@ import NetPrimitives
 ///     chain forward        nothing
 ///     chain in             what arrives: on loopback, on served ports, and what finds our link-layer address
 ///     chain post           what a bound socket would carry around the loopback device
+///     chain others         nothing goes there: its rule's comment says what else the namespace had when this was made
 struct SandboxRuleset: Hashable, Sendable {
     /// Whether programs reach anything at all.
     enum Door: Hashable, Sendable {
@@ -91,6 +92,8 @@ extension SandboxRuleset {
     /// After every other chain.
     static let post = base("post", .filter, .postrouting, priority: 300, policy: .accept)
     static let refused = Chain(name: "refused", attachment: nil)
+    /// Not of ``chains``: its rule is kept when the others are replaced.
+    static let others = Chain(name: "others", attachment: nil)
 
     /// All chains; those that rules go to come first.
     var chains: [Chain] {

@@ -1,3 +1,4 @@
+import CNftnl
 import Glibc
 public import NetPrimitives
 
@@ -73,6 +74,7 @@ extension SandboxTable {
     }
 
     private func makeTable() throws(NetlinkError) {
+        let survey = try survey()
         var batch = Batch()
         batch.createTable(table, isOwned: isOwned)
         for set in SandboxRuleset.sets { batch.create(set, table: table) }
@@ -80,6 +82,32 @@ extension SandboxTable {
         for chain in ruleset.chains {
             for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
         }
+        batch.create(SandboxRuleset.others, table: table)
+        batch.add(comment: survey.digest, to: SandboxRuleset.others, table: table)
+        try netlink.commit(batch)
+    }
+
+    private func survey() throws(NetlinkError) -> RulesetSurvey {
+        var ours = [(family: UInt8(NFPROTO_INET), name: table)]
+        // A table of this name is somebody else's where we have none.
+        if ruleset.fence != nil { ours.append((UInt8(NFPROTO_NETDEV), table)) }
+        return try RulesetSurvey.make(netlink, ours: ours, record: SandboxRuleset.others)
+    }
+
+    /// After ``adopt()``: whether the rest of the namespace's ruleset is not what it was when the table was made, or
+    /// ``recordOthers()`` was called. While nobody watched, somebody may have changed it.
+    public func changeOfOthers() throws(NetlinkError) -> RulesetChange? {
+        let survey = try survey()
+        guard survey.digest != survey.recorded else { return nil }
+        return RulesetChange("while nobody watched, the ruleset beside table inet \(table) was changed")
+    }
+
+    /// After ``adopt()``: takes the rest of the namespace's ruleset for what it should be.
+    public func recordOthers() throws(NetlinkError) {
+        let survey = try survey()
+        var batch = Batch()
+        batch.flush(SandboxRuleset.others, table: table)
+        batch.add(comment: survey.digest, to: SandboxRuleset.others, table: table)
         try netlink.commit(batch)
     }
 

@@ -20,23 +20,24 @@ struct InsideSockets {
     /// One netlink socket for each use: a table belongs to its socket, and answers must not get between records.
     private struct Netlinks {
         let table: NetlinkSocket
-        let refusals: NetlinkSocket
+        let reports: NetlinkSocket
 
         static let count = 2
 
         init(open: () throws -> NetlinkSocket) throws {
             table = try open()
-            refusals = try open()
+            reports = try open()
         }
 
-        var descriptors: [CInt] { [table, refusals].map(\.descriptor) }
+        var descriptors: [CInt] { [table, reports].map(\.descriptor) }
     }
 
     /// What becomes of a table that the namespace has already.
     enum Inheritance: Sendable {
         /// There is none; one that is there is an error.
         case none
-        /// It is taken over with its pins: an earlier process guarded this sandbox.
+        /// It is taken over with its pins: an earlier process guarded this sandbox. It is an error when somebody changed
+        /// what else there is in the meantime.
         case pins
         /// Its rules are taken over and its pins removed: nobody knows what they were for.
         case rules
@@ -119,8 +120,9 @@ struct InsideSockets {
         open: () throws -> ([Family], DatagramSockets?)
     ) throws {
         self.table = table
+        // Before the door is closed: who changes the rules from here on is noticed.
+        refusalLog = try RefusalLog(socket: netlinks.reports, group: Self.refusalGroup, trusted: netlinks.table)
         pins = try Self.closeDoor(table, inheritance)
-        refusalLog = try RefusalLog(socket: netlinks.refusals, group: Self.refusalGroup)
         (families, datagrams) = try open()
     }
 
@@ -137,22 +139,32 @@ struct InsideSockets {
     }
 
     /// Returns the pins that are kept.
-    private static func closeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws(NetlinkError) -> [KernelPin]
-    {
+    private static func closeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws -> [KernelPin] {
         guard inheritance != .none else {
             try table.closeDoor()
             return []
         }
-        do {
-            try table.adopt()
-        } catch  where error.errno == ENOENT {
+        guard try isAdopted(table) else {
             try table.closeDoor()
             return []
         }
         let pins = try table.pins()
-        if inheritance == .pins { return pins }
+        if inheritance == .pins {
+            if let change = try table.changeOfOthers() { throw change }
+            return pins
+        }
+        try table.recordOthers()
         try table.unpin(pins.map(\.address))
         return []
+    }
+
+    private static func isAdopted(_ table: SandboxTable) throws(NetlinkError) -> Bool {
+        do {
+            try table.adopt()
+            return true
+        } catch  where error.errno == ENOENT {
+            return false
+        }
     }
 
     /// All listeners, opened in the calling thread's namespace, or none.

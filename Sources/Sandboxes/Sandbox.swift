@@ -138,6 +138,13 @@ public final class Sandbox {
         }
     }
 
+    /// Calls `closed` when somebody else changed the rules in the sandbox's namespace, since when everything is denied for
+    /// good. Throws that at once if it happened already.
+    public func onRulesetChange(_ closed: @escaping (any Error) -> Void) throws {
+        if let change = attachment.rulesetChange { throw change }
+        attachment.onRulesetChange = closed
+    }
+
     /// Records something of the sandbox's life.
     public func record(_ kind: AuditEvent.Kind) {
         attachment.record(kind)

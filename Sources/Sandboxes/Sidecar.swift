@@ -39,6 +39,8 @@ public actor Sidecar {
     public private(set) var policy: Policy?
     /// The policy's revision, from 1.
     public private(set) var revision: UInt64 = 1
+    /// Why everything is denied, whatever the policy; `nil` while all is well.
+    public private(set) var problem: String?
     private let configuration: Configuration
     private var always: AlwaysRules
     private let loop: DataLoop
@@ -80,7 +82,9 @@ public actor Sidecar {
                 try inside.table.setServedPorts([PortRange.all])
                 let devices = outerDevices()
                 guard !devices.isEmpty else { return (Transferred(inside), nil) }
-                let fence = EgressFence(netlink: try NetlinkSocket(), devices: devices, pass: fencePass)
+                let netlink = try NetlinkSocket()
+                try inside.refusalLog.trust(netlink)
+                let fence = EgressFence(netlink: netlink, devices: devices, pass: fencePass)
                 try fence.install()
                 return (Transferred(inside), Transferred(fence))
             } catch {
@@ -109,7 +113,14 @@ public actor Sidecar {
             try? await loop.run { $0[id]?.shut() }
             throw failure
         }
+        try await loop.run { residents in
+            try residents[id]?.onRulesetChange { [weak self] change in Task { await self?.isClosed(because: change) } }
+        }
         try await loop.run { $0[id]?.record(.sandboxAttached) }
+    }
+
+    private func isClosed(because change: any Error) {
+        problem = "somebody else changed the rules, and everything is denied for good: \(change)"
     }
 
     private func compile(_ policy: Policy?) throws -> CompiledPolicy {

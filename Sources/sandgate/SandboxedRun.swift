@@ -186,8 +186,11 @@ extension SandboxedRun {
             process?.kill()
             return
         }
-        sandbox?.record(.sandboxAttached)
         do {
+            try sandbox?.onRulesetChange {
+                Console.error("nothing leaves this run's network any more, as somebody else changed its rules: \($0)")
+            }
+            sandbox?.record(.sandboxAttached)
             try process?.release()
             isReleased = true
             log.debug("self-test passed, command started")

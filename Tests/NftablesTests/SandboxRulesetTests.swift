@@ -25,8 +25,10 @@ import Testing
             withExtendedLifetime(table) {}
             return listing
         }
+        // What else was there when the table was made is said by a digest.
+        let digest = try #require(installed.firstMatch(of: /comment "([^"]+)"/)?.1)
         let typed = try inNamespace {
-            try shell("nft -f - <<'END'\n\(Self.typed(door, pass))END\nnft list table inet sandgate")
+            try shell("nft -f - <<'END'\n\(Self.typed(door, pass, digest))END\nnft list table inet sandgate")
         }
         // Only the owner differs: nft(8) ends at once.
         let lines = installed.split(separator: "\n", omittingEmptySubsequences: false)
@@ -36,7 +38,7 @@ import Testing
         #expect(rest.joined(separator: "\n") == typed)
     }
 
-    private static func typed(_ door: SandboxRuleset.Door, _ pass: UpstreamPass?) -> String {
+    private static func typed(_ door: SandboxRuleset.Door, _ pass: UpstreamPass?, _ others: Substring) -> String {
         var ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
         ruleset.upstream = pass
         ruleset.fence = pass
@@ -54,6 +56,6 @@ import Testing
             for rule in ruleset.rules(of: chain, door: door) { text += rule.line + "\n" }
             text += "}\n"
         }
-        return text + "}\n"
+        return text + "chain others {\ncounter comment \"\(others)\"\n}\n}\n"
     }
 }

@@ -216,7 +216,7 @@ extension NodeSandbox {
         isGuarded = true
         let (id, limits) = (record.id, services.limits)
         try await loop.run { residents in
-            residents[id] = try Sandbox(
+            let sandbox = try Sandbox(
                 id: id,
                 loop: residents.loop,
                 inside: inside.value,
@@ -228,6 +228,8 @@ extension NodeSandbox {
                 latencies: residents.latencies,
                 record: residents.record
             )
+            residents[id] = sandbox
+            try sandbox.onRulesetChange { [weak self] change in Task { await self?.fail(because: change) } }
         }
         isServed = true
         if let unserved {
@@ -256,7 +258,8 @@ extension NodeSandbox {
             return
         }
         var failed = record
-        failed.enter(.failed, reason: "enforcement-failed", message: "\(error)", at: .current)
+        let reason = error is RulesetChange ? "ruleset-changed" : "enforcement-failed"
+        failed.enter(.failed, reason: reason, message: "\(error)", at: .current)
         // On a full disk it stays what it was there, and is tried again by the next process.
         do { try await save(failed) } catch { record = failed }
     }
@@ -435,6 +438,17 @@ extension NodeSandbox {
                 await services.journal.flush()
             }
             isReleased = true
+        }
+    }
+
+    /// Somebody else changed the rules in its namespace: it is failed, and its door closed already.
+    private func fail(because change: any Error) async {
+        try? await exclusively {
+            guard record.state == .running || record.state == .paused else { return }
+            await shut()
+            var failed = record
+            failed.enter(.failed, reason: "ruleset-changed", message: "\(change)", at: .current)
+            do { try await save(failed) } catch { record = failed }
         }
     }
 
