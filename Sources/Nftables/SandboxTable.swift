@@ -114,12 +114,16 @@ extension SandboxTable {
     /// Takes over the table that a process before this one left in the namespace, and closes its door: rules are
     /// replaced in kept chains, so nothing passes meanwhile that passed neither before nor after. Pins stay. Throws
     /// ENOENT when there is none of this version's shape, and EPERM when another process has it.
-    public func adopt() throws(NetlinkError) {
+    ///
+    /// `keepingDoorOpen` is for whoever has that process's listeners: what programs send waits in them, where a closed
+    /// door would answer with resets, and so end connections that could go on.
+    public func adopt(keepingDoorOpen: Bool = false) throws(NetlinkError) {
+        let door: SandboxRuleset.Door = keepingDoorOpen ? .open : .closed
         do {
-            try adoptTable()
+            try adoptTable(door)
         } catch  where error.errno == EOPNOTSUPP && error.messageIndex == 0 && isOwned {
             isOwned = false
-            try adoptTable()
+            try adoptTable(door)
         }
         // What the interval sets hold is somebody else's doing: the next change replaces all of it.
         possible = nil
@@ -127,12 +131,12 @@ extension SandboxTable {
         ports = [:]
     }
 
-    private func adoptTable() throws(NetlinkError) {
+    private func adoptTable(_ door: SandboxRuleset.Door) throws(NetlinkError) {
         var batch = Batch()
         batch.adoptTable(table, isOwned: isOwned)
         for chain in ruleset.chains {
             batch.flush(chain, table: table)
-            for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
+            for rule in ruleset.rules(of: chain, door: door) { batch.add(rule, to: chain, table: table) }
         }
         try netlink.commit(batch)
     }

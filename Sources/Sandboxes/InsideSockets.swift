@@ -39,6 +39,8 @@ struct InsideSockets {
         /// It is taken over with its pins: an earlier process guarded this sandbox. It is an error when somebody changed
         /// what else there is in the meantime.
         case pins
+        /// As with pins, and the door stays open: that process handed over its listeners, in which everything waits.
+        case pinsAndDoor
         /// Its rules are taken over and its pins removed: nobody knows what they were for.
         case rules
     }
@@ -122,8 +124,13 @@ struct InsideSockets {
         self.table = table
         // Before the door is closed: who changes the rules from here on is noticed.
         refusalLog = try RefusalLog(socket: netlinks.reports, group: Self.refusalGroup, trusted: netlinks.table)
-        pins = try Self.closeDoor(table, inheritance)
-        (families, datagrams) = try open()
+        pins = try Self.takeDoor(table, inheritance)
+        do {
+            (families, datagrams) = try open()
+        } catch {
+            if inheritance == .pinsAndDoor { try? table.pause() }
+            throw error
+        }
     }
 
     /// Removes the table of the calling thread's namespace, whoever left it there; none is no error. Nothing is enforced
@@ -138,29 +145,38 @@ struct InsideSockets {
         try table.delete()
     }
 
-    /// Returns the pins that are kept.
-    private static func closeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws -> [KernelPin] {
+    /// Closes the door, or sees to it that it is as it should be. Returns the pins that are kept.
+    private static func takeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws -> [KernelPin] {
         guard inheritance != .none else {
             try table.closeDoor()
             return []
         }
-        guard try isAdopted(table) else {
+        guard try isAdopted(table, keepingDoorOpen: inheritance == .pinsAndDoor) else {
             try table.closeDoor()
             return []
         }
+        guard inheritance == .rules else { return try keptPins(of: table) }
         let pins = try table.pins()
-        if inheritance == .pins {
-            if let change = try table.changeOfOthers() { throw change }
-            return pins
-        }
         try table.recordOthers()
         try table.unpin(pins.map(\.address))
         return []
     }
 
-    private static func isAdopted(_ table: SandboxTable) throws(NetlinkError) -> Bool {
+    /// Closes the door when the rest of the rules is not what it was, or that cannot be found out.
+    private static func keptPins(of table: SandboxTable) throws -> [KernelPin] {
         do {
-            try table.adopt()
+            let pins = try table.pins()
+            if let change = try table.changeOfOthers() { throw change }
+            return pins
+        } catch {
+            try? table.pause()
+            throw error
+        }
+    }
+
+    private static func isAdopted(_ table: SandboxTable, keepingDoorOpen: Bool) throws(NetlinkError) -> Bool {
+        do {
+            try table.adopt(keepingDoorOpen: keepingDoorOpen)
             return true
         } catch  where error.errno == ENOENT {
             return false
@@ -192,8 +208,9 @@ struct InsideSockets {
     /// The listeners' descriptors, family by family.
     var listeners: [CInt] { families.flatMap(\.descriptors) }
 
-    /// Closes all of them, when nobody serves them.
-    func closeListeners() {
+    /// Closes all of them, and the door, when nobody serves them.
+    func abandon() {
+        try? table.pause()
         listeners.forEach(Sockets.close)
         datagrams?.close()
     }

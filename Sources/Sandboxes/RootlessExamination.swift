@@ -58,7 +58,7 @@ public enum RootlessExamination {
             network = try RootlessNetwork()
             let inside = try NamespaceAccess.attendant(network).open(ports: Sandbox.ports)
             defer {
-                inside.closeListeners()
+                inside.abandon()
             }
             try inside.table.installRedirects()
         } catch {

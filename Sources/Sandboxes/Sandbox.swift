@@ -83,12 +83,17 @@ public final class Sandbox {
                 record: recorder.record
             )
         } catch {
-            inside.closeListeners()
+            inside.abandon()
             throw error
         }
         self.resolver = DNSResolver(attachment: attachment, upstream: upstream)
-        try serve(inside)
-        try attachment.open(isPaused: isPaused)
+        do {
+            try serve(inside)
+            try attachment.open(isPaused: isPaused)
+        } catch {
+            try? table.pause()
+            throw error
+        }
         // Otherwise the self-test comes first, which waits for records.
         if isPaused { refusals?.collect() }
     }

@@ -88,7 +88,7 @@ public actor Sidecar {
                 try fence.install()
                 return (Transferred(inside), Transferred(fence))
             } catch {
-                inside.closeListeners()
+                inside.abandon()
                 throw error
             }
         }

@@ -39,6 +39,20 @@ connection.sendall(b"got all")
 """Reads nothing before it is told to."""
 
 
+COUNTING_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+connection, _ = listener.accept()
+count = 0
+while piece := connection.recv(1 << 16):
+    count += len(piece)
+connection.sendall(b"got all")
+print(count, flush=True)
+"""
+"""Says in the end how many bytes came."""
+
+
 @pytest.fixture
 def deny_always(tmp_path: Path) -> Path:
     path = tmp_path / "deny.always"
@@ -139,6 +153,43 @@ def test_connections_that_come_meanwhile_wait(internet: Internet, daemon: Daemon
     assert f"served {plan.ALLOWED}" in outputs[plan.ALLOWED] and f"served {plan.ALLOWED}" in outputs["pinned"], outputs
     assert "Could not resolve" in outputs[plan.DENIED], outputs
     assert internet.web.hosts() == {plan.ALLOWED}
+
+
+SENDER = """
+import select, socket, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 60)
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+piece, sent = bytes(4), 0
+while not select.select([sys.stdin], [], [], 0.0002)[0]:
+    connection.sendall(piece)
+    if not sent:
+        print("sending", flush=True)
+    sent += len(piece)
+connection.shutdown(socket.SHUT_WR)
+assert connection.recv(16) == b"got all"
+print(sent, flush=True)
+"""
+"""Sends a few bytes at a time, so that it never has to wait for room, until it is told that it is enough."""
+
+
+@pytest.mark.honest("a trickle of bytes across hot restarts")
+def test_trickle_goes_on(internet: Internet, daemon: Daemon) -> None:
+    """At every moment of a restart something of it is on its way."""
+    command = internet.namespace.command("/usr/bin/python3", "-c", COUNTING_SERVER, plan.SINK4, "4446")
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        sandbox = daemon.create({"egress": [{"action": "allow", "target": plan.SINK4, "ports": [4446]}]}, id="box")
+        sender = sandbox.start("/usr/bin/python3", "-c", SENDER, plan.SINK4, "4446")
+        assert sender.stdout is not None and sender.stdout.readline() == "sending\n"
+        for _ in range(5):
+            daemon.hand_over()
+        output, _ = sender.communicate("enough\n", timeout=60)
+        assert sender.returncode == 0, output
+        assert server.communicate(timeout=60)[0] == output
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _waiting(sandbox: Sandbox, port: int) -> int:

@@ -42,6 +42,17 @@ import Testing
         }
     }
 
+    @Test func theDoorStaysOpenForWhoeverHasTheListeners() throws {
+        try withOrphan { table in
+            let rules = try shell("nft list chain inet sandgate nat_out; nft list chain inet sandgate out")
+            #expect(rules.contains("redirect"))
+            try table.adopt(keepingDoorOpen: true)
+            #expect(try shell("nft list chain inet sandgate nat_out; nft list chain inet sandgate out") == rules)
+            try table.pause()
+            #expect(try shell("nft list chain inet sandgate nat_out").contains("redirect") == false)
+        }
+    }
+
     @Test func whatOthersLeftInTheIntervalSetsIsReplaced() throws {
         try withOrphan { table in
             try table.adopt()

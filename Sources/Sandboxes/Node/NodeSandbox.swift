@@ -144,7 +144,14 @@ extension NodeSandbox {
                 return watchNamespace()
             }
             do {
-                try await serve(under: rules, inheritance: .pins, isPaused: record.state == .paused, handed)
+                let isPaused = record.state == .paused
+                let keepsDoor = handed?.families.isEmpty == false && !isPaused
+                try await serve(
+                    under: rules,
+                    inheritance: keepsDoor ? .pinsAndDoor : .pins,
+                    isPaused: isPaused,
+                    handed
+                )
                 watchNamespace()
             } catch {
                 await abandon(after: error)
@@ -207,7 +214,7 @@ extension NodeSandbox {
                 do {
                     try inside.table.setServedPorts(inbound)
                 } catch {
-                    inside.closeListeners()
+                    inside.abandon()
                     throw error
                 }
                 return Transferred(inside)
