@@ -44,13 +44,14 @@ import socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
 print("listening", flush=True)
 connection, _ = listener.accept()
-count = 0
+count = len(connection.recv(1))
+print("receiving", flush=True)
 while piece := connection.recv(1 << 16):
     count += len(piece)
 connection.sendall(b"got all")
 print(count, flush=True)
 """
-"""Says in the end how many bytes came."""
+"""Says when the first byte has come, and in the end how many did."""
 
 
 @pytest.fixture
@@ -162,8 +163,6 @@ connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 piece, sent = bytes(4), 0
 while not select.select([sys.stdin], [], [], 0.0002)[0]:
     connection.sendall(piece)
-    if not sent:
-        print("sending", flush=True)
     sent += len(piece)
 connection.shutdown(socket.SHUT_WR)
 assert connection.recv(16) == b"got all"
@@ -181,7 +180,7 @@ def test_trickle_goes_on(internet: Internet, daemon: Daemon) -> None:
         assert server.stdout is not None and server.stdout.readline() == "listening\n"
         sandbox = daemon.create({"egress": [{"action": "allow", "target": plan.SINK4, "ports": [4446]}]}, id="box")
         sender = sandbox.start("/usr/bin/python3", "-c", SENDER, plan.SINK4, "4446")
-        assert sender.stdout is not None and sender.stdout.readline() == "sending\n"
+        assert server.stdout.readline() == "receiving\n"
         for _ in range(5):
             daemon.hand_over()
         output, _ = sender.communicate("enough\n", timeout=60)
