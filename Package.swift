@@ -1,6 +1,18 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// For our own C; deploy/build-static has the stacks of dependencies protected as well.
+let hardening: [CSetting] = [
+    .unsafeFlags(["-fstack-protector-strong"]),
+    .define("_FORTIFY_SOURCE", to: "2", .when(configuration: .release)),
+]
+
+/// What the program calls in libraries is bound when it starts, so that the table of it can be read-only from then on. Swift
+/// makes it position-independent, and asks for a stack that is not executable.
+let boundAtOnce = LinkerSetting.unsafeFlags([
+    "-Xlinker", "-z", "-Xlinker", "now", "-Xlinker", "-z", "-Xlinker", "relro",
+])
+
 let package = Package(
     name: "sandgate",
     products: [.executable(name: "sandgate", targets: ["sandgate"])],
@@ -18,7 +30,7 @@ let package = Package(
     targets: [
         // C: thin, no logic that could live in Swift. Swift takes what a header like sys/socket.h declares (SOCK_STREAM) from
         // whichever of these modules it met first; who uses it imports CLinux beside Glibc.
-        .target(name: "CLinux"),
+        .target(name: "CLinux", cSettings: hardening),
         .systemLibrary(name: "CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
         .systemLibrary(name: "CNftnl", pkgConfig: "libnftnl", providers: [.apt(["libnftnl-dev"])]),
         .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
@@ -55,7 +67,7 @@ let package = Package(
             ]
         ),
         .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "NetPrimitives"]),
-        .target(name: "CConfinement"),
+        .target(name: "CConfinement", cSettings: hardening),
         .target(name: "Confinement", dependencies: ["CLinux", "Namespaces", "CConfinement"]),
         .target(name: "UpstreamDNS", dependencies: ["CAres", "NetPrimitives", "Reactor"]),
 
@@ -113,7 +125,8 @@ let package = Package(
                 "Control", "Yams", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-            ]
+            ],
+            linkerSettings: [boundAtOnce]
         ),
 
         // No product: deploy/benchmark builds it, and nobody installs it.
