@@ -8,6 +8,8 @@ public enum HumanLine {
     /// that nobody needs to be told of. The same refusal gives the same line, so that repetitions can be left out.
     public static func text(for event: AuditEvent, colour: Bool) -> String? {
         if event.kind == .auditLost {
+            // Of what the kernel refuses, only so much has a record: the count is in the trail.
+            if event.layer == .ip { return "sandgate: more was refused than is recorded one by one" }
             let count = event.count ?? 1
             return "sandgate: "
                 + Style.red.paint("\(count) audit record\(count == 1 ? " was" : "s were") lost", if: colour)

@@ -10,6 +10,11 @@ public import Reactor
 public final class RefusalReader: EventSource {
     private unowned let attachment: Attachment
     private let log: RefusalLog
+    /// What the kernel's counter said when it was last read.
+    private var counted: UInt64 = 0
+    /// Refused packets beyond the log's limit that were told of.
+    private var told: UInt64 = 0
+    private var timer: TimerToken?
 
     /// Reads `log`, which was opened inside the sandbox's namespace.
     public init(_ attachment: Attachment, log: RefusalLog) throws(SystemError) {
@@ -26,12 +31,49 @@ public final class RefusalReader: EventSource {
 
     /// Records what has arrived and stops reading.
     public func stop() {
+        if let timer { attachment.loop.cancel(timer) }
+        timer = nil
         drain()
+        if let refused = try? attachment.kernel.refusedCount() { tellUnrecorded(of: refused) }
         attachment.loop.deregister(self)
     }
 
     override public func handle(_ readiness: Readiness) {
         drain()
+        armCount()
+    }
+
+    /// Looks once a second at how many packets were refused, while some are: the log's limit lets only part of a flood
+    /// be recorded one by one.
+    private func armCount() {
+        guard timer == nil else { return }
+        let next = attachment.loop.now.advanced(bySeconds: 1)
+        timer = attachment.loop.schedule(at: next) { [weak self] in self?.count() }
+    }
+
+    private func count() {
+        timer = nil
+        // A listing that another change of the namespace's rules got in the way of is asked for again.
+        guard let refused = try? attachment.kernel.refusedCount() else { return armCount() }
+        drain()
+        // What was refused a second ago has been told of by now, if it is at all.
+        tellUnrecorded(of: counted)
+        let isQuiet = refused == counted
+        counted = refused
+        if !isQuiet { armCount() }
+    }
+
+    private func tellUnrecorded(of refused: UInt64) {
+        guard refused > log.loggedCount + told else { return }
+        recordLoss(of: refused - log.loggedCount - told)
+        told = refused - log.loggedCount
+    }
+
+    private func recordLoss(of count: UInt64) {
+        var event = attachment.event(.auditLost)
+        event.layer = .ip
+        event.count = count
+        attachment.record(event)
     }
 
     private func drain() {
@@ -40,10 +82,7 @@ public final class RefusalReader: EventSource {
         }
         if let change = log.takeRulesetChange() { attachment.close(because: change) }
         let lost = log.takeLostCount()
-        guard lost > 0 else { return }
-        var event = attachment.event(.auditLost)
-        event.count = lost
-        attachment.record(event)
+        if lost > 0 { recordLoss(of: lost) }
     }
 
     private func record(_ packet: RefusedPacket) {

@@ -15,6 +15,8 @@ public final class RefusalLog {
 
     /// Gaps in the numbers of the packets since ``takeLostCount()``.
     private var lost: UInt64 = 0
+    /// How many packets the kernel has recorded, those included that were lost on the way here.
+    public private(set) var loggedCount: UInt64 = 0
 
     /// Bytes of a packet that are wanted: the longest header chain of use, and ports.
     static let packetBytes: UInt32 = 128
@@ -102,6 +104,7 @@ public final class RefusalLog {
         guard let (packet, sequence) = Self.read(message) else { return }
         if let sequence {
             lost += UInt64(sequence &- nextSequence)
+            loggedCount += UInt64(sequence &- nextSequence) + 1
             nextSequence = sequence &+ 1
         }
         if let packet { packets.append(packet) }

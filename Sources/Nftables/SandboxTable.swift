@@ -15,7 +15,7 @@ public final class SandboxTable {
     /// How often a set is listed that goes on changing.
     private static let maximumListings = 20
 
-    private let netlink: NetlinkSocket
+    let netlink: NetlinkSocket
     private let ruleset: SandboxRuleset
     /// Whether the table is made with an owner. Kernels that know `persist` also know how to destroy elements.
     private var isOwned: Bool
