@@ -121,7 +121,7 @@ public final class AuditLog {
 
     private func lose(_ event: AuditEvent) {
         lostRecords += 1
-        untold += 1
+        untold += event.weightWhenLost
         untoldSince = event.time
     }
 

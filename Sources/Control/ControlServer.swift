@@ -122,7 +122,7 @@ public struct ControlServer: Sendable {
             var states: [SandboxRecord.State: Int] = [:]
             for record in await node.records() { states[record.state, default: 0] += 1 }
             let text = MetricsText.render(
-                await node.journal.counters(),
+                node.journal.counters(),
                 states: states,
                 await node.measurements(),
                 webhook: webhook?.counters

@@ -82,6 +82,9 @@ public struct AuditEvent: Hashable, Sendable {
     /// What happened in words, where the rest does not say it.
     public var detail: String?
 
+    /// How many records are lost when this one is: one that tells of a loss takes what it tells of with it.
+    public var weightWhenLost: UInt64 { kind == .auditLost ? max(count ?? 1, 1) : 1 }
+
     /// An event with what every event has; the rest is set by the caller.
     public init(_ kind: Kind, time: WallTime, sandbox: String) {
         self.kind = kind

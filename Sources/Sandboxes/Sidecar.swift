@@ -1,5 +1,5 @@
 public import Datapath
-public import EgressCore
+import EgressCore
 public import EgressPolicy
 import Glibc
 import Namespaces
@@ -51,8 +51,8 @@ public actor Sidecar {
     private var isBusy = false
     private var waiting: [CheckedContinuation<Void, Never>] = []
 
-    /// Starts the thread. `deliver` gets what is recorded, in that thread.
-    public init(_ configuration: Configuration, deliver: @escaping @Sendable ([AuditEvent]) -> Void) throws {
+    /// Starts the thread. What is recorded goes to `outlet`, in that thread.
+    public init(_ configuration: Configuration, outlet: RecordOutlet) throws {
         self.configuration = configuration
         policy = configuration.policy
         always = configuration.always
@@ -60,7 +60,7 @@ public actor Sidecar {
             servers: configuration.upstreamServers,
             timeoutMilliseconds: configuration.upstreamTimeoutMilliseconds,
             upstreamPass: pass,
-            deliver: deliver
+            outlet: outlet
         )
     }
 

@@ -57,7 +57,7 @@ struct SidecarCommand: AsyncParsableCommand {
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: settings.sidecar.id)])
         var configuration = settings.sidecar
         configuration.always = try settings.always()
-        let sidecar = try Sidecar(configuration) { journal.record($0) }
+        let sidecar = try Sidecar(configuration, outlet: journal.outlet)
         try await sidecar.begin()
         log.info("enforcing", metadata: ["rules": "\(configuration.policy?.rules.count ?? 0)"])
         let server = SidecarServer(sidecar, settings.server, log: log)

@@ -146,6 +146,18 @@ func verify(_ bytes: [UInt8]) throws -> AuditVerifier {
         #expect(log.lostRecords == 1)
     }
 
+    /// A record that tells of a loss, when it is lost itself, is not one record less but as many as it told of.
+    @Test func countsWhatALostLossTold() throws {
+        let log = try AuditLog(path: path, bufferLimit: 0)
+        var loss = AuditEvent(.auditLost, time: sampleTime, sandbox: "s")
+        loss.count = 5
+        log.append(loss)
+        log.append(denied())
+        log.flush()
+        #expect(try verify(contents(path)).lost == 6)
+        #expect(log.lostRecords == 2)
+    }
+
     /// The size limit of the process stands for a full disk: it cuts a write in the middle of a line, then refuses.
     @Test func outlivesAFullDisk() async {
         await #expect(processExitsWith: .success) {

@@ -22,11 +22,11 @@ final class DataLoop: Sendable {
             servers: [Endpoint],
             timeoutMilliseconds: Int,
             upstreamPass: UpstreamPass?,
-            deliver: @escaping @Sendable ([AuditEvent]) -> Void
+            outlet: RecordOutlet
         ) throws {
             loop = try EventLoop(upstreamPass: upstreamPass)
             upstream = try UpstreamResolver(loop: loop, servers: servers, timeoutMilliseconds: timeoutMilliseconds)
-            outbox = RecordOutbox(loop: loop, deliver: deliver)
+            outbox = RecordOutbox(loop: loop, outlet: outlet)
         }
 
         /// The sandbox called `id`, if it lives here.
@@ -64,12 +64,12 @@ final class DataLoop: Sendable {
 
     private let residents: LoopBound<Residents>
 
-    /// Starts the thread. `deliver` gets what its sandboxes record, a turn of the loop at a time, in that thread.
+    /// Starts the thread. What its sandboxes record goes to `outlet`, a turn of the loop at a time, in that thread.
     init(
         servers: [Endpoint],
         timeoutMilliseconds: Int = 2_000,
         upstreamPass: UpstreamPass? = nil,
-        deliver: @escaping @Sendable ([AuditEvent]) -> Void
+        outlet: RecordOutlet
     ) throws {
         let started = Handover<Result<LoopBound<Residents>, any Error>>()
         DetachedThread.start {
@@ -79,7 +79,7 @@ final class DataLoop: Sendable {
                     servers: servers,
                     timeoutMilliseconds: timeoutMilliseconds,
                     upstreamPass: upstreamPass,
-                    deliver: deliver
+                    outlet: outlet
                 )
             } catch {
                 return started.give(.failure(error))
@@ -108,27 +108,6 @@ final class DataLoop: Sendable {
     ) async -> Output {
         await withCheckedContinuation { continuation in
             residents.post { residents in body(residents) { continuation.resume(returning: $0) } }
-        }
-    }
-}
-
-/// Records of one loop on their way to the journal: all of one turn in one piece.
-private final class RecordOutbox {
-    private let loop: EventLoop
-    private let deliver: @Sendable ([AuditEvent]) -> Void
-    private var events: [AuditEvent] = []
-
-    init(loop: EventLoop, deliver: @escaping @Sendable ([AuditEvent]) -> Void) {
-        self.loop = loop
-        self.deliver = deliver
-    }
-
-    func add(_ event: AuditEvent) {
-        events.append(event)
-        guard events.count == 1 else { return }
-        loop.schedule(at: loop.now) { [self] in
-            deliver(events)
-            events = []
         }
     }
 }

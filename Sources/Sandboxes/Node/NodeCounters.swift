@@ -42,7 +42,7 @@ public struct NodeCounters: Sendable {
             verdict: verdict,
             reason: event.verdict?.reason.rawValue ?? ""
         )
-        events[label, default: 0] += event.kind == .auditLost ? max(event.count ?? 1, 1) : 1
+        events[label, default: 0] += max(event.count ?? 1, 1)
         bytesUp &+= event.bytesUp ?? 0
         bytesDown &+= event.bytesDown ?? 0
     }

@@ -15,22 +15,36 @@ public final class NodeJournal: Sendable {
         public let bytes: [UInt8]
     }
 
+    /// Bounds on the records that wait to be written.
+    public struct Limits: Hashable, Sendable {
+        /// The most that wait at once; further ones are lost. Some 500 bytes each.
+        public var maximumRecords = 200_000
+        /// How many of one sandbox are taken a second while more than half of those wait.
+        public var recordsPerSecondWhenLate = 200
+
+        /// The defaults.
+        public init() {}
+    }
+
     private let state: LoopBound<State>
+    private let limits: Limits
+    /// What was recorded. Not the journal's thread's own: who asks must not wait for the disk.
+    private let counts = Counts()
     /// Records on their way to the journal's thread.
     private let underWay = Mutex(0)
     private let overflow = Mutex<UInt64>(0)
-
-    /// What may be under way at once, some 100 MiB at most.
-    private static let capacity = 200_000
+    /// Refusals that never came to the journal's thread, and that its observers have not been told of.
+    private let missedDenials = Mutex(0)
 
     /// Opens the trail in `directory` and starts the thread.
-    public init(directory: String, limits: AuditTrail.Limits) throws {
+    public init(directory: String, limits: AuditTrail.Limits, queue: Limits = Limits()) throws {
+        self.limits = queue
         let started = Handover<Result<LoopBound<State>, any Error>>()
-        DetachedThread.start {
+        DetachedThread.start { [counts] in
             do {
                 let loop = try EventLoop()
                 let trail = try AuditTrail(directory: directory, limits: limits)
-                let state = State(loop: loop, trail: trail)
+                let state = State(loop: loop, trail: trail, counts: counts)
                 started.give(.success(LoopBound(state, to: loop)))
                 try loop.run()
             } catch {
@@ -43,12 +57,13 @@ public final class NodeJournal: Sendable {
     /// Records events; never blocks.
     public func record(_ events: [AuditEvent]) {
         let isAccepted = underWay.withLock { count in
-            guard count + events.count <= Self.capacity else { return false }
+            guard count + events.count <= limits.maximumRecords else { return false }
             count += events.count
             return true
         }
         guard isAccepted else {
-            overflow.withLock { $0 += UInt64(events.count) }
+            overflow.withLock { $0 += events.reduce(0) { $0 + $1.weightWhenLost } }
+            events.forEach(miss)
             return
         }
         state.post { [self] state in
@@ -57,6 +72,11 @@ public final class NodeJournal: Sendable {
                 defer { lost = 0 }
                 return lost
             }
+            let missed = missedDenials.withLock { missed in
+                defer { missed = 0 }
+                return missed
+            }
+            state.missDenials(missed)
             for event in events {
                 if lost > 0 {
                     var loss = AuditEvent(.auditLost, time: event.time, sandbox: "")
@@ -67,6 +87,26 @@ public final class NodeJournal: Sendable {
                 state.add(event)
             }
         }
+    }
+
+    /// Where event loops put what their sandboxes record.
+    public var outlet: RecordOutlet {
+        RecordOutlet(
+            deliver: { [self] in record($0) },
+            miss: { [self] in miss($0) },
+            share: { [self] in
+                queuedRecords > limits.maximumRecords / 2 ? limits.recordsPerSecondWhenLate : nil
+            }
+        )
+    }
+
+    /// Counts what is recorded nowhere else.
+    private func miss(_ event: AuditEvent) {
+        counts.value.withLock { counters in
+            counters.count(event)
+            counters.lostRecords += 1
+        }
+        if event.isDenial { missedDenials.withLock { $0 += 1 } }
     }
 
     /// How many records are on their way to the journal's thread.
@@ -94,10 +134,11 @@ public final class NodeJournal: Sendable {
     private static let subscriberLines = 4_096
 
     /// How many records were written and lost so far, by kind, layer, verdict and reason.
-    public func counters() async -> NodeCounters {
-        await withCheckedContinuation { continuation in
-            state.post { continuation.resume(returning: $0.counters()) }
-        }
+    public func counters() -> NodeCounters { counts.value.withLock { $0 } }
+
+    /// Shared with the journal's thread.
+    private final class Counts: Sendable {
+        let value = Mutex(NodeCounters())
     }
 
     /// Writes what has come, and returns when it is in the file.
@@ -127,23 +168,31 @@ public final class NodeJournal: Sendable {
 
         private let loop: EventLoop
         private let trail: AuditTrail
-        private var counts = NodeCounters()
+        private let counts: Counts
+        /// Of the trail's lost records, how many are counted.
+        private var countedLosses: UInt64 = 0
         private var flushTimer: TimerToken?
 
         private static let flushNanoseconds: UInt64 = 200_000_000
 
-        init(loop: EventLoop, trail: AuditTrail) {
+        init(loop: EventLoop, trail: AuditTrail, counts: Counts) {
             self.loop = loop
             self.trail = trail
+            self.counts = counts
             // The trail records by itself what it could not write.
             trail.onLossRecord = { [unowned self] in publish($0) }
         }
 
         func add(_ event: AuditEvent) {
-            counts.count(event)
             let entry = trail.append(event)
+            let losses = trail.lostRecords
+            counts.value.withLock { counters in
+                counters.count(event)
+                counters.lostRecords += losses - countedLosses
+            }
+            countedLosses = losses
             if let entry { publish(entry) }
-            if event.kind == .dnsDenied || event.kind == .connectionDenied { publishDenial(entry) }
+            if event.isDenial { publishDenial(entry) }
             armFlush()
         }
 
@@ -153,16 +202,14 @@ public final class NodeJournal: Sendable {
             for subscriber in subscribers.values { subscriber.yield(line) }
         }
 
+        func missDenials(_ count: Int) {
+            for _ in 0..<count { publishDenial(nil) }
+        }
+
         private func publishDenial(_ entry: AuditEntry?) {
             guard !denialObservers.isEmpty else { return }
             let line = entry.map { Line(sequence: $0.sequence, bytes: $0.line) }
             for observer in denialObservers { observer(line) }
-        }
-
-        func counters() -> NodeCounters {
-            var counters = counts
-            counters.lostRecords = trail.lostRecords
-            return counters
         }
 
         func flush() {
@@ -185,4 +232,9 @@ public final class NodeJournal: Sendable {
             }
         }
     }
+}
+
+extension AuditEvent {
+    /// Whether observers of refusals want it.
+    fileprivate var isDenial: Bool { kind == .dnsDenied || kind == .connectionDenied }
 }

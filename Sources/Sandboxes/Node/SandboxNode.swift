@@ -17,8 +17,12 @@ public struct NodeConfiguration: Sendable {
     public var auditDirectory = "/var/log/sandgate"
     /// When a file of the trail is followed by the next.
     public var auditLimits = AuditTrail.Limits()
+    /// Bounds on the records that wait to be written.
+    public var queueLimits = NodeJournal.Limits()
     /// The DNS servers that are asked, in this order.
     public var upstreamServers: [Endpoint] = []
+    /// How long one of them may take to answer, in milliseconds.
+    public var upstreamTimeoutMilliseconds = 2_000
     /// For sandboxes that are created without a policy.
     public var defaultPolicy = Policy()
     /// Before every policy.
@@ -70,7 +74,11 @@ public actor SandboxNode {
 
     /// Opens the directories and starts the threads. Sandboxes are taken up by ``begin()``.
     public init(_ configuration: NodeConfiguration) throws {
-        let journal = try NodeJournal(directory: configuration.auditDirectory, limits: configuration.auditLimits)
+        let journal = try NodeJournal(
+            directory: configuration.auditDirectory,
+            limits: configuration.auditLimits,
+            queue: configuration.queueLimits
+        )
         self.journal = journal
         let vanished = AsyncStream<String>.makeStream()
         let moved = AsyncStream<[IPAddress]>.makeStream(bufferingPolicy: .bufferingNewest(1))
@@ -88,7 +96,11 @@ public actor SandboxNode {
             limits: configuration.limits
         )
         loops = try (0..<max(configuration.loops, 1)).map { _ in
-            try DataLoop(servers: configuration.upstreamServers) { journal.record($0) }
+            try DataLoop(
+                servers: configuration.upstreamServers,
+                timeoutMilliseconds: configuration.upstreamTimeoutMilliseconds,
+                outlet: journal.outlet
+            )
         }
         rules = NodeRules(
             defaultPolicy: configuration.defaultPolicy,
