@@ -29,6 +29,11 @@ extension Reason {
         case .paused: "the sandbox is paused"
         case .unresolvable: "the name has no address"
         case .upstreamFailed: "no answer from outside"
+        case .connectionLimit: "too many connections at once"
+        case .queryLimit: "too many queries at once"
+        case .clientLimit: "too many TCP clients of DNS"
+        case .pinLimit: "too many addresses pinned"
+        case .flowLimit: "too many datagram flows"
         }
     }
 
@@ -56,6 +61,11 @@ extension Reason {
         case .expiredRule: "renew its expiresAt, or remove it"
         case .paused: "resume the sandbox"
         case .unresolvable, .upstreamFailed: "the policy is not the cause"
+        case .connectionLimit: "a bound on what one sandbox may take: maximumConnections"
+        case .queryLimit: "a bound on what one sandbox may take: maximumQueries"
+        case .clientLimit: "a bound on what one sandbox may take: maximumDNSClients"
+        case .pinLimit: "a bound on what one sandbox may take: maximumPins"
+        case .flowLimit: "a bound on what one sandbox may take: maximumDatagramFlows and datagramFlowsPerSecond"
         }
     }
 }

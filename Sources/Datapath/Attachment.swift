@@ -35,6 +35,18 @@ public final class Attachment {
         public var answeredDatagramIdleSeconds: UInt64 = 180
         /// How many bytes of datagrams may wait in the sockets of all flows together; at least 16 KiB for each.
         public var pendingDatagramBytes = 32 << 20
+        /// Bounds on what its resolver takes.
+        public var queries = DNSResolver.Limits()
+        /// Bounds on what is pinned, and for how long.
+        public var pins = PinTable.Limits()
+        /// Bounds on the answers that are kept.
+        public var cache = DNSCache.Limits()
+        /// Bounds on new names below a wildcard.
+        public var budget = DNSBudget.Limits()
+        /// Bounds on what one answer may hold.
+        public var answers = DNSAnswerSanitizer.Limits()
+        /// How much of what the kernel refuses has a record of its own.
+        public var refusals = RefusalLimit()
 
         /// The defaults.
         public init() {}
@@ -72,6 +84,9 @@ public final class Attachment {
     /// What the kernel lets through to the proxy whatever was resolved.
     private var possible: [ClosedRange<IPAddress>] = []
     private var expiryTimer: TimerToken?
+    /// Limits that bit since they were last told of, with how often.
+    private var untoldNotices: [LimitNotice: UInt64] = [:]
+    private var noticeTimer: TimerToken?
 
     /// An attachment whose table has its door closed. Opens what `policy` may allow; nothing flows before listeners run.
     /// `pins` are what a process before this one left in the table. `latencies` may count for other attachments of the loop
@@ -93,7 +108,7 @@ public final class Attachment {
         self.kernel = kernel
         self.sink = record
         self.latencies = latencies
-        self.pinner = Pinner(kernel: kernel, loop: loop, latencies: latencies)
+        self.pinner = Pinner(kernel: kernel, loop: loop, latencies: latencies, limits: limits.pins)
         self.datagrams = DatagramFlows(loop: loop, limits: limits)
         try openKernel(for: policy)
         if !pins.isEmpty {
@@ -109,6 +124,9 @@ public final class Attachment {
         expiryTimer = nil
         pinner.stop()
         endEverything()
+        tellNotices()
+        if let noticeTimer { loop.cancel(noticeTimer) }
+        noticeTimer = nil
     }
 }
 
@@ -120,6 +138,8 @@ public enum ResolutionFailure: Error, Hashable, Sendable {
     case noAddress
     /// No upstream resolver answered, or the kernel would not pin the answer.
     case upstreamFailed
+    /// A bound on what the sandbox may take.
+    case limited(Reason)
 }
 
 // MARK: - Judging and recording
@@ -155,6 +175,21 @@ extension Attachment {
 
     func record(_ event: AuditEvent) {
         sink(event)
+    }
+
+    /// Records that a limit bit: the first time at once, then once a second with how often. So a flood makes no flood of
+    /// records, and their counts add up to what was refused.
+    func tell(_ notice: LimitNotice, times count: UInt64 = 1) {
+        untoldNotices[notice, default: 0] += count
+        if noticeTimer == nil { tellNotices() }
+    }
+
+    private func tellNotices() {
+        noticeTimer = nil
+        guard !untoldNotices.isEmpty else { return }
+        for (notice, count) in untoldNotices { record(notice.event(count, event(notice.kind))) }
+        untoldNotices = [:]
+        noticeTimer = loop.schedule(at: loop.now.advanced(bySeconds: 1)) { [weak self] in self?.tellNotices() }
     }
 
     /// Records something of the sandbox's life.

@@ -6,14 +6,10 @@ import WireFormat
 /// A program that asks over TCP (RFC 7766): messages with a two-byte length, several at once, answered in the order in
 /// which answers come. Slow, silent and greedy clients end by themselves.
 final class DNSClient {
-    /// How long a client may be silent while it waits for nothing.
-    private static let idleSeconds: UInt64 = 10
-    /// How long one message may take to arrive.
-    private static let messageSeconds: UInt64 = 30
-    /// The most queries of one client that wait for an answer; then no more is read.
-    private static let maximumPending = 64
     /// What no query needs.
     private static let maximumQuery = 4_096
+    /// How many queries of one client are taken in one turn: other sandboxes wait for theirs, and there may be many clients.
+    private static let batch = 16
 
     /// When the client last sent a whole query or got an answer.
     private(set) var lastActivity: MonotonicTime
@@ -95,11 +91,14 @@ extension DNSClient {
     /// what no query is.
     private func takeMessages() -> Int {
         var start = 0
-        while pending < Self.maximumPending, socket.pendingOutput < BufferedSocket.outputLimit {
+        for _ in 0..<Self.batch {
+            guard pending < resolver.limits.maximumPendingOfClient, socket.pendingOutput < BufferedSocket.outputLimit
+            else { break }
             let available = input.count - start
             guard available >= 2 else { break }
             let length = Int(input[start]) << 8 | Int(input[start + 1])
             guard length > 0, length <= Self.maximumQuery else {
+                resolver.refuseOversized()
                 close()
                 break
             }
@@ -143,9 +142,9 @@ extension DNSClient {
     private func checkTime() {
         timer = nil
         guard !isClosed else { return }
-        if let messageStart, loop.now.seconds(since: messageStart) >= Self.messageSeconds { return close() }
+        if let messageStart, loop.now.seconds(since: messageStart) >= resolver.limits.messageSeconds { return close() }
         let last = max(lastActivity, lastByte)
-        if pending == 0, loop.now.seconds(since: last) >= Self.idleSeconds { return close() }
+        if pending == 0, loop.now.seconds(since: last) >= resolver.limits.clientIdleSeconds { return close() }
         arm()
     }
 }

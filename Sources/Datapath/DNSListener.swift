@@ -56,7 +56,10 @@ public final class DNSListener {
     }
 
     private func begin(_ descriptor: CInt) {
-        if resolver.clientCount >= resolver.limits.maximumClients, !makeRoom() { return Sockets.reset(descriptor) }
+        if resolver.clientCount >= resolver.limits.maximumClients, !makeRoom() {
+            attachment.tell(.dnsClients)
+            return Sockets.reset(descriptor)
+        }
         let client: DNSClient
         do {
             client = try DNSClient(descriptor, loop: attachment.loop, resolver: resolver)
@@ -100,15 +103,20 @@ final class DNSDatagramSocket: EventSource {
     /// Queries that wait for an answer from outside.
     private var pending: [UInt64: HandedQuery] = [:]
     private var nextPending: UInt64 = 0
+    /// How many queries the kernel had lost when it was last asked. What comes too fast waits in the socket, up to a bound.
+    private var lost: UInt32
+    private var timer: TimerToken?
 
     init(_ descriptor: CInt, loop: EventLoop, resolver: DNSResolver) {
         self.descriptor = descriptor
+        self.lost = Sockets.lostDatagrams(descriptor)
         self.loop = loop
         self.resolver = resolver
     }
 
     func close() {
         guard descriptor >= 0 else { return }
+        tellOfLoss()
         loop.deregister(self)
         Sockets.close(descriptor)
         descriptor = -1
@@ -116,12 +124,29 @@ final class DNSDatagramSocket: EventSource {
 
     /// Stops receiving, and gives up the socket with the queries that are not answered.
     func release() -> (CInt, [HandedQuery]) {
+        tellOfLoss()
         loop.deregister(self)
         defer { descriptor = -1 }
         return (descriptor, pending.sorted { $0.key < $1.key }.map(\.value))
     }
 
+    /// Asks the kernel for what it has lost, a second after something came.
+    private func watchLoss() {
+        guard timer == nil else { return }
+        timer = loop.schedule(at: loop.now.advanced(bySeconds: 1)) { [weak self] in self?.tellOfLoss() }
+    }
+
+    private func tellOfLoss() {
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        guard descriptor >= 0 else { return }
+        let now = Sockets.lostDatagrams(descriptor)
+        if now != lost { resolver.tellOfLostQueries(UInt64(now &- lost)) }
+        lost = now
+    }
+
     override func handle(_ readiness: Readiness) {
+        watchLoss()
         for _ in 0..<Self.batch where descriptor >= 0 {
             switch Sockets.receiveDatagram(descriptor, upTo: Self.maximumQuery + 1) {
             case .wouldBlock:
@@ -130,7 +155,10 @@ final class DNSDatagramSocket: EventSource {
                 // An earlier answer could not be delivered; the error is taken with this call.
                 continue
             case .datagram(let message, let source):
-                guard message.count <= Self.maximumQuery else { continue }
+                guard message.count <= Self.maximumQuery else {
+                    resolver.refuseOversized()
+                    continue
+                }
                 answer(message, to: source)
             }
         }

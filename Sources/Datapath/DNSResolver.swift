@@ -18,6 +18,12 @@ public final class DNSResolver {
         public var maximumPending = 512
         /// The most TCP clients at once, over both families.
         public var maximumClients = 64
+        /// The most queries of one TCP client that wait for an answer; then no more is read of it.
+        public var maximumPendingOfClient = 64
+        /// How long a TCP client may be silent while it waits for nothing, in seconds.
+        public var clientIdleSeconds: UInt64 = 10
+        /// How long one message of a TCP client may take to arrive, in seconds.
+        public var messageSeconds: UInt64 = 30
 
         /// The defaults.
         public init() {}
@@ -29,8 +35,8 @@ public final class DNSResolver {
         case released(DNSAnswer, isCached: Bool)
         /// The policy refuses it: what to answer, and why.
         case denied(DNSResponse, Verdict)
-        /// No server answered, the kernel would not pin, or too many queries wait.
-        case failed
+        /// No server answered, the kernel would not pin, or a limit bit.
+        case failed(Reason)
     }
 
     private final class Lookup {
@@ -52,18 +58,21 @@ public final class DNSResolver {
     var clientCount = 0
     private unowned let attachment: Attachment
     private let upstream: UpstreamResolver
-    private let sanitizer = DNSAnswerSanitizer()
-    private var cache = DNSCache()
-    private var budget = DNSBudget()
+    private let sanitizer: DNSAnswerSanitizer
+    private var cache: DNSCache
+    private var budget: DNSBudget
     private var generator = SystemRandomNumberGenerator()
     private var lookups: [DNSCache.Key: Lookup] = [:]
     private var pendingCount = 0
 
     /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside.
-    public init(attachment: Attachment, upstream: UpstreamResolver, limits: Limits = Limits()) {
+    public init(attachment: Attachment, upstream: UpstreamResolver) {
         self.attachment = attachment
         self.upstream = upstream
-        self.limits = limits
+        self.limits = attachment.limits.queries
+        self.sanitizer = DNSAnswerSanitizer(limits: attachment.limits.answers)
+        self.cache = DNSCache(limits: attachment.limits.cache)
+        self.budget = DNSBudget(limits: attachment.limits.budget)
         attachment.resolve = { [weak self] name, completion in
             guard let self else { return completion(.failure(.upstreamFailed)) }
             resolve(name, completion: completion)
@@ -122,8 +131,8 @@ extension DNSResolver {
         case .denied(let response, let verdict):
             record(.dnsDenied, verdict, host: "\(name)")
             return response
-        case .failed:
-            record(.dnsDenied, Verdict(.deny, .upstreamFailed), host: "\(name)")
+        case .failed(let reason):
+            record(.dnsDenied, Verdict(.deny, reason), host: "\(name)")
             return DNSResponse(.serverFailure, extendedError: .networkError)
         }
     }
@@ -136,6 +145,16 @@ extension DNSResolver {
             else { continue }
             record(.dnsAllowed, verdict, host: "\(name)")
         }
+    }
+
+    /// Records a message that is longer than any query: it is not answered.
+    func refuseOversized() {
+        record(.dnsDenied, Verdict(.deny, .malformedHello), host: nil)
+    }
+
+    /// Records that so many queries were lost before they were read.
+    func tellOfLostQueries(_ count: UInt64) {
+        attachment.tell(.queries, times: count)
     }
 
     private func record(_ kind: AuditEvent.Kind, _ verdict: Verdict, host: String?) {
@@ -189,7 +208,9 @@ private final class AddressPair {
     /// The policy's refusal says most; an outage may hide addresses, so it says more than none.
     private static func failure(_ outcomes: DNSResolver.Outcome...) -> ResolutionFailure {
         for case .denied(_, let verdict) in outcomes { return .denied(verdict) }
-        for case .failed in outcomes { return .upstreamFailed }
+        for case .failed(let reason) in outcomes {
+            return reason == .upstreamFailed ? .upstreamFailed : .limited(reason)
+        }
         return .noAddress
     }
 }
@@ -227,7 +248,7 @@ extension DNSResolver {
         if let answer = cache.answer(for: key, at: attachment.loop.now) {
             return waiter(release(answer, for: key.name, isCached: true))
         }
-        guard pendingCount < limits.maximumPending else { return waiter(.failed) }
+        guard pendingCount < limits.maximumPending else { return waiter(.failed(.queryLimit)) }
         if let lookup = lookups[key] {
             pendingCount += 1
             lookup.waiters.append(waiter)
@@ -258,7 +279,7 @@ extension DNSResolver {
             cache.store(answer, for: key, at: attachment.loop.now)
             outcome = release(answer, for: key.name, isCached: false)
         } else {
-            outcome = .failed
+            outcome = .failed(.upstreamFailed)
         }
         lookup.waiters.forEach { $0(outcome) }
     }
@@ -294,8 +315,10 @@ extension DNSResolver {
         }
         do {
             try attachment.pinner.pin(addresses, for: name, ttl: usable.ttl)
+        } catch .tooManyAddresses {
+            return .failed(.pinLimit)
         } catch {
-            return .failed
+            return .failed(.upstreamFailed)
         }
         return .released(usable, isCached: isCached)
     }

@@ -103,8 +103,8 @@ final class DatagramFlow: EventSource {
         )
     }
 
-    /// Ends at once.
-    func end() {
+    /// Ends at once. `reason` is what the record says of it, if it is not the end of what let it in.
+    func end(_ reason: Reason? = nil) {
         guard upstream >= 0 else { return }
         attachment.loop.deregister(self)
         Sockets.close(upstream)
@@ -113,7 +113,7 @@ final class DatagramFlow: EventSource {
         var event = attachment.connectionEvent(
             .connectionClosed,
             layer: .ip,
-            verdict: judgement.verdict,
+            verdict: reason.map { Verdict(.allow, $0) } ?? judgement.verdict,
             name: judgement.name,
             endpoint: redirection.destination,
             over: .udp

@@ -1,4 +1,5 @@
 import EgressCore
+import EgressPolicy
 import NetPrimitives
 import Reactor
 
@@ -41,7 +42,7 @@ final class DatagramFlows {
         while let silent = flows.values.min(by: { $0.lastActivity < $1.lastActivity }),
             flows.count >= limits.maximumDatagramFlows
         {
-            silent.end()
+            silent.end(.flowLimit)
         }
         return min(Self.pendingBytes.lowerBound + freeBytes / 16, Self.pendingBytes.upperBound)
     }

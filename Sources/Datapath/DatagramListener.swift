@@ -101,7 +101,11 @@ extension DatagramListener {
     }
 
     private func open(from source: Endpoint) -> DatagramFlow? {
-        guard flows.admitsAnother(), let redirection = try? conntrack.redirection(from: source, to: local),
+        guard flows.admitsAnother() else {
+            attachment.tell(.flowRate)
+            return nil
+        }
+        guard let redirection = try? conntrack.redirection(from: source, to: local),
             redirection.destination != local
         else { return nil }
         let destination = redirection.destination

@@ -94,6 +94,8 @@ extension HTTPForwarder {
                 end(with: ProxyResponse.badGateway)
             case .failure(.denied(let verdict)):
                 refuse(verdict, host: name.description, endpoint: nil, name: name, port: port)
+            case .failure(.limited(let reason)):
+                refuse(.deny(reason), host: name.description, endpoint: nil, name: name, port: port)
             case .success(let addresses):
                 let (judgement, endpoints) = attachment.judge.judgeResolved(
                     name: name,

@@ -420,8 +420,10 @@ extension HTTPForwarder {
         let milliseconds = isReadingHead ? limits.peekMilliseconds : limits.idleSeconds * 1_000
         let deadline = attachment.loop.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         timer = attachment.loop.schedule(at: deadline) { [weak self] in
-            self?.timer = nil
-            self?.fail()
+            guard let self else { return }
+            timer = nil
+            if isReadingHead { recordDenied(.deny(.deadline), host: nil, endpoint: course.endpoint) }
+            fail()
         }
     }
 }

@@ -33,7 +33,11 @@ public final class ProxyListener {
     }
 
     private func begin(_ client: CInt) {
-        guard !attachment.isPaused, attachment.hasRoomForTunnel else { return Sockets.reset(client) }
+        guard !attachment.isPaused else { return Sockets.reset(client) }
+        guard attachment.hasRoomForTunnel else {
+            attachment.tell(.connections)
+            return Sockets.reset(client)
+        }
         // What was not redirected came to our port by itself: a client that was told of a proxy, and has to say where to.
         if let destination = Sockets.originalDestination(client, family),
             destination != Sockets.localEndpoint(client)

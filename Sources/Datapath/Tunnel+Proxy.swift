@@ -10,7 +10,10 @@ extension Tunnel {
 
     /// Waits for the client's first request.
     func awaitProxyRequest() {
-        arm(afterMilliseconds: attachment.limits.peekMilliseconds) { $0.abort() }
+        arm(afterMilliseconds: attachment.limits.peekMilliseconds) { tunnel in
+            tunnel.recordDenied(.deny(.deadline), layer: .connect, name: nil)
+            tunnel.abort()
+        }
         lookForProxyRequest()
     }
 

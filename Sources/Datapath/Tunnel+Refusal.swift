@@ -66,6 +66,7 @@ extension ResolutionFailure {
         case .denied(let verdict): verdict
         case .noAddress: .deny(.unresolvable)
         case .upstreamFailed: .deny(.upstreamFailed)
+        case .limited(let reason): .deny(reason)
         }
     }
 }

@@ -100,6 +100,16 @@ public enum Reason: String, Hashable, Sendable, CaseIterable {
     case unresolvable
     /// The upstream resolver or server could not be reached.
     case upstreamFailed = "upstream-failed"
+    /// The sandbox has as many connections as it may have.
+    case connectionLimit = "connection-limit"
+    /// Too many of the sandbox's queries wait for an answer.
+    case queryLimit = "query-limit"
+    /// The sandbox has as many TCP clients of DNS as it may have.
+    case clientLimit = "client-limit"
+    /// The sandbox has as many pinned addresses as it may have.
+    case pinLimit = "pin-limit"
+    /// The sandbox has as many datagram flows as it may have, or begins them too fast.
+    case flowLimit = "flow-limit"
 }
 
 /// Which rule decided.

@@ -59,6 +59,16 @@ extension Sockets {
         }
     }
 
+    /// How many datagrams the kernel has lost at the socket, most often because too many waited there; counted from its
+    /// opening, and again from 0 after 2³² of them.
+    public static func lostDatagrams(_ descriptor: CInt) -> UInt32 {
+        // SO_MEMINFO: the numbers that sock_diag(7) has, of which SK_MEMINFO_DROPS is the ninth.
+        var numbers = InlineArray<9, UInt32>(repeating: 0)
+        var length = socklen_t(MemoryLayout.size(ofValue: numbers))
+        let result = getsockopt(descriptor, SOL_SOCKET, SO_MEMINFO, &numbers, &length)
+        return result == 0 ? numbers[8] : 0
+    }
+
     /// A UDP socket that sends to `endpoint` and receives from nowhere else, on a port that the kernel picks. About
     /// `receiveBytes` may wait in it. With a `pass` where the namespace asks for one.
     public static func udpSocket(

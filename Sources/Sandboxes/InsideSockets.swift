@@ -57,8 +57,8 @@ struct InsideSockets {
     private static let refusalGroup: UInt16 = 64
 
     /// Opens them by a thread that enters the namespace for that.
-    init(in namespace: NetworkNamespace, ports: ListenerPorts) throws {
-        self = try namespace.enter { try Self.open(ports: ports) }
+    init(in namespace: NetworkNamespace, ports: ListenerPorts, refusals: RefusalLimit) throws {
+        self = try namespace.enter { try Self.open(ports: ports, refusals: refusals) }
     }
 
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
@@ -67,6 +67,7 @@ struct InsideSockets {
     /// sockets to the outside have, where they are in the same namespace; `fence` what judged packets get.
     static func open(
         ports: ListenerPorts,
+        refusals: RefusalLimit = .init(),
         inheritance: Inheritance = .none,
         handed: [Family] = [],
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
@@ -89,6 +90,7 @@ struct InsideSockets {
             netlink: netlinks.table,
             ports: ports,
             nflogGroup: refusalGroup,
+            refusalLimit: refusals,
             gateways: gateways,
             upstream: upstream,
             fence: fence
@@ -245,7 +247,7 @@ extension InsideSockets {
     }
 
     /// Takes over the descriptors of a ``Parcel`` that another process sent.
-    init(unpacking descriptors: [CInt], ports: ListenerPorts) throws {
+    init(unpacking descriptors: [CInt], ports: ListenerPorts, refusals: RefusalLimit) throws {
         precondition(descriptors.count == Parcel.count)
         var rest = descriptors[...]
         do {
@@ -254,6 +256,7 @@ extension InsideSockets {
                 netlink: netlinks.table,
                 ports: ports,
                 nflogGroup: Self.refusalGroup,
+                refusalLimit: refusals,
                 gateways: SandboxNetwork.Plan.gateways
             )
             try self.init(table, netlinks, .none) {

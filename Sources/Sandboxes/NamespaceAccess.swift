@@ -9,10 +9,10 @@ public enum NamespaceAccess {
     case attendant(RootlessNetwork)
 
     /// Closes the door and opens what serves the sandbox; once.
-    func open(ports: ListenerPorts) throws -> InsideSockets {
+    func open(ports: ListenerPorts, refusals: RefusalLimit) throws -> InsideSockets {
         switch self {
-        case .threads(let namespace): try InsideSockets(in: namespace, ports: ports)
-        case .attendant(let network): try network.open(ports: ports)
+        case .threads(let namespace): try InsideSockets(in: namespace, ports: ports, refusals: refusals)
+        case .attendant(let network): try network.open(ports: ports, refusals: refusals)
         }
     }
 

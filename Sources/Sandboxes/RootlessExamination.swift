@@ -56,7 +56,7 @@ public enum RootlessExamination {
         let network: RootlessNetwork
         do {
             network = try RootlessNetwork()
-            let inside = try NamespaceAccess.attendant(network).open(ports: Sandbox.ports)
+            let inside = try NamespaceAccess.attendant(network).open(ports: Sandbox.ports, refusals: .init())
             defer {
                 inside.abandon()
             }

@@ -41,11 +41,11 @@ public final class RootlessNetwork {
     }
 
     /// Closes the door and hands the sockets over; once.
-    func open(ports: ListenerPorts) throws -> InsideSockets {
+    func open(ports: ListenerPorts, refusals: RefusalLimit) throws -> InsideSockets {
         precondition(!parcel.isEmpty)
         let descriptors = parcel
         parcel = []
-        return try InsideSockets(unpacking: descriptors, ports: ports)
+        return try InsideSockets(unpacking: descriptors, ports: ports, refusals: refusals)
     }
 
     /// Tries the self-test's probes.

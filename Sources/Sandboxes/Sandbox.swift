@@ -45,7 +45,7 @@ public final class Sandbox {
         try self.init(
             id: id,
             loop: loop,
-            inside: try access.open(ports: Self.ports),
+            inside: try access.open(ports: Self.ports, refusals: limits.refusals),
             attempt: access.attempt,
             policy: policy,
             upstream: upstream,
@@ -201,8 +201,8 @@ public final class Sandbox {
     /// Ends every connection and stops serving. The kernel's rules stay and lead nowhere, until the namespace is gone.
     public func stop() {
         refusals?.stop()
-        attachment.stop()
         dnsListeners.forEach { $0.stop() }
+        attachment.stop()
         proxyListeners.forEach { $0.stop() }
         datagramListeners.forEach { $0.stop() }
         dnsListeners = []

@@ -71,6 +71,7 @@ public actor Sidecar {
         let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Blocking.run {
             let inside = try InsideSockets.open(
                 ports: Sandbox.ports,
+                refusals: limits.refusals,
                 inheritance: .pins,
                 gateways: [],
                 needsIPv6: false,

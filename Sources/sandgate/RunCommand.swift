@@ -1,4 +1,5 @@
 import ArgumentParser
+import Datapath
 import EgressPolicy
 import Glibc
 import HostDetection
@@ -99,6 +100,15 @@ struct RunCommand: ParsableCommand {
     )
     var audit: String?
 
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "A bound on what the command may take; sandgate serve --print-config shows those there are.",
+            valueName: "name=number"
+        )
+    )
+    var limit: [String] = []
+
     @Flag(name: .shortAndLong, help: "Print neither refusals nor the table at the end.")
     var quiet = false
 
@@ -132,10 +142,13 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         Diagnostics.start(level: logLevel)
+        var limits = Attachment.Limits()
+        try LimitSetting.apply(limit, to: &limits)
         let plan = try RunPlan(
             policy: policyAssembly().assemble(),
             upstreamServers: UpstreamOption.servers(upstreamDNS),
             announcedProxies: announcedProxies,
+            limits: limits,
             auditPath: audit,
             policyPath: policy,
             isQuiet: quiet,

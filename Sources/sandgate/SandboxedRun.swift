@@ -1,5 +1,6 @@
 import Audit
 import Confinement
+import Datapath
 import EgressCore
 import EgressPolicy
 import Glibc
@@ -15,6 +16,8 @@ struct RunPlan {
     let policy: Policy
     let upstreamServers: [Endpoint]
     let announcedProxies: ProxyAnnouncement
+    /// Bounds on what the command may take.
+    let limits: Attachment.Limits
     let auditPath: String?
     /// Where the policy came from, if from a file.
     let policyPath: String?
@@ -83,6 +86,7 @@ final class SandboxedRun {
             access: network.access,
             policy: policy,
             upstream: upstream,
+            limits: plan.limits,
             record: journal.record
         )
         self.sandbox = sandbox

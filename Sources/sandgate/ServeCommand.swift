@@ -92,6 +92,15 @@ struct ServeCommand: AsyncParsableCommand {
     var denialWebhookSecretFile: String?
 
     @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "A bound on what each sandbox may take; --print-config shows those there are.",
+            valueName: "name=number"
+        )
+    )
+    var limit: [String] = []
+
+    @Option(
         help: ArgumentHelp(
             "Say what the daemon itself does, on standard error: debug, info, warning, …",
             valueName: "level"
@@ -118,6 +127,7 @@ struct ServeCommand: AsyncParsableCommand {
         if let defaultPolicy { settings.defaultPolicy = defaultPolicy }
         if let denialWebhook { settings.denialWebhook = denialWebhook }
         if let denialWebhookSecretFile { settings.denialWebhookSecretFile = denialWebhookSecretFile }
+        try LimitSetting.apply(limit, to: &settings.limits)
         try await Daemon(settings: settings).run()
     }
 }

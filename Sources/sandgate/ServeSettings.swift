@@ -31,11 +31,16 @@ struct ServeSettings: Sendable {
     var denialWebhookSecretFile: String?
     var loops: Int?
     var maximumSandboxes = 20_000
-    var maximumConnections = 4_096
+    var auditQueueRecords = 200_000
+    var auditRecordsPerSecondWhenLate = 200
+    var upstreamMilliseconds = 2_000
+    var limits = Attachment.Limits()
     var containerSockets = ContainerRuntime.defaultSockets
 
     /// Every option, as a file that says what is the default.
-    static let documentation = """
+    static let documentation = general + "\n\n" + bounds + LimitSetting.documentation
+
+    private static let general = """
         # Configuration of sandgate serve. Every option is shown with its default; all of them may be left out.
 
         # The Unix socket that the API is served on, mode 0600. Its directory is made, mode 0700.
@@ -85,12 +90,22 @@ struct ServeSettings: Sendable {
         # How many threads carry traffic. None: as many as there are processors.
         # loops: 2
 
-        # Bounds: sandboxes on this node, and connections of each.
-        maximumSandboxes: 20000
-        maximumConnections: 4096
-
         # Where container engines are asked, for {"container": ID}.
         containerSockets: [/run/docker.sock, /var/run/docker.sock, /run/podman/podman.sock]
+        """
+
+    private static let bounds = """
+        # Bounds. How each shows in the audit trail when it bites: the page Limits of the documentation.
+
+        # Of the node: sandboxes, audit records that wait to be written, how many of each sandbox are taken a second while
+        # more than half of those wait, and how long a DNS server may take.
+        maximumSandboxes: 20000
+        auditQueueRecords: 200000
+        auditRecordsPerSecondWhenLate: 200
+        upstreamMilliseconds: 2000
+
+        # Of each sandbox.
+
         """
 
     /// Reads a file. Throws a problem that names the option.
@@ -139,9 +154,15 @@ struct ServeSettings: Sendable {
         case "denialWebhookSecretFile": denialWebhookSecretFile = try Self.text(value)
         case "loops": loops = try Self.number(value, 1...1_024)
         case "maximumSandboxes": maximumSandboxes = try Self.number(value, 1...1_000_000)
-        case "maximumConnections": maximumConnections = try Self.number(value, 1...1_000_000)
+        case "auditQueueRecords": auditQueueRecords = try Self.number(value, 100...10_000_000)
+        case "auditRecordsPerSecondWhenLate": auditRecordsPerSecondWhenLate = try Self.number(value, 1...1_000_000)
+        case "upstreamMilliseconds": upstreamMilliseconds = try Self.number(value, 10...60_000)
         case "containerSockets": containerSockets = try Self.texts(value)
-        default: throw SetupError("unknown option; sandgate serve --print-config shows those there are")
+        default:
+            guard let limit = LimitSetting.all.first(where: { $0.name == name }) else {
+                throw SetupError("unknown option; sandgate serve --print-config shows those there are")
+            }
+            limit.set(&limits, try Self.number(value, limit.range))
         }
     }
 
@@ -178,7 +199,10 @@ extension ServeSettings {
         configuration.upstreamServers = try UpstreamOption.servers(upstreamDNS)
         (configuration.defaultPolicy, configuration.always) = try rules()
         configuration.loops = loops ?? ProcessorCount.available
-        configuration.limits.maximumConnections = maximumConnections
+        configuration.limits = limits
+        configuration.queueLimits.maximumRecords = auditQueueRecords
+        configuration.queueLimits.recordsPerSecondWhenLate = auditRecordsPerSecondWhenLate
+        configuration.upstreamTimeoutMilliseconds = upstreamMilliseconds
         configuration.maximumSandboxes = maximumSandboxes
         configuration.containers = ContainerRuntime(sockets: containerSockets)
         return configuration

@@ -25,6 +25,8 @@ struct SidecarSettings {
         OPENSANDBOX_EGRESS_SANDBOX_ID            the sandbox's name in records
         OPENSANDBOX_EGRESS_LOG_LEVEL             debug, info, warn or error (info)
         SANDGATE_READ_ONLY_FROM_INSIDE           true: from within the sandbox the API only reads
+        SANDGATE_LIMITS                          bounds on what the sandbox may take, NAME=NUMBER, comma-separated;
+                                                 sandgate serve --print-config shows those there are
         SANDGATE_AUDIT_DIR                       where the audit trail is written (/var/log/sandgate)
         SANDGATE_RULES_DIR                       deny.always and allow.always, read again when they change
                                                  (/var/egress/rules)
@@ -51,6 +53,11 @@ struct SidecarSettings {
         auditDirectory = environment["SANDGATE_AUDIT_DIR"] ?? auditDirectory
         rulesDirectory = environment["SANDGATE_RULES_DIR"] ?? rulesDirectory
         server.isReadOnlyFromInside = Self.isTrue(environment["SANDGATE_READ_ONLY_FROM_INSIDE"] ?? "")
+        do {
+            try LimitSetting.apply(Self.list(environment["SANDGATE_LIMITS"]), to: &sidecar.limits)
+        } catch {
+            throw SetupError("SANDGATE_LIMITS: \(error)")
+        }
         sidecar.id = value("SANDBOX_ID") ?? sidecar.id
         server.token = value("TOKEN")
         if let text = value("HTTP_ADDR") {

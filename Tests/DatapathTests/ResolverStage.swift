@@ -40,11 +40,14 @@ final class ResolverStage {
         }
         let server = try ServerDouble(loop: loop)
         let log = EventLog()
+        var bounds = Datapath.Attachment.Limits()
+        bounds.queries = limits
         let attachment = try Datapath.Attachment(
             id: "stage",
             loop: loop,
             kernel: table,
             policy: CompiledPolicy(policy),
+            limits: bounds,
             record: { log.events.append($0) }
         )
         let upstream = try UpstreamResolver(
@@ -53,7 +56,7 @@ final class ResolverStage {
             timeoutMilliseconds: 300,
             tries: 1
         )
-        let resolver = DNSResolver(attachment: attachment, upstream: upstream, limits: limits)
+        let resolver = DNSResolver(attachment: attachment, upstream: upstream)
         for address in [IPAddress("127.0.0.1")!, IPAddress("::1")!] {
             let endpoint = Endpoint(address, Self.ports.dns)
             let (udp, tcp) = try network.namespace.enter {

@@ -62,6 +62,12 @@ import Testing
         #expect(Sockets.sendDatagram(client, [], to: serverEndpoint) == .bytes(0))
         #expect(Sockets.receiveDatagram(server, upTo: 10) == .datagram([1, 2, 3], from: clientEndpoint))
         #expect(Sockets.receiveDatagram(server, upTo: 10) == .datagram([], from: clientEndpoint))
+        #expect(Sockets.lostDatagrams(server) == 0)
+        // More than the socket takes, and fewer than the kernel may lose on their way there (net.core.netdev_max_backlog).
+        for _ in 0..<900 { #expect(Sockets.sendDatagram(client, [1], to: serverEndpoint) == .bytes(1)) }
+        var received = 0
+        while case .datagram = Sockets.receiveDatagram(server, upTo: 10) { received += 1 }
+        #expect(received > 0 && received + Int(Sockets.lostDatagrams(server)) == 900)
     }
 
     @Test func errorsSayWhatAndWhy() throws {

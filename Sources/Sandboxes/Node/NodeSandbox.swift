@@ -194,6 +194,7 @@ extension NodeSandbox {
         let isOurs = record.attachment == .create
         let policy = rules.compile(record)
         let inbound = record.inbound
+        let refusals = services.limits.refusals
         let opensUDP = !policy.datagramReach(at: .current).isEmpty
         var tunnels = handed
         tunnels?.families = []
@@ -205,6 +206,7 @@ extension NodeSandbox {
                 if !isOurs { try Link(named: "lo").setUp() }
                 let inside = try InsideSockets.open(
                     ports: Sandbox.ports,
+                    refusals: refusals,
                     inheritance: inheritance,
                     handed: listeners,
                     gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
