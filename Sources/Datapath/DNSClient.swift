@@ -8,8 +8,10 @@ import WireFormat
 final class DNSClient {
     /// What no query needs.
     private static let maximumQuery = 4_096
-    /// How many queries of one client are taken in one turn: other sandboxes wait for theirs, and there may be many clients.
+    /// How many queries of one client are taken in one turn at most: others wait for theirs.
     private static let batch = 16
+    /// How many queries of all clients of the resolver are taken in one turn, roughly: as many as over UDP.
+    private static let sharedBatch = 64
 
     /// When the client last sent a whole query or got an answer.
     private(set) var lastActivity: MonotonicTime
@@ -91,7 +93,8 @@ extension DNSClient {
     /// what no query is.
     private func takeMessages() -> Int {
         var start = 0
-        for _ in 0..<Self.batch {
+        let batch = min(Self.batch, max(Self.sharedBatch / max(resolver.clientCount, 1), 1))
+        for _ in 0..<batch {
             guard pending < resolver.limits.maximumPendingOfClient, socket.pendingOutput < BufferedSocket.outputLimit
             else { break }
             let available = input.count - start
