@@ -10,8 +10,10 @@ public import Reactor
 public final class RefusalReader: EventSource {
     private unowned let attachment: Attachment
     private let log: RefusalLog
-    /// What the kernel's counter said when it was last read.
+    /// How many packets had been refused when the kernel's counter was last read.
     private var counted: UInt64 = 0
+    /// What counters before this one had come to: with a table that is made again, another begins.
+    private var countedBefore: UInt64 = 0
     /// Refused packets beyond the log's limit that were told of.
     private var told: UInt64 = 0
     private var timer: TimerToken?
@@ -34,7 +36,7 @@ public final class RefusalReader: EventSource {
         if let timer { attachment.loop.cancel(timer) }
         timer = nil
         drain()
-        if let refused = try? attachment.kernel.refusedCount() { tellUnrecorded(of: refused) }
+        if let refused = refusedCount() { tellUnrecorded(of: refused) }
         attachment.loop.deregister(self)
     }
 
@@ -54,13 +56,19 @@ public final class RefusalReader: EventSource {
     private func count() {
         timer = nil
         // A listing that another change of the namespace's rules got in the way of is asked for again.
-        guard let refused = try? attachment.kernel.refusedCount() else { return armCount() }
+        guard let refused = refusedCount() else { return armCount() }
         drain()
         // What was refused a second ago has been told of by now, if it is at all.
         tellUnrecorded(of: counted)
         let isQuiet = refused == counted
         counted = refused
         if !isQuiet { armCount() }
+    }
+
+    private func refusedCount() -> UInt64? {
+        guard let count = try? attachment.kernel.refusedCount() else { return nil }
+        if countedBefore + count < counted { countedBefore = counted }
+        return countedBefore + count
     }
 
     private func tellUnrecorded(of refused: UInt64) {
