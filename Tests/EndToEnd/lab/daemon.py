@@ -49,12 +49,12 @@ def program(namespace: str, command: Sequence[str], resolv_conf: Path) -> list[s
 class Daemon:
     """A daemon with directories of its own. Ends, with what it guards, when the test does."""
 
-    def __init__(self, internet: Internet, directory: Path, *options: str) -> None:
+    def __init__(self, internet: Internet, directory: Path, *options: str, upstream_dns: str = plan.DNS4) -> None:
         self.internet, self.directory = internet, directory
         self.socket = directory / "api" / "api.sock"
         self.audit = directory / "audit"
         self._runtime = directory / "run"
-        self._options = options
+        self._options = ("--upstream-dns", upstream_dns, *options)
         self._log = directory / "log"
         self._resolv_conf = directory / "resolv.conf"
         self._resolv_conf.write_text(f"nameserver {plan.DNS4}\n")
@@ -70,7 +70,7 @@ class Daemon:
         binary = find_binary() or pytest.fail("no binary: swift build -c release")
         command = [str(binary), "serve", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")]
         command += ["--runtime-dir", str(self._runtime), "--audit-dir", str(self.audit)]
-        command += ["--upstream-dns", plan.DNS4, *self._options]
+        command += self._options
         environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify.sock")}
         passed: tuple[int, ...] = ()
         if kept is not None:
@@ -218,9 +218,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(internet: Internet, directory: Path, *options: str) -> Iterator[Daemon]:
+def running(internet: Internet, directory: Path, *options: str, upstream_dns: str = plan.DNS4) -> Iterator[Daemon]:
     """A daemon that serves."""
-    daemon = Daemon(internet, directory, *options)
+    daemon = Daemon(internet, directory, *options, upstream_dns=upstream_dns)
     try:
         daemon.start()
         yield daemon

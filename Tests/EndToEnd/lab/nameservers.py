@@ -52,6 +52,10 @@ class Nameserver:
         configuration.write_text("\n".join(lines) + "\n")
         self._daemon = Daemon(namespace.command("dnsmasq", f"--conf-file={configuration}"), pid_file)
 
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid
+
     def stop(self) -> None:
         self._daemon.stop()
 
