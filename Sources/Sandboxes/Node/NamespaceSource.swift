@@ -82,12 +82,21 @@ final class NamespaceSource: Sendable {
     private func deadEnd() throws -> NetworkNamespace {
         try makingDeadEnd.withLock { _ in
             let path = "\(directory)/\(Self.deadEnd)"
-            if let found = try? openNetwork(path) { return found }
-            // A file may be left of a boot before this one.
+            if let found = try openIfMounted(path) { return found }
             try NetworkNamespace.unmount(path)
             let made = try SandboxNetwork.makeDeadEnd()
             try made.mount(at: path)
             return made
+        }
+    }
+
+    /// `nil` when nothing is there, or a file that is left of a boot before this one. Throws when that cannot be said: what
+    /// cannot be opened for want of descriptors is there, and the networks of all sandboxes would go with it.
+    private func openIfMounted(_ path: String) throws(NamespaceError) -> NetworkNamespace? {
+        do {
+            return try openNetwork(path)
+        } catch  where [ENOENT, EINVAL].contains(error.errno) {
+            return nil
         }
     }
 
