@@ -25,6 +25,8 @@ public final class ConfinedProcess {
     /// Unix sockets of the node that could not be hidden from the command, since they were not found: by the names that
     /// their programs gave them.
     public let unplacedSockets: [String]
+    /// Why init could not start the command when it was released; the status is then 125.
+    public private(set) var failure: ConfinementError?
     private let terminal: Terminal?
     private var status: ExitStatus?
     private var isReaped = false
@@ -84,7 +86,9 @@ public final class ConfinedProcess {
             switch message.kind {
             case CInt(CONFINEMENT_STOPPED.rawValue): stopped(by: message.value)
             case CInt(CONFINEMENT_ENDED.rawValue): status = ExitStatus(waitStatus: message.value)
-            case CInt(CONFINEMENT_FAILED.rawValue): status = .exited(125)
+            case CInt(CONFINEMENT_FAILED.rawValue):
+                failure = ConfinementError("cannot start the command", errno: message.detail)
+                status = .exited(125)
             default: break
             }
         }

@@ -85,10 +85,26 @@ final class Pinner {
             do {
                 try kernel.unpin(gone)
             } catch {
+                keep(gone)
                 throw .kernel("\(error)")
             }
         }
         table = remaining
+    }
+
+    /// After a failure that leaves open whether the kernel has these pins still: it has them again, or they are forgotten
+    /// here as well, to be pinned anew when their names are looked up.
+    private func keep(_ addresses: [IPAddress]) {
+        let now = loop.now
+        let pins = addresses.compactMap { address in
+            table.lastName(at: address).map { (address, table.kernelTimeout(for: address, at: now), $0) }
+        }
+        do {
+            try install(pins)
+        } catch {
+            let lost = Set(addresses)
+            _ = table.revoke { lost.contains($1) }
+        }
     }
 
     /// Forgets no more by itself.

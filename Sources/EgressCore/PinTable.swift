@@ -70,6 +70,11 @@ extension PinTable {
         max(freshSeconds(ttl: ttl) + limits.graceSeconds, remainingSeconds(admissions[address] ?? [], now))
     }
 
+    /// How long the kernel must hold `address` from `now` on, in seconds, for the admissions that there are.
+    public func kernelTimeout(for address: IPAddress, at now: MonotonicTime) -> UInt32 {
+        remainingSeconds(admissions[address] ?? [], now)
+    }
+
     private func remainingSeconds(_ entries: [Admission], _ now: MonotonicTime) -> UInt32 {
         guard let last = entries.map(\.graceUntil).max(), last > now else { return 0 }
         // Rounded up: the kernel must not be the first to forget.

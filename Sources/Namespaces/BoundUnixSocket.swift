@@ -47,6 +47,7 @@ extension BoundUnixSocket {
             throw NamespaceError("cannot open a socket diagnosis socket", errno: errno)
         }
         defer { mnl_socket_close(socket) }
+        limitPatience(of: mnl_socket_get_fd(socket))
         let request = request()
         guard request.withUnsafeBytes({ mnl_socket_sendto(socket, $0.baseAddress, $0.count) }) == request.count else {
             throw NamespaceError("cannot list unix sockets", errno: errno)
@@ -56,7 +57,7 @@ extension BoundUnixSocket {
         while true {
             let count = mnl_socket_recvfrom(socket, &buffer, buffer.count)
             if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else { throw NamespaceError("cannot list unix sockets", errno: errno) }
+            guard count >= 0 else { throw NamespaceError("cannot list unix sockets", errno: patienceError(errno)) }
             if try read(buffer[..<count], into: &found) { return found }
         }
     }
@@ -86,7 +87,10 @@ extension BoundUnixSocket {
         while rest.count >= headerSize {
             let header = rest.withUnsafeBytes { $0.loadUnaligned(as: nlmsghdr.self) }
             let length = Int(header.nlmsg_len)
-            guard (headerSize...rest.count).contains(length) else { break }
+            // What is cut short may lack a socket, which would not be hidden.
+            guard (headerSize...rest.count).contains(length) else {
+                throw NamespaceError("cannot list unix sockets", errno: EPROTO)
+            }
             let body = rest.dropFirst(headerSize).prefix(length - headerSize)
             if header.nlmsg_type == UInt16(NLMSG_DONE) { return true }
             if header.nlmsg_type == UInt16(NLMSG_ERROR) {

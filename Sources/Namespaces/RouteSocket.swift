@@ -14,6 +14,7 @@ final class RouteSocket {
             throw NamespaceError("cannot open a route netlink socket", errno: errno)
         }
         self.socket = socket
+        limitPatience(of: mnl_socket_get_fd(socket))
         var enabled: CInt = 1
         // Extended acknowledgements only improve messages; the kernel may be older than they are.
         mnl_socket_setsockopt(socket, NETLINK_EXT_ACK, &enabled, socklen_t(MemoryLayout<CInt>.size))
@@ -41,7 +42,7 @@ final class RouteSocket {
         while true {
             let received = mnl_socket_recvfrom(socket, &buffer, buffer.count)
             if received < 0 && errno == EINTR { continue }
-            guard received >= 0 else { throw NamespaceError(message.operation, errno: errno) }
+            guard received >= 0 else { throw NamespaceError(message.operation, errno: patienceError(errno)) }
             guard let acknowledgement = Acknowledgement(buffer[..<received], sequence: sequence) else {
                 answer = Self.payload(buffer[..<received], sequence: sequence) ?? answer
                 continue
@@ -81,6 +82,16 @@ final class RouteSocket {
         return Array(bytes.prefix(Int(header.nlmsg_len)).dropFirst(headerSize))
     }
 }
+
+/// Has reading from a netlink socket fail when nothing came for some seconds: the kernel answers at once, and an answer
+/// that got lost never comes.
+func limitPatience(of descriptor: CInt) {
+    var patience = timeval(tv_sec: 5, tv_usec: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+}
+
+/// The error of a read, which after ``limitPatience(of:)`` may be that nothing came.
+func patienceError(_ error: CInt) -> CInt { error == EAGAIN ? ETIMEDOUT : error }
 
 /// The kernel's answer to one request: `struct nlmsgerr` and, with NETLINK_EXT_ACK, its attributes.
 private struct Acknowledgement {

@@ -28,9 +28,14 @@ enum DurableFile {
         guard fsync(file) == 0 else { throw .current("synchronise", path) }
     }
 
-    /// Moves a file that ``write(_:to:)`` wrote into its place in the same directory.
+    /// Moves a file that ``write(_:to:)`` wrote into its place in the same directory; removes it when it cannot be moved.
+    /// When this throws it may be in its place, though not for good.
     static func move(_ temporary: String, to place: String) throws(SystemError) {
-        guard rename(temporary, place) == 0 else { throw .current("rename", temporary) }
+        guard rename(temporary, place) == 0 else {
+            let error = SystemError.current("rename", temporary)
+            unlink(temporary)
+            throw error
+        }
         try synchroniseDirectory(of: place)
     }
 

@@ -147,6 +147,17 @@ struct InsideSockets {
         try table.delete()
     }
 
+    /// Closes the door of a table that a process before this one, or an attempt, left in the calling thread's namespace.
+    /// `false` when there is none. Throws EPERM when it is another process's.
+    static func closeRemains(ports: ListenerPorts) throws(NetlinkError) -> Bool {
+        do {
+            try SandboxTable(netlink: try NetlinkSocket(), ports: ports, nflogGroup: refusalGroup).adopt()
+            return true
+        } catch  where error.errno == ENOENT {
+            return false
+        }
+    }
+
     /// Closes the door, or sees to it that it is as it should be. Returns the pins that are kept.
     private static func takeDoor(_ table: SandboxTable, _ inheritance: Inheritance) throws -> [KernelPin] {
         guard inheritance != .none else {

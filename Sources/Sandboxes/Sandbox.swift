@@ -91,7 +91,8 @@ public final class Sandbox {
             try serve(inside)
             try attachment.open(isPaused: isPaused)
         } catch {
-            try? table.pause()
+            // Listeners that outlive this object would have nobody to ask.
+            shut()
             throw error
         }
         // Otherwise the self-test comes first, which waits for records.

@@ -194,12 +194,7 @@ extension Sidecar {
         try await Blocking.run {
             let temporary = "\(path).new"
             try DurableFile.write(Array(PolicyDocument.json(of: policy ?? Policy()).utf8), to: temporary)
-            do {
-                try DurableFile.move(temporary, to: path)
-            } catch {
-                unlink(temporary)
-                throw error
-            }
+            try DurableFile.move(temporary, to: path)
         }
     }
 }

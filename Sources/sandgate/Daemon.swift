@@ -23,7 +23,7 @@ struct Daemon {
 
     func run() async throws {
         umask(0o077)
-        DescriptorLimit.raiseForMany()
+        try DescriptorLimit.raiseForMany()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
         let identity = try settings.tlsIdentity()

@@ -16,12 +16,19 @@ enum DescriptorLimit {
     }
 
     /// Raises both limits as far as a process with privilege may: a sandbox takes some 15 descriptors, each of its
-    /// connections two to six.
-    static func raiseForMany() {
+    /// connections two to six. Throws when that leaves too few to serve at all: NIO ends the process when its threads lack
+    /// them.
+    static func raiseForMany() throws {
         var limit = rlimit()
         limit.rlim_cur = rlim_t(maximum())
         limit.rlim_max = limit.rlim_cur
         if setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) != 0 { _ = raise() }
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        // NIO has a thread for each processor, which takes three.
+        let least = 64 + 3 * sysconf(CInt(_SC_NPROCESSORS_ONLN))
+        guard limit.rlim_cur >= rlim_t(least) else {
+            throw SetupError("at most \(limit.rlim_cur) files may be open here: expected \(least) or more (ulimit -Hn)")
+        }
     }
 
     /// fs.nr_open: the most that the kernel lets a limit be.

@@ -206,6 +206,7 @@ extension SandboxedRun {
 
     private func ended(_ status: ExitStatus) {
         self.status = status
+        if let error = process?.failure { failure = error }
         log.debug("command ended", metadata: ["status": "\(status)"])
         // What the kernel refused last is still on its way to us.
         _ = loop.schedule(at: loop.now.advanced(byNanoseconds: 60_000_000)) { [weak self] in

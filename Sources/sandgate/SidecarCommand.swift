@@ -42,7 +42,7 @@ struct SidecarCommand: AsyncParsableCommand {
         try Privileges.requireForSidecar()
         try OwnNetwork.requireSandbox(environment)
         umask(0o077)
-        DescriptorLimit.raiseForMany()
+        try DescriptorLimit.raiseForMany()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         let journal = try NodeJournal(directory: settings.auditDirectory, limits: AuditTrail.Limits())
         // For `docker logs`: every record, as it is in the trail.

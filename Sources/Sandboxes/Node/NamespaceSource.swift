@@ -42,12 +42,19 @@ final class NamespaceSource: Sendable {
         }
     }
 
-    /// Opens a namespace again; `nil` when it is gone.
-    func reopen(_ reference: NamespaceReference) -> NetworkNamespace? {
-        guard reference.bootID == bootID, let namespace = try? openNetwork(reference.path),
-            namespace.identifier == reference.inode
-        else { return nil }
-        return namespace
+    /// Opens a namespace again; `nil` when it is gone. Throws when that cannot be said: for want of descriptors, say.
+    func reopen(_ reference: NamespaceReference) throws(NamespaceError) -> NetworkNamespace? {
+        guard reference.bootID == bootID else { return nil }
+        do {
+            let namespace = try NetworkNamespace.open(path: reference.path)
+            // Somebody may have put another namespace there, or a file; or run this node inside.
+            guard namespace.isNetwork, namespace.identifier == reference.inode,
+                namespace.identifier != (try NetworkNamespace.current()).identifier
+            else { return nil }
+            return namespace
+        } catch  where [ENOENT, ENOTDIR, ESRCH].contains(error.errno) {
+            return nil
+        }
     }
 
     /// Takes away what ``open(_:id:)`` made for a sandbox.

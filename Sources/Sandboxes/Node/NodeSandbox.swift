@@ -81,8 +81,14 @@ actor NodeSandbox {
 
     /// Puts a changed record on the disk, then in place.
     private func save(_ changed: SandboxRecord) async throws {
-        try await Blocking.run { [state = services.state] in
-            do { try state.save(changed) } catch { throw NodeError.failed("\(error)") }
+        try await Blocking.run { [services, record] in
+            do {
+                try services.state.save(changed)
+            } catch {
+                // It may be there though it does not count; before the first there is nothing to go back to.
+                if record.state != .pending { try? services.state.save(record) }
+                throw NodeError.failed("\(error)")
+            }
         }
         record = changed
     }
@@ -136,11 +142,16 @@ extension NodeSandbox {
     }
 
     /// Takes a sandbox up again after a restart, paused or running as it was, with its pins. What cannot be taken up
-    /// is failed, with its door closed. `handed` is what the process before this one left to go on with.
+    /// is failed, with its door closed; the next process tries again. One that was not acknowledged stays closed, to be
+    /// released. `handed` is what the process before this one left to go on with.
     func adopt(under rules: NodeRules, _ handed: HandedSandbox?) async {
         try? await exclusively {
             guard record.state == .running || record.state == .paused else {
                 handed?.close()
+                if record.state == .pending {
+                    isGuarded = true
+                    await abandon(after: NodeError.failed("the daemon ended while it was being attached"))
+                }
                 return watchNamespace()
             }
             do {
@@ -185,11 +196,15 @@ extension NodeSandbox {
         isPaused: Bool,
         _ handed: HandedSandbox? = nil
     ) async throws {
-        guard let reference = record.namespace,
-            let namespace = services.namespaces.reopen(reference)
-        else {
+        let namespace: NetworkNamespace
+        do {
+            guard let found = try record.namespace.flatMap(services.namespaces.reopen) else {
+                throw NodeError.failed("the namespace of \(record.id) is gone")
+            }
+            namespace = found
+        } catch {
             handed?.close()
-            throw NodeError.failed("the namespace of \(record.id) is gone")
+            throw error
         }
         let isOurs = record.attachment == .create
         let policy = rules.compile(record)
@@ -201,7 +216,7 @@ extension NodeSandbox {
         let (unserved, listeners) = (tunnels, handed?.families ?? [])
         var isTakenOver = false
         defer { if !isTakenOver { unserved?.close() } }
-        let inside = try await Blocking.run {
+        let open: @Sendable () throws -> Transferred<InsideSockets> = {
             try namespace.enter {
                 if !isOurs { try Link(named: "lo").setUp() }
                 let inside = try InsideSockets.open(
@@ -222,6 +237,13 @@ extension NodeSandbox {
                 return Transferred(inside)
             }
         }
+        let inside: Transferred<InsideSockets>
+        do {
+            inside = try await Blocking.run(open)
+        } catch {
+            if await Self.closeRemains(in: namespace) { isGuarded = true }
+            throw error
+        }
         isGuarded = true
         let (id, limits) = (record.id, services.limits)
         try await loop.run { residents in
@@ -237,8 +259,13 @@ extension NodeSandbox {
                 latencies: residents.latencies,
                 record: residents.record
             )
+            do {
+                try sandbox.onRulesetChange { [weak self] change in Task { await self?.fail(because: change) } }
+            } catch {
+                sandbox.shut()
+                throw error
+            }
             residents[id] = sandbox
-            try sandbox.onRulesetChange { [weak self] change in Task { await self?.fail(because: change) } }
         }
         isServed = true
         if let unserved {
@@ -254,6 +281,18 @@ extension NodeSandbox {
         if let failure { throw NodeError.failed("\(failure)") }
     }
 
+    /// Whether an attempt left a table in the namespace, whose door is closed then; also when nobody knows.
+    private static func closeRemains(in namespace: NetworkNamespace) async -> Bool {
+        do {
+            return try await Blocking.run {
+                try namespace.enter { try InsideSockets.closeRemains(ports: Sandbox.ports) }
+            }
+        } catch {
+            // Another process's is none of ours.
+            return (error as? NetlinkError)?.errno != EPERM
+        }
+    }
+
     /// After a failure: closes the door, and removes what we made.
     private func abandon(after error: any Error) async {
         await shut()
@@ -267,9 +306,12 @@ extension NodeSandbox {
             return
         }
         var failed = record
-        let reason = error is RulesetChange ? "ruleset-changed" : "enforcement-failed"
+        let isChange = error is RulesetChange
+        let reason = isChange ? "ruleset-changed" : "enforcement-failed"
         failed.enter(.failed, reason: reason, message: "\(error)", at: .current)
-        // On a full disk it stays what it was there, and is tried again by the next process.
+        // What was acknowledged stays what it was on the disk, and is tried again by the next process, unless somebody
+        // changed the rules: then it is closed for good.
+        guard record.state == .pending || isChange else { return record = failed }
         do { try await save(failed) } catch { record = failed }
     }
 
@@ -307,7 +349,15 @@ extension NodeSandbox {
                 throw error
             }
             do {
-                try await Blocking.run { [state = services.state] in try state.commit(staged) }
+                try await Blocking.run { [services, record] in
+                    do {
+                        try services.state.commit(staged)
+                    } catch {
+                        // It may be there though it does not count.
+                        try? services.state.save(record)
+                        throw error
+                    }
+                }
             } catch {
                 try? await enforce(rules.compile(record))
                 throw NodeError.failed("\(error)")
@@ -339,9 +389,7 @@ extension NodeSandbox {
     private func serveDatagrams() async throws {
         let id = record.id
         let isServed = try await loop.run { residents in residents[id]?.servesDatagrams ?? true }
-        guard !isServed, let reference = record.namespace,
-            let namespace = services.namespaces.reopen(reference)
-        else { return }
+        guard !isServed, let namespace = try record.namespace.flatMap(services.namespaces.reopen) else { return }
         let needsIPv6 = record.attachment == .create
         let sockets = try await Blocking.run {
             try namespace.enter {
@@ -434,7 +482,7 @@ extension NodeSandbox {
                 try await Blocking.run { [services, record] in
                     if record.attachment == .create {
                         try services.namespaces.remove(record.id)
-                    } else if let reference = record.namespace, let namespace = services.namespaces.reopen(reference) {
+                    } else if let namespace = try record.namespace.flatMap(services.namespaces.reopen) {
                         try namespace.enter { try InsideSockets.removeTable(ports: Sandbox.ports) }
                     }
                     try services.state.remove(record.id)

@@ -2,8 +2,10 @@ public import Audit
 public import Datapath
 import EgressCore
 public import EgressPolicy
+import Glibc
 import Namespaces
 public import NetPrimitives
+import Nftables
 public import PolicyDocument
 import Reactor
 
@@ -127,9 +129,7 @@ public actor SandboxNode {
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: "")])
         var adopting: [(NodeSandbox, HandedSandbox?)] = []
         for record in loaded.records {
-            guard record.state != .pending, let reference = record.namespace,
-                services.namespaces.reopen(reference) != nil
-            else {
+            guard let reference = record.namespace, !isGone(record, reference) else {
                 // Was never acknowledged, or went with its namespace.
                 if record.state != .pending { beginning.vanished += 1 }
                 forgetRemains(of: record)
@@ -163,6 +163,19 @@ public actor SandboxNode {
     private static func adopt(_ sandbox: NodeSandbox, _ handed: HandedSandbox?, _ rules: NodeRules) async -> Bool {
         await sandbox.adopt(under: rules, handed)
         return await sandbox.record.state != .failed
+    }
+
+    /// Whether there is nothing to take up: no namespace, or one that a process before this one had not begun to guard.
+    private func isGone(_ record: SandboxRecord, _ reference: NamespaceReference) -> Bool {
+        guard record.state != .pending || record.attachment != .create else { return true }
+        do {
+            guard let namespace = try services.namespaces.reopen(reference) else { return true }
+            guard record.state == .pending else { return false }
+            return try !namespace.enter { try InsideSockets.closeRemains(ports: Sandbox.ports) }
+        } catch {
+            // Trying to take it up says why it cannot be.
+            return (error as? NetlinkError)?.errno == EPERM
+        }
     }
 
     private func forgetRemains(of record: SandboxRecord) {

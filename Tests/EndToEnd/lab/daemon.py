@@ -59,6 +59,10 @@ class Daemon:
         self._resolv_conf = directory / "resolv.conf"
         self._resolv_conf.write_text(f"nameserver {plan.DNS4}\n")
         self.process: subprocess.Popen[bytes] | None = None
+        self.variables: dict[str, str] = {}
+        """Of its environment, from the next start on."""
+        self.prefix: list[str] = []
+        """What runs it, from the next start on: it becomes the daemon in the end."""
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(directory / "notify.sock"))
 
@@ -67,11 +71,27 @@ class Daemon:
     def start(self, kept: int | None = None) -> None:
         """Starts it, and waits until it says that it serves. `kept` is a descriptor that the one before had kept, which
         it gets as a service manager passes one on (sd_listen_fds(3))."""
+        if not self.tries_to_start(kept):
+            pytest.fail(f"the daemon did not begin to serve: {self.log}")
+
+    def tries_to_start(self, kept: int | None = None) -> bool:
+        """Starts it. Whether it says that it serves, rather than ending."""
+        self.launch(kept)
+        assert self.process is not None
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if select.select([self._notifications], [], [], 0.2)[0] and b"READY=1" in self._notifications.recv(4096):
+                return True
+        assert self.process.poll() is not None, f"the daemon neither served nor ended: {self.log}"
+        return False
+
+    def launch(self, kept: int | None = None) -> None:
+        """Starts it without waiting."""
         binary = find_binary() or pytest.fail("no binary: swift build -c release")
-        command = [str(binary), "serve", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")]
+        command = [*self.prefix, str(binary), "serve", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")]
         command += ["--runtime-dir", str(self._runtime), "--audit-dir", str(self.audit)]
         command += self._options
-        environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify.sock")}
+        environment = {**os.environ, **self.variables, "NOTIFY_SOCKET": str(self.directory / "notify.sock")}
         passed: tuple[int, ...] = ()
         if kept is not None:
             # The process that it becomes is the one that they are for; there they begin at 3.
@@ -85,11 +105,6 @@ class Daemon:
             )
         if kept is not None:
             os.close(kept)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if select.select([self._notifications], [], [], 0.2)[0] and b"READY=1" in self._notifications.recv(4096):
-                return
-        pytest.fail(f"the daemon did not begin to serve: {self.log}")
 
     @property
     def log(self) -> str:

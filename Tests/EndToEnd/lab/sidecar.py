@@ -36,6 +36,8 @@ class Sidecar:
         self.audit = directory / "audit"
         self._log = directory / "sidecar.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.variables: dict[str, str] = {}
+        """Of its environment besides its settings, from the next start on."""
 
     def start(self, policy: object = None, **variables: str) -> None:
         """Starts it, and waits until it says that it is well."""
@@ -46,7 +48,7 @@ class Sidecar:
     def launch(self, policy: object = None, **variables: str) -> None:
         """Starts it."""
         binary = find_binary() or pytest.fail("no binary: swift build -c release")
-        environment = {**os.environ, "SANDGATE_AUDIT_DIR": str(self.audit)}
+        environment = {**os.environ, **self.variables, "SANDGATE_AUDIT_DIR": str(self.audit)}
         environment["SANDGATE_RULES_DIR"] = str(self.directory / "rules")
         environment |= {
             name if name.startswith("SANDGATE") else f"OPENSANDBOX_EGRESS_{name}": value

@@ -1,0 +1,489 @@
+"""Every call by which Sandgate speaks with the kernel fails once, or ends the process, while a program inside floods.
+
+What each test tries by default is a selection: of each kind of call some places in the program, each with one of the
+faults that can befall such a call; the faults take turns. SANDGATE_SEED=N tries another selection, SANDGATE_LONG=1 every
+place with every fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from lab import plan
+from lab.daemon import Answer, Daemon, Sandbox
+from lab.effort import LONG, SEED
+from lab.faults import KILL, Call, Fault, Faults, selection
+from lab.flood_watch import Watch, flooder, flooding, starting, watching
+from lab.internet import Internet
+from lab.machine import Snapshot, processes_with
+from lab.namespaces import NODE_LINK, Namespace
+from lab.processes import check, wait_until
+from lab.sandgate import Sandgate, allowing, shell
+from lab.visitors import Visit, Visitors, visitors
+
+
+@pytest.fixture
+def watch(internet: Internet) -> Iterator[Watch]:
+    with watching(internet) as made:
+        yield made
+
+
+@pytest.fixture
+def clients(internet: Internet) -> Iterator[Visitors]:
+    with visitors(internet.certificates.authority, 1) as made:
+        yield made
+
+
+@pytest.fixture
+def faults(internet: Internet, tmp_path: Path) -> Iterator[Faults]:
+    with contextlib.closing(Faults(tmp_path)) as made:
+        yield made
+
+
+def chosen(calls: Sequence[Call], at_most: int) -> list[tuple[Call, Fault]]:
+    """What is tried: everything, or a selection."""
+    assert {"netlink-send", "netlink-receive"} <= {call.kind for call in calls}, "the library is not there"
+    found = selection(calls, SEED, None if LONG else at_most)
+    print(f"SANDGATE_SEED={SEED}: {len(found)} of {len(calls)} calls and their faults")
+    return found
+
+
+def describe(trial: tuple[Call, Fault] | None) -> str:
+    return "nothing fails" if trial is None else f"{trial[0]}: {trial[1]}"
+
+
+EBUSY = Fault("fail", errno.EBUSY)
+
+# A run
+
+
+TRY = f"""
+/usr/bin/python3 - <<'END'
+import http.client, time
+for attempt in range(5):
+    try:
+        client = http.client.HTTPConnection("{plan.ALLOWED}", 80, timeout=5)
+        client.request("GET", "/")
+        print(client.getresponse().read().decode())
+        break
+    except OSError as error: print(attempt, error)
+else: raise SystemExit(9)
+END
+"""
+
+
+@pytest.mark.attack(
+    "T4 T5",
+    "floods in a run of which any one call to the kernel fails, or is the last, from its beginning to its end",
+    stopped_by="start, kernel",
+)
+@pytest.mark.slow
+def test_run(internet: Internet, sandgate: Sandgate, watch: Watch, tmp_path: Path) -> None:
+    """Either all is well, or the command is never started, and it is said why."""
+    mark = f"flood-of-{os.getpid()}"
+    flood = " ".join(flooder(0.05))
+    script = f"echo started; {flood} & {TRY} status=$?; wait; exit $status # {mark}"
+    idle: SimpleQueue[Faults] = SimpleQueue()
+    workers = 3
+    # An address has no route while the kernel looks whether somebody else has it.
+    wait_until(lambda: not check("ip", "-6", "address", "show", "dev", NODE_LINK, "tentative"), "the lab's own address")
+    before = Snapshot.take()
+    with contextlib.ExitStack() as stack:
+        for number in range(workers):
+            directory = tmp_path / f"faults-{number}"
+            directory.mkdir()
+            idle.put(stack.enter_context(contextlib.closing(Faults(directory))))
+
+        def attempt(trial: tuple[Call, Fault] | None) -> list[Call]:
+            faults = idle.get()
+            try:
+                faults.begin(trial)
+                done = sandgate.run(allowing(plan.ALLOWED), *shell(script), environment=faults.environment())
+                what = f"{describe(trial)}, {done}\n{[str(one) for one in faults.calls if one.is_spoiled]}"
+                if done.returncode == 0:
+                    assert f"served {plan.ALLOWED}" in done.stdout, what
+                elif fault_was_the_end(faults):
+                    assert done.returncode in (-signal.SIGKILL, 125, 128 + signal.SIGKILL), what
+                else:
+                    assert done.returncode == 125 and "started" not in done.stdout, what
+                    assert "sandgate: " in done.stderr, what
+                return faults.calls
+            finally:
+                idle.put(faults)
+
+        with watch.nothing():
+            trials = chosen(attempt(None), 4)
+            with ThreadPoolExecutor(workers) as threads:
+                failures = [found for found in threads.map(lambda trial: _failure(attempt, trial), trials) if found]
+            wait_until(lambda: not processes_with(mark), "the commands' end")
+    assert not failures, "\n\n".join(failures)
+    assert before.difference(Snapshot.take()) == {}
+    assert internet.sinks.arrivals() == []
+
+
+def _failure(attempt: Callable[[tuple[Call, Fault]], object], trial: tuple[Call, Fault]) -> str:
+    """What was wrong, so that one failure does not hide others."""
+    try:
+        attempt(trial)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        print(str(error)[:4000], flush=True)
+        return str(error)[:4000]
+    return ""
+
+
+# The node daemon
+
+
+DEAD_END = ".dead-end"
+OTHERS_RULE = {"target": "203.0.113.9", "protocol": "udp", "ports": [9]}
+"""What has nothing to do with the flood, and opens the relay for datagrams."""
+
+
+@pytest.fixture
+def daemon(internet: Internet, tmp_path: Path, faults: Faults) -> Iterator[Daemon]:
+    """A daemon whose calls can be made to fail."""
+    made = Daemon(internet, tmp_path)
+    made.variables = faults.environment()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.clean_up()
+
+
+class Trials:
+    """Requests to a daemon of which a call fails."""
+
+    def __init__(self, daemon: Daemon, faults: Faults, clients: Visitors) -> None:
+        self.daemon, self.faults, self._clients = daemon, faults, clients
+        self.failures: list[str] = []
+        self.outcomes: dict[str, int] = {}
+
+    def ask(self, method: str, path: str, body: object = None, trial: tuple[Call, Fault] | None = None) -> Answer | None:
+        """Asks; `None` when there was no answer. A daemon that was killed at the call runs again."""
+        self.faults.begin(trial)
+        answer: Answer | None = None
+        try:
+            answer = self.daemon.request(method, path, body, timeout=60)
+        except TimeoutError:
+            raise AssertionError("no answer within a minute") from None
+        except (OSError, http.client.HTTPException) as error:
+            assert self.faults.spoiled, f"{error!r} {self.daemon.log[-2000:]}"
+        finally:
+            self.faults.disarm()
+        if answer is not None:
+            outcome = str(answer.status)
+        else:
+            # A server that could not take the connection ends it.
+            outcome = "killed" if fault_was_the_end(self.faults) else "dropped"
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.revive()
+        return answer
+
+    def wait_for_end(self) -> int:
+        assert self.daemon.process is not None
+        return self.daemon.process.wait(30)
+
+    def revive(self) -> None:
+        """Starts the daemon again, if it was killed at a call."""
+        assert self.daemon.process is not None
+        if fault_was_the_end(self.faults):
+            assert self.wait_for_end() == -signal.SIGKILL
+        if self.daemon.process.poll() is not None:
+            assert self.daemon.process.returncode == -signal.SIGKILL, self.daemon.log[-2000:]
+            self.daemon.start()
+
+    def state(self, id: str) -> str:
+        """Where a sandbox is in its life; "absent" before and after it."""
+        answer = self.daemon.request("GET", f"/v1/sandboxes/{id}")
+        return str(answer.json["status"]["state"]) if answer.status == 200 else "absent"
+
+    def served(self, namespace: str) -> set[str]:
+        """Which of two names a client inside gets; it tries a datagram to the sink as well."""
+        (outcome,) = self._clients.go([Visit(namespace, "/trial", (plan.ALLOWED, plan.OTHER))])
+        assert "TimeoutError" not in outcome.fetched.values(), outcome
+        return outcome.served
+
+    def each(self, trials: Sequence[tuple[Call, Fault]], attempt: Callable[[tuple[Call, Fault]], None]) -> None:
+        """Makes each attempt; a failure of one does not hide others."""
+        for trial in trials:
+            try:
+                attempt(trial)
+            except (AssertionError, OSError, RuntimeError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+                spoiled = [str(call) for call in self.faults.calls if call.is_spoiled]
+                self.failures.append(f"{describe(trial)} {spoiled}\n{type(error).__name__}: {str(error)[:1500]}")
+                print(self.failures[-1], flush=True)
+                # Whatever state it left, the next one is not to suffer from it.
+                self.faults.disarm()
+                self.daemon.restart()
+        print(f"{len(trials)} trials: {self.outcomes}")
+
+    def expect_nothing_left(self, *but: str) -> None:
+        """Neither a namespace nor a record, but those of these sandboxes."""
+        records = {path.name for path in (self.daemon.directory / "state" / "sandboxes").iterdir()}
+        assert records == {".lock", *(f"{id}.json" for id in but)}, records
+        names = {path.name for path in (self.daemon.directory / "run" / "netns").iterdir()}
+        assert names <= {DEAD_END, *but}, names
+
+
+def fault_was_the_end(faults: Faults) -> bool:
+    """Whether the process was killed at a call."""
+    return faults.is_deadly and faults.spoiled > 0
+
+
+@pytest.fixture
+def trials(daemon: Daemon, faults: Faults, clients: Visitors) -> Trials:
+    return Trials(daemon, faults, clients)
+
+
+def forget(trials: Trials, id: str) -> None:
+    answer = trials.daemon.request("DELETE", f"/v1/sandboxes/{id}")
+    assert answer.status == 204, answer
+
+
+@pytest.mark.attack(
+    "T4 T8",
+    "is begun by a daemon of which any one call to the kernel fails, or is the last",
+    stopped_by="kernel, start",
+)
+@pytest.mark.slow
+def test_creation(internet: Internet, trials: Trials, watch: Watch) -> None:
+    """Either it is enforced, or there is nothing of it: no record, no namespace, also after the next start."""
+    body = {"id": "box", "attachment": {"create": True}, "networkPolicy": allowing(plan.ALLOWED)}
+    path = str(trials.daemon.directory / "run" / "netns" / "box")
+    machine = Snapshot.take()
+    neighbour = trials.daemon.create(allowing(plan.OTHER), id="neighbour")
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        answer = trials.ask("POST", "/v1/sandboxes", body, trial)
+        if answer is None:
+            # What was not acknowledged is there as a whole or not at all.
+            wait_until(lambda: trials.state("box") != "Pending", "the creation", 30)
+            assert trials.state("box") in ("Running", "absent")
+            status = 201 if trials.state("box") == "Running" else 503
+        else:
+            status = answer.status
+            assert status == 201 or answer.json["message"], answer
+        if status < 400:
+            assert trials.served(path) == {plan.ALLOWED}
+            forget(trials, "box")
+        else:
+            assert trials.daemon.request("GET", "/v1/sandboxes/box").status == 404
+        trials.expect_nothing_left("neighbour")
+        # The networks that are made end in one that they share.
+        assert trials.served(neighbour.namespace) == {plan.OTHER}, "another sandbox suffered"
+
+    with watch.nothing():
+        attempt(None)
+        calls = trials.faults.calls
+        trials.each(chosen(calls, 3), attempt)
+        # A daemon that was killed there left a namespace that nobody knew of.
+        mounts = [(call, KILL) for call in calls if call.kind in ("mount", "unmount", "unshare", "rename", "setns")]
+        trials.each(mounts, attempt)
+        # The network in which all end was taken for gone, and made anew.
+        shared = [call for call in calls if call.kind == "open" and call.text.endswith(DEAD_END)]
+        assert shared
+        trials.each([(call, Fault("fail", errno.EMFILE)) for call in shared], attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+    mounted = {Path(mount).name for mount in Snapshot.take().mounts - machine.mounts}
+    assert mounted == {DEAD_END, "neighbour"}
+
+
+def is_guarded(box: Namespace) -> bool:
+    return "table inet sandgate" in box.check("nft", "list", "ruleset")
+
+
+@pytest.mark.attack(
+    "T4 T8",
+    "floods while it is attached by a daemon of which any one call to the kernel fails, or is the last",
+    stopped_by="kernel, start",
+)
+@pytest.mark.slow
+def test_attachment(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
+    """Either it is enforced, or the answer says that it is not: then its network is as it was, or closed and listed."""
+    namespace = f"/run/netns/{box.name}"
+    attachment = {"netns": namespace, "acceptRawSockets": True}
+    body = {"id": "box", "attachment": attachment, "networkPolicy": allowing(plan.ALLOWED)}
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        answer = trials.ask("POST", "/v1/sandboxes", body, trial)
+        found = trials.daemon.request("GET", "/v1/sandboxes/box")
+        try:
+            if answer is not None and answer.status == 201:
+                with watch.nothing("attached"):
+                    assert trials.served(namespace) == {plan.ALLOWED}
+            elif found.status == 200 and found.json["status"]["state"] == "Running":
+                assert answer is None, answer
+                with watch.nothing("attached"):
+                    assert trials.served(namespace) == {plan.ALLOWED}
+            elif found.status == 200:
+                assert found.json["status"]["state"] == "Failed", found
+                if is_guarded(box):
+                    with watch.nothing("failed"):
+                        assert trials.served(namespace) == set()
+            else:
+                assert found.status == 404 and (answer is None or answer.json["message"]), (answer, found)
+                assert not is_guarded(box), "closed, and nobody knows why"
+        finally:
+            forget(trials, "box")
+            if is_guarded(box):
+                box.check("nft", "delete", "table", "inet", "sandgate")
+                trials.failures.append(f"{describe(trial)}: the rules outlived the release")
+        trials.expect_nothing_left()
+
+    with flooding(starting(internet, box)):
+        before = watch.count
+        wait_until(lambda: watch.count > before, "what arrives without enforcement")
+        attempt(None)
+        calls = trials.faults.calls
+        trials.each(chosen(calls, 1), attempt)
+        # The rules stood, and nobody knew of them.
+        found = [call for call in calls if call.kind == "listen"]
+        trials.each([(call, fault) for call in found for fault in (EBUSY, KILL)], attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
+@pytest.mark.attack(
+    "T4 T8 N9",
+    "floods while its policy is changed by a daemon of which any one call to the kernel fails, or is the last",
+    stopped_by="kernel, tls-sni",
+)
+@pytest.mark.slow
+def test_change_of_policy(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
+    """The new policy is in force as a whole, or the answer says that it is not: then the old one is."""
+    namespace = f"/run/netns/{box.name}"
+    attachment = {"netns": namespace, "acceptRawSockets": True}
+    sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+    # With and without datagrams, addresses and names.
+    policies = [
+        allowing(plan.OTHER, OTHERS_RULE),
+        allowing(plan.ALLOWED, {"target": "192.0.2.0/24"}),
+    ]
+    names = [{plan.OTHER}, {plan.ALLOWED}]
+    current = 1
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        nonlocal current
+        revision = sandbox.ask("GET", "/policy").json["revision"]
+        answer = trials.ask("PUT", f"{sandbox.path}/policy", policies[1 - current], trial)
+        now = sandbox.ask("GET", "/policy").json["revision"]
+        assert now in (revision, revision + 1)
+        assert answer is None or (answer.status == 200) == (now == revision + 1), answer
+        assert answer is None or answer.status == 200 or answer.json["message"], answer
+        if now == revision + 1:
+            current = 1 - current
+        assert sandbox.state == "Running"
+        assert trials.served(namespace) == names[current], (current, answer)
+        if trial is not None and answer is not None and trial[0].kind in ("open", "write", "synchronise", "rename"):
+            # On the disk as well.
+            trials.daemon.restart()
+            assert trials.served(namespace) == names[current], (current, answer)
+
+    with flooding(starting(internet, box)), watch.nothing():
+        assert trials.served(namespace) == {plan.ALLOWED}
+        attempt(None)
+        calls = trials.faults.calls
+        trials.each(chosen(calls, 2), attempt)
+        # Pins were gone that were thought to be there, and a policy was on the disk that was not in force.
+        found = [call for call in calls if call.kind in ("netlink-receive", "synchronise")]
+        trials.each([(call, EBUSY) for call in found], attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
+@pytest.mark.attack(
+    "T4 T8", "floods while it is released by a daemon of which any one call to the kernel fails", stopped_by="kernel"
+)
+@pytest.mark.slow
+def test_release(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
+    """Until a release is acknowledged, it is enforced or closed; afterwards there is nothing left of it."""
+    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        forget(trials, "box")
+        sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+        answer = trials.ask("DELETE", sandbox.path, None, trial)
+        if answer is None or answer.status != 204:
+            assert answer is None or answer.json["message"], answer
+            if is_guarded(box):
+                with watch.nothing("not released"):
+                    assert trials.served(sandbox.namespace) <= {plan.ALLOWED}
+                assert trials.daemon.request("GET", sandbox.path).status == 200, "closed, and nobody knows why"
+            forget(trials, "box")
+        assert not is_guarded(box)
+        trials.expect_nothing_left()
+
+    with flooding(starting(internet, box)):
+        attempt(None)
+        trials.each(chosen(trials.faults.calls, 1), attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
+@pytest.mark.attack(
+    "T4 T8",
+    "floods while a daemon starts again of which any one call to the kernel fails, or is the last",
+    stopped_by="kernel",
+)
+@pytest.mark.slow
+def test_restart(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
+    """It is taken up, or closed, or the daemon ends and says why: the next one takes it up."""
+    daemon, faults = trials.daemon, trials.faults
+    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
+
+    def create() -> Sandbox:
+        return daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        daemon.end(signal.SIGKILL)
+        before = len(daemon.log)
+        faults.begin(trial)
+        try:
+            serves = daemon.tries_to_start()
+        finally:
+            faults.disarm()
+        if not serves or fault_was_the_end(faults):
+            status = trials.wait_for_end()
+            assert status == -signal.SIGKILL if fault_was_the_end(faults) else status > 0, (status, daemon.log[before:])
+            assert status < 0 or "sandgate: " in daemon.log[before:], daemon.log[before:]
+            daemon.start()
+        found = daemon.request("GET", "/v1/sandboxes/box")
+        if found.status == 404:
+            with not_counted(watch):
+                create()
+        assert found.status == 200, found
+        if found.json["status"]["state"] == "Failed":
+            assert serves and trials.served(f"/run/netns/{box.name}") == set(), found
+            trials.outcomes["failed"] = trials.outcomes.get("failed", 0) + 1
+            daemon.restart()
+        assert trials.served(f"/run/netns/{box.name}") == {plan.ALLOWED}
+
+    with flooding(starting(internet, box)):
+        create()
+        watch.forget()
+        attempt(None)
+        calls = faults.calls
+        trials.each(chosen(calls, 1), attempt)
+        # The daemon fell, or took a sandbox for gone that it could not look at.
+        found = [call for call in calls if call.kind == "netlink-receive"][-2:]
+        found += [call for call in calls if call.text == f"/run/netns/{box.name}"]
+        trials.each([(call, EBUSY) for call in found], attempt)
+        assert watch.counted == 0
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
+@contextlib.contextmanager
+def not_counted(watch: Watch) -> Iterator[None]:
+    """Between a release and what follows it nothing is enforced."""
+    before = watch.counted
+    yield
+    watch.forget(before)
