@@ -94,9 +94,11 @@ let package = Package(
         .target(
             name: "Webhook",
             dependencies: [
-                "Sandboxes", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "NetPrimitives", "EgressPolicy", "EgressCore", "Sandboxes",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]
         ),
         .target(
@@ -166,7 +168,10 @@ let package = Package(
         ),
         .testTarget(
             name: "WebhookTests",
-            dependencies: ["Webhook", .product(name: "Crypto", package: "swift-crypto")]
+            dependencies: [
+                "NetPrimitives", "EgressPolicy", "EgressCore", "Webhook",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]
         ),
         .testTarget(name: "ControlTests", dependencies: ["Datapath", "Sandboxes", "Webhook", "Control"]),
         .testTarget(

@@ -134,6 +134,35 @@ public actor Sidecar {
     }
 }
 
+// MARK: - Ways out
+
+extension Sidecar {
+    /// How long connecting may take, in milliseconds.
+    private static let connectMilliseconds: UInt64 = 5_000
+
+    /// Connects to a server outside for the process itself, whatever the policy says: by the way that the sandbox's own
+    /// traffic leaves, of which the sandbox gets nothing. `deny` are rules of the operator that hold all the same. Returns
+    /// a connected non-blocking socket, which is the caller's to close.
+    public func connect(to host: String, port: UInt16, deny: [Rule]) async throws -> CInt {
+        let target = OutsideConnection.Target(
+            host: host,
+            port: port,
+            deny: deny,
+            timeoutMilliseconds: Self.connectMilliseconds
+        )
+        let result: Result<CInt, OutsideConnection.Failure> = await loop.run { residents, completion in
+            _ = OutsideConnection(target, loop: residents.loop, upstream: residents.upstream, completion: completion)
+        }
+        return try result.get()
+    }
+
+    /// Whether no server that can be told anything is at `address`: this host, link-local addresses, those of
+    /// many, and those of metadata services.
+    public static func isNeverConnected(to address: IPAddress) -> Bool {
+        ([address] + address.embeddedIPv4).contains(where: OutsideConnection.isNeverDialled)
+    }
+}
+
 // MARK: - Policy
 
 extension Sidecar {

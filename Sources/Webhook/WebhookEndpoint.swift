@@ -13,6 +13,12 @@ public struct WebhookEndpoint: Sendable {
     let url: String
     /// The URL without its path and query, which may hold what is nobody's business; for messages.
     let origin: String
+    /// The host in the URL, an IPv6 address without its brackets.
+    public let host: String
+    /// The port in the URL, or the scheme's.
+    public let port: UInt16
+    /// Whether the scheme is `https`.
+    let isTLS: Bool
     private let secret: SymmetricKey?
 
     /// The shortest secret, in bytes.
@@ -28,6 +34,9 @@ public struct WebhookEndpoint: Sendable {
         }
         guard url.fragment == nil else { throw FormatError(description: "a URL with a fragment is not accepted") }
         self.url = text
+        self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
+        isTLS = scheme == "https"
+        port = url.port.map { UInt16($0) } ?? (isTLS ? 443 : 80)
         origin = "\(scheme)://\(host.contains(":") ? "[\(host)]" : host)" + (url.port.map { ":\($0)" } ?? "")
         self.secret = try secret.map { bytes throws(FormatError) in
             let isSpace = { (byte: UInt8) in byte == 0x20 || (0x09...0x0d).contains(byte) }
@@ -37,6 +46,21 @@ public struct WebhookEndpoint: Sendable {
             }
             return SymmetricKey(data: Data(trimmed))
         }
+    }
+
+    /// What stands in a request's first line, as it stands in the URL: path and query. `nil` when there are characters in it
+    /// that no request can hold (RFC 9112 3.2).
+    var requestTarget: String? {
+        let authority = url.drop { $0 != "/" }.dropFirst(2)
+        let rest = authority.drop { $0 != "/" && $0 != "?" }
+        guard rest.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else { return nil }
+        return (rest.hasPrefix("/") ? "" : "/") + rest
+    }
+
+    /// The value of the header Host (RFC 9110 7.2).
+    var hostField: String {
+        let name = host.contains(":") ? "[\(host)]" : host
+        return port == (isTLS ? 443 : 80) ? name : "\(name):\(port)"
     }
 
     /// The value of `X-Sandgate-Signature` for a body: `sha256=` and the HMAC-SHA256 (RFC 2104) of it in hexadecimal.

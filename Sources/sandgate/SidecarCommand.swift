@@ -9,7 +9,9 @@ import Namespaces
 import NetPrimitives
 import Reactor
 import Sandboxes
+import Synchronization
 import UnixSignals
+import Webhook
 
 /// `sandgate sidecar`: one sandbox's network, guarded from within, in place of OpenSandbox's egress container.
 struct SidecarCommand: AsyncParsableCommand {
@@ -37,7 +39,7 @@ struct SidecarCommand: AsyncParsableCommand {
         let settings = try SidecarSettings(environment)
         guard !check else { return try SidecarHealth.require(settings.server) }
         Diagnostics.start(level: settings.logLevel)
-        let log = Logger(label: "sandgate")
+        let log = settings.logger()
         settings.remarks.forEach { log.warning("\($0)") }
         try Privileges.requireForSidecar()
         try OwnNetwork.requireSandbox(environment)
@@ -57,8 +59,15 @@ struct SidecarCommand: AsyncParsableCommand {
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: settings.sidecar.id)])
         var configuration = settings.sidecar
         configuration.always = try settings.always()
-        let sidecar = try Sidecar(configuration, outlet: journal.outlet)
+        let told = Mutex<DeniedHostWebhook?>(nil)
+        let sidecar = try Sidecar(
+            configuration,
+            outlet: journal.outlet.observed { events in told.withLock { $0 }?.offer(events) }
+        )
+        let webhook = try settings.webhook(by: sidecar, log)
+        told.withLock { $0 = webhook }
         try await sidecar.begin()
+        webhook?.start()
         log.info("enforcing", metadata: ["rules": "\(configuration.policy?.rules.count ?? 0)"])
         let server = SidecarServer(sidecar, settings.server, log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -82,6 +91,7 @@ struct SidecarCommand: AsyncParsableCommand {
             }
             group.cancelAll()
         }
+        await webhook?.stop()
         journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: settings.sidecar.id)])
         await journal.close()
     }
@@ -89,6 +99,29 @@ struct SidecarCommand: AsyncParsableCommand {
     /// Why it ends when all is well.
     private struct Stopped: Error {
         let signal: UnixSignal
+    }
+}
+
+extension SidecarSettings {
+    /// Has what every line is to have.
+    fileprivate func logger() -> Logger {
+        var log = Logger(label: "sandgate")
+        for (name, value) in attributes { log[metadataKey: name] = "\(value)" }
+        return log
+    }
+
+    /// Tells of refused names by the sidecar's own way out, where `deny.always` holds and no policy does.
+    fileprivate func webhook(by sidecar: Sidecar, _ log: Logger) throws -> DeniedHostWebhook? {
+        guard let denyWebhook else { return nil }
+        do {
+            // Without a name the original tells none.
+            let name = attributes.first { $0.name == "sandbox_id" }?.value ?? ""
+            return try DeniedHostWebhook(denyWebhook, sandbox: name, log: log) { host, port in
+                try await sidecar.connect(to: host, port: port, deny: try alwaysDenied())
+            }
+        } catch {
+            throw SetupError("OPENSANDBOX_EGRESS_DENY_WEBHOOK: \(error)")
+        }
     }
 }
 

@@ -7,6 +7,7 @@ import PolicyDocument
 import Reactor
 import Sandboxes
 import UpstreamDNS
+import Webhook
 
 /// What `sandgate sidecar` is configured with: the variables of OpenSandbox's egress container.
 struct SidecarSettings {
@@ -23,6 +24,8 @@ struct SidecarSettings {
         OPENSANDBOX_EGRESS_BLOCK_DOH_443         true: no TLS or QUIC to the addresses of …_DOH_BLOCKLIST on 443
         OPENSANDBOX_EGRESS_DOH_BLOCKLIST         addresses and prefixes, comma-separated
         OPENSANDBOX_EGRESS_SANDBOX_ID            the sandbox's name in records
+        OPENSANDBOX_EGRESS_DENY_WEBHOOK          a URL of http or https that is told of each name that is refused
+        OPENSANDBOX_EGRESS_METRICS_EXTRA_ATTRS   NAME=VALUE, comma-separated, for every line that is logged
         OPENSANDBOX_EGRESS_LOG_LEVEL             debug, info, warn or error (info)
         SANDGATE_READ_ONLY_FROM_INSIDE           true: from within the sandbox the API only reads
         SANDGATE_LIMITS                          bounds on what the sandbox may take, NAME=NUMBER, comma-separated;
@@ -37,6 +40,10 @@ struct SidecarSettings {
     var logLevel = Logger.Level.info
     var auditDirectory = "/var/log/sandgate"
     var rulesDirectory = "/var/egress/rules"
+    /// Where refused names are told.
+    var denyWebhook: WebhookEndpoint?
+    /// What every line that is logged has besides: names and values.
+    var attributes: [(name: String, value: String)] = []
     /// What is accepted and without effect.
     var remarks: [String] = []
 
@@ -109,9 +116,10 @@ struct SidecarSettings {
         if value("NAMESERVER_EXEMPT") != nil {
             remarks.append("\(Self.prefix)NAMESERVER_EXEMPT has no effect: every query goes to the resolver here")
         }
-        for name in ["DENY_WEBHOOK", "METRICS_EXTRA_ATTRS"] where value(name) != nil {
-            remarks.append("\(Self.prefix)\(name) has no effect")
+        denyWebhook = try value("DENY_WEBHOOK").map { text in
+            do { return try Self.webhook(text) } catch { throw SetupError("\(Self.prefix)DENY_WEBHOOK: \(error)") }
         }
+        attributes = Self.attributes(sandbox: value("SANDBOX_ID"), value("METRICS_EXTRA_ATTRS"))
         if environment["OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT"].map(Self.isTrue) == true {
             throw SetupError("OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT: TLS is not intercepted here")
         }
@@ -121,11 +129,15 @@ struct SidecarSettings {
 
     /// The operator's rules, as they stand in the files now.
     func always() throws -> AlwaysRules {
-        func load(_ name: String, _ action: RuleAction) throws -> [Rule] {
-            let path = "\(rulesDirectory)/\(name).always"
-            return access(path, F_OK) == 0 ? try AlwaysFile.load(path, action: action) : []
-        }
-        return AlwaysRules(deny: try load("deny", .deny) + blocked, allow: try load("allow", .allow))
+        AlwaysRules(deny: try alwaysDenied() + blocked, allow: try load("allow", .allow))
+    }
+
+    /// The rules of `deny.always`, as they stand in the file now.
+    func alwaysDenied() throws -> [Rule] { try load("deny", .deny) }
+
+    private func load(_ name: String, _ action: RuleAction) throws -> [Rule] {
+        let path = "\(rulesDirectory)/\(name).always"
+        return access(path, F_OK) == 0 ? try AlwaysFile.load(path, action: action) : []
     }
 
     /// The files that may change while it runs.
@@ -146,6 +158,31 @@ struct SidecarSettings {
             }
             return Rule(.deny, .addresses(prefix), ports: https)
         }
+    }
+
+    private static func webhook(_ text: String) throws -> WebhookEndpoint {
+        let endpoint = try WebhookEndpoint(url: text)
+        let address = IPAddress(endpoint.host)
+        guard address != nil || (try? DomainName(endpoint.host)) != nil else {
+            throw SetupError("the URL's host is neither a name nor an address")
+        }
+        let isNowhere = address.map(Sidecar.isNeverConnected) ?? (endpoint.host.lowercased() == "localhost")
+        guard !isNowhere else {
+            throw SetupError("\(endpoint.host) is in this network, where the sandbox could answer, or no server's address")
+        }
+        return endpoint
+    }
+
+    /// As the original reads them: what is no pair is passed over, and nobody gives the sandbox another name.
+    private static func attributes(sandbox: String?, _ text: String?) -> [(name: String, value: String)] {
+        let identity = "sandbox_id"
+        let pairs: [(name: String, value: String)] = list(text).compactMap { part in
+            guard let equals = part.firstIndex(of: "="), part.index(after: equals) < part.endIndex else { return nil }
+            let name = String(part[..<equals]).trimmed
+            guard !name.isEmpty, name != identity else { return nil }
+            return (name, String(part[part.index(after: equals)...]).trimmed)
+        }
+        return (sandbox.map { [(identity, $0)] } ?? []) + pairs
     }
 
     private static func policy(_ rules: String?, file: String?) throws -> Policy? {

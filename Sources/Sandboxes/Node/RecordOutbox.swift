@@ -1,4 +1,4 @@
-import EgressCore
+public import EgressCore
 import NetPrimitives
 import Reactor
 
@@ -10,6 +10,22 @@ public struct RecordOutlet: Sendable {
     let miss: @Sendable (AuditEvent) -> Void
     /// How many records a second of each sandbox are taken now; `nil` for all there are.
     let share: @Sendable () -> Int?
+
+    /// The same outlet, of which `observer` gets all as well, before it: what is delivered and what is not. It is called in
+    /// the loop's thread, which it must not hold up.
+    public func observed(by observer: @escaping @Sendable ([AuditEvent]) -> Void) -> RecordOutlet {
+        RecordOutlet(
+            deliver: { [deliver] events in
+                observer(events)
+                deliver(events)
+            },
+            miss: { [miss] event in
+                observer([event])
+                miss(event)
+            },
+            share: share
+        )
+    }
 }
 
 /// Records of one loop on their way to the journal: all of one turn in one piece. Confined to the loop's thread.

@@ -36,9 +36,9 @@ class Delivery:
 
 
 class Receiver:
-    """An HTTP server on loopback, over TLS if it has certificates."""
+    """An HTTP server, over TLS if it has certificates; on loopback, unless it is given another address."""
 
-    def __init__(self, port: int = 0, certificates: Certificates | None = None) -> None:
+    def __init__(self, port: int = 0, certificates: Certificates | None = None, address: str = "127.0.0.1") -> None:
         self.deliveries: list[Delivery] = []
         # What is answered to the next requests; 204 to those after them. A text is a redirection's target.
         self.answers: list[int | str] = []
@@ -70,7 +70,7 @@ class Receiver:
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._scheme = "http" if certificates is None else "https"
@@ -107,8 +107,10 @@ class Receiver:
 
 
 @contextmanager
-def receiving(port: int = 0, certificates: Certificates | None = None) -> Iterator[Receiver]:
-    receiver = Receiver(port, certificates)
+def receiving(
+    port: int = 0, certificates: Certificates | None = None, address: str = "127.0.0.1"
+) -> Iterator[Receiver]:
+    receiver = Receiver(port, certificates, address)
     try:
         yield receiver
     finally:

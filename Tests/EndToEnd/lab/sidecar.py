@@ -93,7 +93,7 @@ class Sidecar:
         """Asks it from outside, as the server does."""
         connection = http.client.HTTPConnection(INSIDE4, 18080, timeout=10)
         # Connected in the Internet's namespace, which is the sidecar's outside.
-        with _inside(self.internet.namespace.name):
+        with inside(self.internet.namespace.name):
             connection.sock = socket.create_connection((INSIDE4, 18080), 5)
         try:
             headers = {} if token is None else {"OPENSANDBOX-EGRESS-AUTH": token}
@@ -140,7 +140,7 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def _inside(namespace: str) -> Iterator[None]:
+def inside(namespace: str) -> Iterator[None]:
     """Has sockets made in a namespace."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     other = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
