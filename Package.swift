@@ -170,7 +170,7 @@ let package = Package(
             name: "WebhookTests",
             dependencies: [
                 "NetPrimitives", "EgressPolicy", "EgressCore", "Webhook",
-                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ]
         ),
         .testTarget(name: "ControlTests", dependencies: ["Datapath", "Sandboxes", "Webhook", "Control"]),

@@ -108,7 +108,9 @@ final class OutsideConnection {
         guard !([address] + address.embeddedIPv4).contains(where: Self.isNeverDialled) else { return false }
         let time = loop.wallTime()
         let isDenied = target.deny.contains { rule in
-            guard case .addresses(let prefix) = rule.target, rule.expiresAt.map({ $0 > time }) ?? true else { return false }
+            guard case .addresses(let prefix) = rule.target, rule.expiresAt.map({ $0 > time }) ?? true else {
+                return false
+            }
             return prefix.contains(address) && rule.covers(target.port)
         }
         guard !isDenied, let name else { return !isDenied }

@@ -16,8 +16,17 @@ import Synchronization
 public final class DenialWebhook: Sendable {
     private struct State {
         var queue = DenialQueue()
-        var isStopping = false
+        var urgency = Urgency.none
         var task: Task<Void, Never>?
+    }
+
+    /// How near the end is.
+    private enum Urgency {
+        case none
+        /// Records do not gather any more.
+        case atOnce
+        /// What is queued is told, and then nothing more.
+        case last
     }
 
     /// For so long records gather.
@@ -30,6 +39,8 @@ public final class DenialWebhook: Sendable {
     private let log: Logger
     private let state = Mutex(State())
     private let wakeUp = WakeUp()
+    /// Signalled when nothing is queued any more.
+    private let drained = WakeUp()
 
     /// A webhook that tells nothing yet. `node` is this machine's name.
     public init(_ endpoint: WebhookEndpoint, node: String, log: Logger) {
@@ -48,11 +59,19 @@ public final class DenialWebhook: Sendable {
         state.withLock { $0.task = task }
     }
 
+    /// Tells what is queued, and from now on each record at once. Returns when nothing is queued, or after `patience`.
+    public func hurry(within patience: Duration = .seconds(2)) async {
+        state.withLock { $0.urgency = .atOnce }
+        wakeUp.signal()
+        let deadline = ContinuousClock.now + patience
+        while counters.queued > 0, ContinuousClock.now < deadline { await drained.wait(until: deadline) }
+    }
+
     /// Tells what is queued, for `patience` at most, and then nothing more. After the journal was closed, so that all of
     /// it is queued.
     public func stop(within patience: Duration = .seconds(2)) async {
         let task = state.withLock { state in
-            state.isStopping = true
+            state.urgency = .last
             return state.task
         }
         guard let task else { return }
@@ -85,6 +104,7 @@ extension DenialWebhook {
         let client = WebhookClient(endpoint)
         while await waitForBatch(), let batch = state.withLock({ $0.queue.take() }) {
             await tell(batch, through: client)
+            if counters.queued == 0 { drained.signal() }
         }
         client.close()
     }
@@ -93,9 +113,10 @@ extension DenialWebhook {
     private func waitForBatch() async -> Bool {
         var due: ContinuousClock.Instant?
         while !Task.isCancelled {
-            let (count, isStopping) = state.withLock { ($0.queue.count, $0.isStopping) }
-            if count >= DenialQueue.batchSize || isStopping { return count > 0 }
+            let (count, urgency) = state.withLock { ($0.queue.count, $0.urgency) }
+            if count >= DenialQueue.batchSize || urgency == .last { return count > 0 }
             if count > 0 {
+                guard urgency == .none else { return true }
                 let now = ContinuousClock.now
                 if let due, due <= now { return true }
                 due = due ?? now + Self.gathering
@@ -140,8 +161,8 @@ extension DenialWebhook {
     /// Waits. When the end comes meanwhile, it is the time for another try.
     private func pause(for duration: Duration) async {
         let end = ContinuousClock.now + duration
-        let wasStopping = state.withLock { $0.isStopping }
-        while !Task.isCancelled, ContinuousClock.now < end, state.withLock({ $0.isStopping }) == wasStopping {
+        let urgency = state.withLock { $0.urgency }
+        while !Task.isCancelled, ContinuousClock.now < end, state.withLock({ $0.urgency }) == urgency {
             await wakeUp.wait(until: end)
         }
     }

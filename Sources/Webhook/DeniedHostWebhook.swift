@@ -26,8 +26,11 @@ public final class DeniedHostWebhook: Sendable {
 
     private struct State {
         var waiting: [Refusal] = []
+        /// Taken from those that wait, and not told yet.
+        var isTelling = false
         var lost = 0
         var isStopping = false
+        var hasEnded = false
         var task: Task<Void, Never>?
     }
 
@@ -42,6 +45,8 @@ public final class DeniedHostWebhook: Sendable {
     private let log: Logger
     private let state = Mutex(State())
     private let wakeUp = WakeUp()
+    /// Signalled when nothing will be told any more.
+    private let ended = WakeUp()
 
     /// A webhook that tells nothing yet. `sandbox` is the value of `sandboxId`.
     public init(_ endpoint: WebhookEndpoint, sandbox: String, log: Logger, connect: @escaping Connect) throws {
@@ -90,13 +95,11 @@ public final class DeniedHostWebhook: Sendable {
         }
         guard let task else { return }
         wakeUp.signal()
-        let limit = Task {
-            try await Task.sleep(for: patience)
-            task.cancel()
-        }
-        await task.value
-        limit.cancel()
-        let left = state.withLock { $0.waiting.count }
+        // Connecting to who does not answer cannot be ended before its time; nobody waits for it.
+        let deadline = ContinuousClock.now + patience
+        while !state.withLock({ $0.hasEnded }), ContinuousClock.now < deadline { await ended.wait(until: deadline) }
+        task.cancel()
+        let left = state.withLock { $0.waiting.count + ($0.isTelling ? 1 : 0) }
         if left > 0 { log.warning("deny webhook: \(left) refusals were not told; they are in the audit trail") }
     }
 }
@@ -143,7 +146,12 @@ extension DeniedHostWebhook {
 
 extension DeniedHostWebhook {
     private func run() async {
-        while let refusal = await next() { await tell(body(refusal.hostname, at: refusal.time)) }
+        while let refusal = await next() {
+            await tell(body(refusal.hostname, at: refusal.time))
+            state.withLock { $0.isTelling = false }
+        }
+        state.withLock { $0.hasEnded = true }
+        ended.signal()
     }
 
     /// The oldest refusal that waits; `nil` when nothing will be told any more.
@@ -154,6 +162,7 @@ extension DeniedHostWebhook {
                     defer { state.lost = 0 }
                     return (Refusal?.none, state.isStopping, state.lost)
                 }
+                state.isTelling = true
                 return (state.waiting.removeFirst(), state.isStopping, 0)
             }
             if lost > 0 { log.warning("deny webhook: \(lost) refusals were not told; they are in the audit trail") }

@@ -155,7 +155,7 @@ private final class Exchange: ChannelInboundHandler, Sendable {
 extension WebhookEndpoint {
     /// The name that a TLS server is asked by; `nil` for an address, which the certificate has to hold then.
     fileprivate var serverName: String? {
-        let isAddress = host.contains(":") || host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (0x30...0x39).contains($0) }
-        return isAddress ? nil : host
+        let isDigits = host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (0x30...0x39).contains($0) }
+        return isDigits || host.contains(":") ? nil : host
     }
 }

@@ -68,9 +68,11 @@ struct Daemon {
             group.cancelAll()
         }
         // First what may take a moment: from the hand-over to the next process traffic waits.
-        await webhook?.stop()
+        await webhook?.hurry()
         await handOver(node)
+        // The last of it are those that came meanwhile, which are in the journal's thread until it is closed.
         await node.stop()
+        await webhook?.stop(within: Self.patienceOfLastDenials)
     }
 
     private static func hostName() -> String {
@@ -106,6 +108,9 @@ struct Daemon {
             log.error("connections end with this process: \(error)")
         }
     }
+
+    /// How long traffic may wait for what is told last.
+    private static let patienceOfLastDenials = Duration.milliseconds(500)
 
     /// Why the daemon ends when all is well.
     private struct Stopped: Error {

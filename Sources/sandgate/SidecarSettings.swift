@@ -48,6 +48,11 @@ struct SidecarSettings {
     var remarks: [String] = []
 
     private static let prefix = "OPENSANDBOX_EGRESS_"
+    private static let known: Set = [
+        "RULES", "POLICY_FILE", "MODE", "TOKEN", "HTTP_ADDR", "MAX_RULES", "DNS_UPSTREAM", "DNS_UPSTREAM_TIMEOUT",
+        "BLOCK_DOH_443", "DOH_BLOCKLIST", "SANDBOX_ID", "DENY_WEBHOOK", "METRICS_EXTRA_ATTRS", "LOG_LEVEL",
+        "NAMESERVER_EXEMPT", "MITMPROXY_TRANSPARENT", "PROFILE",
+    ]
 
     /// Reads the environment. Throws a problem that names the variable.
     init(_ environment: [String: String]) throws {
@@ -76,11 +81,16 @@ struct SidecarSettings {
             server.port = Int(port)
         }
         if let text = value("MAX_RULES") {
-            guard let number = Int(text) else { throw fail("MAX_RULES", "a number") }
-            server.maximumRules = max(number, 0)
+            guard let number = Int(text), number >= 0 else { throw fail("MAX_RULES", "a number, 0 for no bound") }
+            server.maximumRules = number
         }
-        if let text = value("MODE"), !["dns", "dns+nft"].contains(text.lowercased()) {
-            throw fail("MODE", "dns or dns+nft")
+        if let text = value("MODE") {
+            let parts = Set(text.lowercased().split(separator: "+").map { String($0).trimmed })
+            let isKnown = parts.contains("dns") && parts.isSubset(of: ["dns", "nft"])
+            guard isKnown else { throw fail("MODE", "dns or dns+nft") }
+        }
+        if let text = value("PROFILE"), text != "sidecar" {
+            throw fail("PROFILE", "sidecar, which is what this is, found \(text)")
         }
         if let text = value("LOG_LEVEL") {
             let names = ["warn": "warning", "fatal": "critical"]
@@ -120,6 +130,10 @@ struct SidecarSettings {
             do { return try Self.webhook(text) } catch { throw SetupError("\(Self.prefix)DENY_WEBHOOK: \(error)") }
         }
         attributes = Self.attributes(sandbox: value("SANDBOX_ID"), value("METRICS_EXTRA_ATTRS"))
+        for name in environment.keys.sorted() where name.hasPrefix(Self.prefix) {
+            guard !Self.known.contains(String(name.dropFirst(Self.prefix.count))) else { continue }
+            remarks.append("\(name.onOneLine) has no effect: Sandgate does not know it")
+        }
         if environment["OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT"].map(Self.isTrue) == true {
             throw SetupError("OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT: TLS is not intercepted here")
         }
@@ -168,12 +182,15 @@ struct SidecarSettings {
         }
         let isNowhere = address.map(Sidecar.isNeverConnected) ?? (endpoint.host.lowercased() == "localhost")
         guard !isNowhere else {
-            throw SetupError("\(endpoint.host) is in this network, where the sandbox could answer, or no server's address")
+            throw SetupError(
+                "\(endpoint.host) is in this network, where the sandbox could answer, or no server's address"
+            )
         }
         return endpoint
     }
 
-    /// As the original reads them: what is no pair is passed over, and nobody gives the sandbox another name.
+    /// As the original reads them: what is no pair is passed over, and nobody gives the sandbox another name. Control
+    /// characters, which could make lines of their own, are left out.
     private static func attributes(sandbox: String?, _ text: String?) -> [(name: String, value: String)] {
         let identity = "sandbox_id"
         let pairs: [(name: String, value: String)] = list(text).compactMap { part in
@@ -182,7 +199,7 @@ struct SidecarSettings {
             guard !name.isEmpty, name != identity else { return nil }
             return (name, String(part[part.index(after: equals)...]).trimmed)
         }
-        return (sandbox.map { [(identity, $0)] } ?? []) + pairs
+        return ((sandbox.map { [(identity, $0)] } ?? []) + pairs).map { ($0.name.onOneLine, $0.value.onOneLine) }
     }
 
     private static func policy(_ rules: String?, file: String?) throws -> Policy? {
@@ -208,5 +225,12 @@ struct SidecarSettings {
 extension String {
     fileprivate var trimmed: String {
         String(drop { $0.isWhitespace }.reversed().drop { $0.isWhitespace }.reversed())
+    }
+}
+
+extension String {
+    /// The text without its control characters.
+    fileprivate var onOneLine: String {
+        String(String.UnicodeScalarView(unicodeScalars.filter { $0.properties.generalCategory != .control }))
     }
 }

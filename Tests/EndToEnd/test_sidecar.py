@@ -128,8 +128,10 @@ def test_machine_is_refused(tmp_path: Path) -> None:
     [
         ("RULES", '{"egress": [{"action": "allow", "target": "a b"}]}', "OPENSANDBOX_EGRESS_RULES:1:"),
         ("MODE", "none", "OPENSANDBOX_EGRESS_MODE: expected dns or dns+nft"),
+        ("PROFILE", "fast-sandbox", "OPENSANDBOX_EGRESS_PROFILE: expected sidecar"),
         ("HTTP_ADDR", "nowhere", "OPENSANDBOX_EGRESS_HTTP_ADDR: expected HOST:PORT or :PORT"),
         ("MAX_RULES", "many", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
+        ("MAX_RULES", "-1", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
         ("POLICY_FILE", "/opt/opensandbox/policy.json", "a place that the sandbox cannot write"),
         ("DNS_UPSTREAM", "127.0.0.11", "the sandbox could answer in its name"),
         ("DNS_UPSTREAM_TIMEOUT", "0", "expected a number of 1...60 seconds"),

@@ -204,9 +204,15 @@ def test_certificate(internet: Internet, shared: Sidecar) -> None:
         receiver.close()
 
 
+def test_variables_that_have_no_effect_are_named(shared: Sidecar) -> None:
+    shared.start(MODE="nft + dns", UPSTREAM_PROXY="http://proxy.test:3128", MITMPROXY_TRANSPARENT="false")
+    remarks = [line for line in shared.log.splitlines() if "has no effect" in line]
+    assert len(remarks) == 1 and "OPENSANDBOX_EGRESS_UPSTREAM_PROXY has no effect" in remarks[0], remarks
+
+
 def test_what_every_line_has(internet: Internet, shared: Sidecar) -> None:
     """As the original reads it: what is no pair is passed over, and nobody gives the sandbox another name."""
-    shared.start(SANDBOX_ID="sbx-7", METRICS_EXTRA_ATTRS="tenant=blue , broken,=x,y=,,sandbox_id=other,cell=a=b")
+    shared.start(SANDBOX_ID="sbx-7", METRICS_EXTRA_ATTRS="tenant=bl\nue , broken,=x,y=,,sandbox_id=other,cell=a=b")
     assert shared.request("POST", "/policy", {"egress": []}).status == 200
     changed = next(line for line in shared.log.splitlines() if "policy changed" in line)
     assert "cell: a=b" in changed and "tenant: blue" in changed and "sandbox_id: sbx-7" in changed, changed
@@ -223,6 +229,8 @@ def test_what_every_line_has(internet: Internet, shared: Sidecar) -> None:
         ("http://localhost/", "in this network, where the sandbox could answer"),
         (f"http://[::ffff:127.0.0.1]:{PORT}/", "in this network, where the sandbox could answer"),
         ("http://169.254.169.254/latest", "no server's address"),
+        ("http://[fd00:ec2::254]/latest", "no server's address"),
+        ("http://a%0d%0aX-Evil:b/", "OPENSANDBOX_EGRESS_DENY_WEBHOOK"),
     ],
 )
 def test_mistakes_are_named(shared: Sidecar, value: str, words: str) -> None:

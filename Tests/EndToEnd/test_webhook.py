@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -214,6 +215,30 @@ def test_stop_tells_what_is_left(internet: Internet, tmp_path: Path, receiver: R
         refuse(daemon.create(), "one.test")
         assert daemon.end(signal.SIGTERM) == 0
         assert "one.test" in told(receiver)
+
+
+def test_restart_under_way_misses_nothing(internet: Internet, tmp_path: Path, receiver: Receiver) -> None:
+    """Names are asked for all the while: every refusal is told, by this process or the next, or said not to be."""
+    with running(internet, tmp_path, "--denial-webhook", receiver.url) as daemon:
+        sandbox = daemon.create()
+        flood = sandbox.start("/usr/bin/python3", "-c", FLOOD, "1000000", plan.DNS4)
+        try:
+            wait_until(lambda: len(receiver.records) > 0, "the first of them")
+            kept = daemon.end_keeping()
+            log = daemon.log
+            daemon.start(kept)
+            count = len(receiver.records)
+            wait_until(lambda: len(receiver.records) > count, "the first of the next process")
+        finally:
+            flood.kill()
+            flood.wait()
+        wait_until(lambda: daemon.metrics()["sandgate_webhook_queue_records"] == 0, "the queue", 60)
+        lost = int(daemon.metrics()["sandgate_webhook_lost_total"])
+    lost += sum(int(number) for number in re.findall(r"webhook: (\d+) records were not told", log))
+    trail = (json.loads(line) for path in daemon.audit.glob("*.jsonl") for line in path.read_text().splitlines())
+    refused = {record["seq"] for record in trail if record["event"] == "dns.denied"}
+    missed = refused - {record["seq"] for record in receiver.records}
+    assert refused and len(missed) <= lost, (len(refused), len(missed), lost)
 
 
 def test_stop_does_not_wait_for_a_server_that_is_gone(internet: Internet, tmp_path: Path, receiver: Receiver) -> None:

@@ -1,5 +1,6 @@
 import EgressCore
 import EgressPolicy
+import Logging
 import NetPrimitives
 import Testing
 
@@ -41,6 +42,16 @@ import Testing
         #expect(DeniedHostWebhook.hostname(in: event(.dnsDenied, .dns, .default, host: "a.example.")) == "a.example")
         #expect(DeniedHostWebhook.hostname(in: event(.dnsDenied, .dns, .malformedName, host: ".")) == nil)
         #expect(DeniedHostWebhook.hostname(in: event(.dnsDenied, .dns, .malformedName, host: nil)) == nil)
+    }
+
+    @Test func namesAreEscaped() throws {
+        let endpoint = try WebhookEndpoint(url: "http://a.example/")
+        let webhook = try DeniedHostWebhook(endpoint, sandbox: "a\"b", log: Logger(label: "test")) { _, _ in -1 }
+        let body = String(decoding: webhook.body("x\",\"y\\034\n/", at: WallTime(microseconds: 0)), as: UTF8.self)
+        #expect(
+            body == #"{"hostname":"x\",\"y\\034\n/","timestamp":"1970-01-01T00:00:00Z","#
+                + #""source":"opensandbox-egress","sandboxId":"a\"b"}"#
+        )
     }
 
     @Test(arguments: [
