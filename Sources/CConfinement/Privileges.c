@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -35,6 +37,39 @@ int confinement_drop_capabilities(uint64_t keep) {
         held[half].inheritable = 0;
     }
     return (int)syscall(SYS_capset, &header, held);
+}
+
+int confinement_keep_capabilities(uint64_t keep) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct held[2] = {{0}};
+    if (syscall(SYS_capget, &header, held) != 0) return -1;
+    if ((held[0].effective >> CAP_SETPCAP) & 1) {
+        // The set bounds what executing a program gives, and nothing is executed any more.
+        for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++) {
+            if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return -1;
+        }
+    }
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
+    for (int half = 0; half < 2; half++) {
+        held[half].permitted &= (uint32_t)(keep >> (32 * half));
+        held[half].effective = held[half].permitted;
+        held[half].inheritable = 0;
+    }
+    return (int)syscall(SYS_capset, &header, held);
+}
+
+int confinement_access_without_override(const char *path, int mode) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct held[2] = {{0}}, without[2];
+    if (syscall(SYS_capget, &header, held) != 0) return -1;
+    memcpy(without, held, sizeof without);
+    without[0].effective &= ~(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH);
+    if (syscall(SYS_capset, &header, without) != 0) return -1;
+    // Not faccessat(3), which guesses where the kernel lacks the call, and guesses that root may. The error says no.
+    int result = (int)syscall(SYS_faccessat2, AT_FDCWD, path, mode, AT_EACCESS), error = errno;
+    if (syscall(SYS_capset, &header, held) != 0) return -1;
+    errno = error;
+    return result;
 }
 
 // MARK: The system call filter

@@ -3,6 +3,7 @@ import Glibc
 import Hummingbird
 import Logging
 import NIOCore
+import Sandboxes
 
 /// A request's context that knows the connection it came over.
 struct ControlContext: RequestContext {
@@ -52,19 +53,24 @@ struct PeerMiddleware: RouterMiddleware {
                 level: .init(rawValue: SOL_SOCKET),
                 name: .init(rawValue: SO_PEERCRED)
             ).get()
-            return Self.namespace(of: "\(peer.process)").map { $0 == Self.own } ?? false
+            return await Self.isNeighbour(peer.process)
         } catch {
             // The peer has ended.
             return false
         }
         defer { close(descriptor) }
         let process = clinux_process_of_pidfd(descriptor)
-        guard process > 0, let namespace = Self.namespace(of: "\(process)") else { return false }
+        guard process > 0, await Self.isNeighbour(process) else { return false }
         // Only if it lives still was the number its own.
-        return namespace == Self.own && clinux_process_of_pidfd(descriptor) == process
+        return clinux_process_of_pidfd(descriptor) == process
     }
 
     private static let own = namespace(of: "self")
+
+    /// Where a process with other capabilities is takes CAP_SYS_PTRACE to see.
+    private static func isNeighbour(_ process: Int32) async -> Bool {
+        await Keeper.look { namespace(of: "\(process)").map { $0 == own } ?? false }
+    }
 
     /// The link that names a process's network namespace.
     private static func namespace(of process: String) -> String? {

@@ -33,7 +33,7 @@ final class SelfTestRun {
     func start(_ tryAll: @escaping SelfTestProbes.Attempt) {
         let run = LoopBound(self, to: loop)
         let probes = probes
-        DetachedThread.start {
+        Keeper.start {
             let result: Result<Set<SelfTestProbes.Refusal>, SelfTestFailure>
             do {
                 result = .success(try tryAll(probes))

@@ -68,7 +68,7 @@ public actor Sidecar {
     public func begin() async throws {
         let (id, limits, pass, fencePass) = (configuration.id, configuration.limits, pass, fencePass)
         let compiled = try compile(policy)
-        let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Blocking.run {
+        let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Keeper.run {
             let inside = try InsideSockets.open(
                 ports: Sandbox.ports,
                 refusals: limits.refusals,
@@ -115,7 +115,9 @@ public actor Sidecar {
             throw failure
         }
         try await loop.run { residents in
-            try residents[id]?.onRulesetChange { [weak self] change in Task { await self?.isClosed(because: change) } }
+            try residents[id]?.onRulesetChange { [weak self] change in
+                Keeper.deliver { [weak self] in Task { await self?.isClosed(because: change) } }
+            }
         }
         try await loop.run { $0[id]?.record(.sandboxAttached) }
     }

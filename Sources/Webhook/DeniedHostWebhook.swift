@@ -3,6 +3,7 @@ import EgressPolicy
 import FoundationEssentials
 public import Logging
 import NetPrimitives
+import Sandboxes
 import Synchronization
 
 /// Tells a server of each name that is refused in a sandbox, as OpenSandbox's egress container does: one request a refusal,
@@ -79,12 +80,12 @@ public final class DeniedHostWebhook: Sendable {
         }
         if isFirstLoss {
             // Whoever reads the log may be slow as well.
-            Task { [log, endpoint] in
-                log.warning("deny webhook: \(endpoint.origin) is too slow; refusals are not told")
+            Keeper.deliver { [log, endpoint] in
+                Task { log.warning("deny webhook: \(endpoint.origin) is too slow; refusals are not told") }
             }
         }
         // Nobody waits for more than the first one, and a flood is not to wake anybody each time.
-        if wasEmpty { wakeUp.signal() }
+        if wasEmpty { Keeper.deliver { [wakeUp] in wakeUp.signal() } }
     }
 
     /// Tells what is queued, for `patience` at most, and then nothing more.

@@ -1,3 +1,4 @@
+import CLinux
 import FoundationEssentials
 import Glibc
 
@@ -41,6 +42,16 @@ struct APIClient {
         guard let descriptor = try? connect() else { return false }
         close(descriptor)
         return true
+    }
+
+    /// The process that listens; `nil` when none does, or it cannot be told from here.
+    var process: Int32? {
+        guard let descriptor = try? connect() else { return nil }
+        defer { close(descriptor) }
+        var peer = clinux_credentials()
+        var length = socklen_t(MemoryLayout<clinux_credentials>.size)
+        guard getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0, peer.process > 0 else { return nil }
+        return peer.process
     }
 
     private func connect() throws -> CInt {

@@ -1,4 +1,5 @@
 import CLinux
+import Confinement
 import Glibc
 
 /// Text for standard error that whoever writes it never waits for: a thread waits instead.
@@ -110,8 +111,9 @@ final class BackgroundText {
         return Glibc.poll(&poll, 1, CInt(left)) != 0
     }
 
-    /// What the thread does, until the other end is closed.
+    /// What the thread does, until the other end is closed. It takes no privilege.
     private static func pump(from pipe: CInt) {
+        do { try OwnPrivileges.keep([]) } catch { fatalError("\(error)") }
         var chunk = [UInt8](repeating: 0, count: Int(PIPE_BUF))
         while true {
             let count = read(pipe, &chunk, chunk.count)

@@ -1,4 +1,5 @@
 import Audit
+import Confinement
 import Control
 import EgressPolicy
 import Glibc
@@ -21,9 +22,19 @@ struct Daemon {
     private let notifier = ServiceNotifier()
     private let kept = ServiceNotifier.kept()
 
-    func run() async throws {
+    /// Before there is another thread: keeps what sandboxes take, for the threads that need it.
+    func giveUpPrivileges() throws {
         umask(0o077)
         try DescriptorLimit.raiseForMany()
+        try Privileges.giveUp(
+            .serve,
+            apiPort: settings.listen.flatMap { Endpoint(parsing: $0, defaultPort: 7_480) }.map { Int($0.port) },
+            writing: settings.directories,
+            reading: settings.ruleFiles + settings.secretFiles
+        )
+    }
+
+    @Sendable func run() async throws {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         let configuration = try settings.nodeConfiguration()
         let identity = try settings.tlsIdentity()

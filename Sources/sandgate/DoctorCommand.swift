@@ -16,28 +16,53 @@ struct DoctorCommand: ParsableCommand {
             The exit status is 0 when all that sandgate run needs is there, else 1: as root what a sandbox takes, as \
             an ordinary user what one without root takes.
 
+            With --security it says instead which capabilities each mode keeps once it has set everything up, what for, \
+            and which ports a sandbox can reach; and what a live process holds: the one that --pid names, or the daemon, \
+            if it runs. The exit status is 1 when a process holds more than it should.
+
             EXAMPLES:
               sudo sandgate doctor
               sandgate doctor                 # without root
               sudo sandgate doctor --json | jq '.modes[].findings[].outcome'
+              sudo sandgate doctor --security
+              sudo sandgate doctor --security --pid 4711
             """
     )
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    @Flag(help: "Say what each mode holds when it runs, and what a live process holds.")
+    var security = false
+
+    @Option(help: ArgumentHelp("With --security: look at this process.", valueName: "pid"))
+    var pid: Int32?
+
     private static let notReady = ExitCode(1)
 
+    func validate() throws {
+        if pid != nil, !security { throw ValidationError("--pid goes with --security") }
+    }
+
     func run() throws {
-        let diagnosis = Diagnosis()
-        if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            Console.output(String(decoding: try encoder.encode(diagnosis.document), as: UTF8.self))
+        let isFine: Bool
+        if security {
+            let report = try SecurityReport(process: pid ?? APIClient(socket: APIClient.defaultSocket).process)
+            try print(report.document, report.lines)
+            isFine = report.isSound
         } else {
-            Console.output(diagnosis.lines.joined(separator: "\n"))
+            let diagnosis = Diagnosis()
+            try print(diagnosis.document, diagnosis.lines)
+            isFine = diagnosis.isReady
         }
-        if !diagnosis.isReady { throw Self.notReady }
+        if !isFine { throw Self.notReady }
+    }
+
+    private func print(_ document: some Encodable, _ lines: [String]) throws {
+        guard json else { return Console.output(lines.joined(separator: "\n")) }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        Console.output(String(decoding: try encoder.encode(document), as: UTF8.self))
     }
 }
 

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What machine this is, as far as people ask when something does not work.

@@ -1,60 +1,60 @@
+import Confinement
 import Glibc
 import Namespaces
+import Sandboxes
 
 /// What is needed of the kernel, checked before anything is made: a missing capability is named, never worked around.
+/// And what is given up when it is no longer needed.
 enum Privileges {
-    /// A capability, by its bit in linux/capability.h.
-    private enum Capability: Int {
-        case setpcap = 8
-        case netAdmin = 12
-        case netRaw = 13
-        case sysPtrace = 19
-        case sysAdmin = 21
-
-        var name: String {
-            switch self {
-            case .setpcap: "CAP_SETPCAP"
-            case .netAdmin: "CAP_NET_ADMIN"
-            case .netRaw: "CAP_NET_RAW"
-            case .sysPtrace: "CAP_SYS_PTRACE"
-            case .sysAdmin: "CAP_SYS_ADMIN"
-            }
-        }
-    }
-
-    /// For `run` as root: to take capabilities from the command; addresses, routes and nftables; namespaces and mounts.
+    /// For `run` as root.
     static func requireForRun() throws {
-        let missing = try missing([.setpcap, .netAdmin, .sysAdmin])
+        let missing = try missing(for: .run)
         guard !missing.isEmpty else { return }
         // Root without CAP_SETFCAP cannot do without privilege either, as others can.
         let instead = UserNamespace.mayMapRoot ? "or try --rootless" : "or run it as another user than root"
         throw SetupError("missing \(missing): the sandbox cannot be set up without, \(instead)")
     }
 
-    /// For `serve`: nftables; ICMP errors of the relay; whose the processes in a namespace are, and who asks; namespaces.
+    /// For `serve`.
     static func requireForServe() throws {
-        let missing = try missing([.netAdmin, .netRaw, .sysPtrace, .sysAdmin])
+        let missing = try missing(for: .serve)
         guard missing.isEmpty else { throw SetupError("missing \(missing): sandboxes cannot be guarded without") }
     }
 
-    /// For `sidecar`: nftables and the marks of its sockets; ICMP errors of the relay.
+    /// For `sidecar`.
     static func requireForSidecar() throws {
-        let missing = try missing([.netAdmin, .netRaw])
+        let missing = try missing(for: .sidecar)
         guard missing.isEmpty else { throw SetupError("missing \(missing): this network cannot be guarded without") }
     }
 
-    private static func missing(_ needed: [Capability]) throws -> String {
-        let effective = try effectiveCapabilities()
-        return needed.filter { effective & 1 << UInt64($0.rawValue) == 0 }.map(\.name).joined(separator: ", ")
+    private static func missing(for mode: PrivilegeTable.Mode) throws -> String {
+        guard let own = HeldPrivileges.threads(of: "self")?.first else {
+            throw SetupError("cannot read the capabilities of this process from /proc/self/status")
+        }
+        return PrivilegeTable(mode).needed.subtracting(own.effective).names.joined(separator: ", ")
     }
 
-    private static func effectiveCapabilities() throws -> UInt64 {
-        let status = String(decoding: try PolicyFile.read("/proc/self/status"), as: UTF8.self)
-        for line in status.split(separator: "\n") where line.hasPrefix("CapEff:") {
-            if let set = UInt64(line.dropFirst("CapEff:".count).drop { $0 == "\t" || $0 == " " }, radix: 16) {
-                return set
-            }
-        }
-        throw SetupError("cannot read the capabilities of this process from /proc/self/status")
+    // MARK: Giving up
+
+    /// For `serve` and `sidecar`, before there is another thread: keeps what the mode keeps. `apiPort` is where the API
+    /// will be served over TCP, if it will; the directories are written in from then on, the files read.
+    static func giveUp(
+        _ mode: PrivilegeTable.Mode,
+        apiPort: Int?,
+        writing directories: [String],
+        reading files: [String]
+    ) throws {
+        var needed: CapabilitySet = []
+        if let apiPort, apiPort < 1024 { needed.insert(.netBindService) }
+        if !OwnPrivileges.reachesWithoutOverride(writing: directories, reading: files) { needed.insert(.dacOverride) }
+        try Keeper.begin(mode, needed: needed)
+    }
+
+    /// For `run`, when the command has been made and not yet started: this thread goes on supervising it and carrying its
+    /// traffic, and executes nothing any more.
+    static func giveUp(afterSettingUp mode: PrivilegeTable.Mode) throws {
+        let table = PrivilegeTable(mode)
+        try OwnPrivileges.seal()
+        try OwnPrivileges.keep(table.most(.loop))
     }
 }

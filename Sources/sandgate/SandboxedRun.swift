@@ -194,6 +194,7 @@ extension SandboxedRun {
             try sandbox?.onRulesetChange {
                 Console.error("nothing leaves this run's network any more, as somebody else changed its rules: \($0)")
             }
+            try Privileges.giveUp(afterSettingUp: plan.isRootless ? .rootless : .run)
             sandbox?.record(.sandboxAttached)
             try process?.release()
             isReleased = true

@@ -2,6 +2,19 @@ import ArgumentParser
 import Glibc
 import Sandboxes
 
+/// A command that first does what takes a process with one thread, such as giving privileges up.
+protocol StagedCommand: AsyncParsableCommand {
+    /// Does it, on the main thread, and returns the rest.
+    func begin() throws -> @Sendable () async throws -> Void
+}
+
+extension StagedCommand {
+    func run() async throws {
+        let rest = try begin()
+        try await rest()
+    }
+}
+
 @main
 struct Sandgate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -36,7 +49,10 @@ struct Sandgate: AsyncParsableCommand {
         let isRun = CommandLine.arguments.dropFirst().first == RunCommand.configuration.commandName
         do {
             var command = try parseAsRoot()
-            if var command = command as? any AsyncParsableCommand {
+            if let command = command as? any StagedCommand {
+                let rest = try command.begin()
+                try await rest()
+            } else if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
                 try command.run()

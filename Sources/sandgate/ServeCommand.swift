@@ -11,7 +11,7 @@ import Sandboxes
 import UpstreamDNS
 
 /// `sandgate serve`: the node daemon.
-struct ServeCommand: AsyncParsableCommand {
+struct ServeCommand: StagedCommand {
     static let configuration = CommandConfiguration(
         commandName: "serve",
         abstract: "Enforce policies on many sandbox networks, as a lifecycle server asks for.",
@@ -109,8 +109,11 @@ struct ServeCommand: AsyncParsableCommand {
     )
     var logLevel: Logger.Level = .info
 
-    func run() async throws {
-        guard !printConfig else { return Console.output(ServeSettings.documentation) }
+    func begin() throws -> @Sendable () async throws -> Void {
+        guard !printConfig else {
+            Console.output(ServeSettings.documentation)
+            return {}
+        }
         Diagnostics.start(level: logLevel)
         try Privileges.requireForServe()
         var settings = try config.map(ServeSettings.load) ?? ServeSettings()
@@ -128,6 +131,8 @@ struct ServeCommand: AsyncParsableCommand {
         if let denialWebhook { settings.denialWebhook = denialWebhook }
         if let denialWebhookSecretFile { settings.denialWebhookSecretFile = denialWebhookSecretFile }
         try LimitSetting.apply(limit, to: &settings.limits)
-        try await Daemon(settings: settings).run()
+        let daemon = Daemon(settings: settings)
+        try daemon.giveUpPrivileges()
+        return daemon.run
     }
 }

@@ -249,6 +249,17 @@ extension ServeSettings {
     /// The files that may change while the daemon runs.
     var ruleFiles: [String] { [defaultPolicy, denyAlways, allowAlways].compactMap { $0 } }
 
+    /// Other files that are read when privileges have been given up, at the start or again while it runs.
+    var secretFiles: [String] {
+        [tlsCertificate, tlsKey, tlsClientCA, tokenFile, denialWebhookSecretFile].compactMap { $0 }
+    }
+
+    /// The directories that it writes in.
+    var directories: [String] {
+        [stateDir, runtimeDir, auditDir, String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)])]
+            .map { $0.isEmpty ? (socket.hasPrefix("/") ? "/" : ".") : $0 }
+    }
+
     /// What stands in them now.
     func rules() throws -> (Policy, AlwaysRules) {
         let policy = try defaultPolicy.map(PolicyFile.load)?.policy ?? Policy()

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Audit
+import Confinement
 import Control
 import EgressCore
 import EgressPolicy
@@ -14,7 +15,7 @@ import UnixSignals
 import Webhook
 
 /// `sandgate sidecar`: one sandbox's network, guarded from within, in place of OpenSandbox's egress container.
-struct SidecarCommand: AsyncParsableCommand {
+struct SidecarCommand: StagedCommand {
     static let configuration = CommandConfiguration(
         commandName: "sidecar",
         abstract:
@@ -30,14 +31,17 @@ struct SidecarCommand: AsyncParsableCommand {
     @Flag(help: "Ask the sidecar that runs in this container whether it is well, and end: 0 when it is.")
     var check = false
 
-    func run() async throws {
+    func begin() throws -> @Sendable () async throws -> Void {
         var environment: [String: String] = [:]
         for variable in RunEnvironment.current() {
             let parts = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { environment[String(parts[0])] = String(parts[1]) }
         }
         let settings = try SidecarSettings(environment)
-        guard !check else { return try SidecarHealth.require(settings.server) }
+        guard !check else {
+            try SidecarHealth.require(settings.server)
+            return {}
+        }
         Diagnostics.start(level: settings.logLevel)
         let log = settings.logger()
         settings.remarks.forEach { log.warning("\($0)") }
@@ -45,6 +49,16 @@ struct SidecarCommand: AsyncParsableCommand {
         try OwnNetwork.requireSandbox(environment)
         umask(0o077)
         try DescriptorLimit.raiseForMany()
+        try Privileges.giveUp(
+            .sidecar,
+            apiPort: settings.server.port,
+            writing: settings.directories,
+            reading: settings.ruleFiles
+        )
+        return { try await Self.serve(settings, log) }
+    }
+
+    private static func serve(_ settings: SidecarSettings, _ log: Logger) async throws {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         let journal = try NodeJournal(directory: settings.auditDirectory, limits: AuditTrail.Limits())
         // For `docker logs`: every record, as it is in the trail.
@@ -67,6 +81,7 @@ struct SidecarCommand: AsyncParsableCommand {
         let webhook = try settings.webhook(by: sidecar, log)
         told.withLock { $0 = webhook }
         try await sidecar.begin()
+        Keeper.end()
         webhook?.start()
         log.info("enforcing", metadata: ["rules": "\(configuration.policy?.rules.count ?? 0)"])
         let server = SidecarServer(sidecar, settings.server, log: log)

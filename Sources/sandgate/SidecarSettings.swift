@@ -151,11 +151,19 @@ struct SidecarSettings {
 
     private func load(_ name: String, _ action: RuleAction) throws -> [Rule] {
         let path = "\(rulesDirectory)/\(name).always"
-        return access(path, F_OK) == 0 ? try AlwaysFile.load(path, action: action) : []
+        // One that cannot be reached is no file without rules.
+        return access(path, F_OK) != 0 && errno == ENOENT ? [] : try AlwaysFile.load(path, action: action)
     }
 
     /// The files that may change while it runs.
     var ruleFiles: [String] { ["deny", "allow"].map { "\(rulesDirectory)/\($0).always" } }
+
+    /// The directories that it writes in.
+    var directories: [String] {
+        // A policy file is an absolute path.
+        let policyDirectory = sidecar.policyFile.map { String($0[..<$0.lastIndex(of: "/")!]) }
+        return [auditDirectory] + (policyDirectory.map { [$0.isEmpty ? "/" : $0] } ?? [])
+    }
 
     private mutating func readBlocklist(isOn: Bool, _ entries: [String]) throws {
         let https = [PortRange(443, 443)!]

@@ -113,6 +113,38 @@ int confinement_drop_capabilities(uint64_t keep);
 // 0, or -1 and errno.
 int confinement_install_filter(int without_unix_sockets);
 
+// MARK: Our own process
+
+// Takes the calling thread's capabilities down to those of `keep` that it has; none is inherited by what it executes.
+// Where it may (CAP_SETPCAP), also empties its bounding set. 0, or -1 and errno.
+int confinement_keep_capabilities(uint64_t keep);
+
+// Which system call filter.
+enum confinement_filter {
+    CONFINEMENT_FILTER_PROCESS,   // for a process that has set everything up
+    CONFINEMENT_FILTER_NETWORKS,  // the same, but that network namespaces are made, entered and mounted
+    CONFINEMENT_FILTER_UNKNOWN,   // beside either: calls that are answered as if the kernel knew them not
+};
+
+// The most instructions of a filter.
+#define CONFINEMENT_FILTER_MAX 256
+
+// The filter's program, an array of struct sock_filter; its length in bytes, or 0 when there is no room for it.
+size_t confinement_filter_bytes(enum confinement_filter filter, void *bytes, size_t capacity);
+
+// Installs a filter on all threads. It takes no_new_privs, or CAP_SYS_ADMIN. 0, or -1 and errno.
+int confinement_filter(enum confinement_filter filter);
+
+// Sets no_new_privs on the calling thread. 0, or -1 and errno.
+int confinement_forbid_privileges(void);
+
+// access(2) for the calling thread as if it had neither CAP_DAC_OVERRIDE nor CAP_DAC_READ_SEARCH. 0, or -1 and errno: ENOSYS
+// before Linux 5.8.
+int confinement_access_without_override(const char *path, int mode);
+
+// Names the calling thread; the kernel keeps 15 bytes.
+void confinement_name_thread(const char *name);
+
 // prctl(PR_SET_DUMPABLE, 0): no ptrace, no /proc/PID/mem, no pidfd_getfd without CAP_SYS_PTRACE. 0, or -1 and errno.
 int confinement_hide_process(void);
 

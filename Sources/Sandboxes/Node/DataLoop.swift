@@ -72,7 +72,7 @@ final class DataLoop: Sendable {
         outlet: RecordOutlet
     ) throws {
         let started = Handover<Result<LoopBound<Residents>, any Error>>()
-        DetachedThread.start {
+        Keeper.start {
             let residents: Residents
             do {
                 residents = try Residents(
@@ -81,6 +81,7 @@ final class DataLoop: Sendable {
                     upstreamPass: upstreamPass,
                     outlet: outlet
                 )
+                try Keeper.beginCarrying()
             } catch {
                 return started.give(.failure(error))
             }
@@ -98,7 +99,10 @@ final class DataLoop: Sendable {
     /// Runs `body` in the loop's thread and returns what it returns.
     func run<Output: Sendable>(_ body: @escaping @Sendable (Residents) throws -> Output) async throws -> Output {
         try await withCheckedThrowingContinuation { continuation in
-            residents.post { residents in continuation.resume(with: Result { try body(residents) }) }
+            residents.post { residents in
+                let result = Result { try body(residents) }
+                Keeper.deliver { continuation.resume(with: result) }
+            }
         }
     }
 
@@ -107,7 +111,9 @@ final class DataLoop: Sendable {
         completing body: @escaping @Sendable (Residents, @escaping @Sendable (Output) -> Void) -> Void
     ) async -> Output {
         await withCheckedContinuation { continuation in
-            residents.post { residents in body(residents) { continuation.resume(returning: $0) } }
+            residents.post { residents in
+                body(residents) { output in Keeper.deliver { continuation.resume(returning: output) } }
+            }
         }
     }
 }

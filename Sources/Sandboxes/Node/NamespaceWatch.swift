@@ -9,17 +9,22 @@ import Synchronization
 final class NamespaceWatch: Sendable {
     private let state: LoopBound<State>
 
-    /// Starts the thread. In it, `onEnd` gets the id of a sandbox whose namespace is gone, at most once, and `onAddresses`
+    /// Starts the thread. `onEnd` gets the id of a sandbox whose namespace is gone, at most once, and `onAddresses`
     /// all of the node's addresses when they have changed.
     init(
         onEnd: @escaping @Sendable (String) -> Void,
         onAddresses: @escaping @Sendable ([IPAddress]) -> Void
     ) throws {
         let started = Handover<Result<LoopBound<State>, any Error>>()
-        DetachedThread.start {
+        // Files may lie in directories of other users.
+        Keeper.start {
             do {
                 let loop = try EventLoop()
-                let state = try State(loop: loop, onEnd: onEnd, onAddresses: onAddresses)
+                let state = try State(
+                    loop: loop,
+                    onEnd: { id in Keeper.deliver { onEnd(id) } },
+                    onAddresses: { addresses in Keeper.deliver { onAddresses(addresses) } }
+                )
                 started.give(.success(LoopBound(state, to: loop)))
                 try loop.run()
             } catch {

@@ -105,7 +105,7 @@ extension NodeSandbox {
             do {
                 // What we make outlives us: on the disk before, so that a process after this one knows what to undo.
                 if attachment == .create { try await save(record) }
-                let reference = try await Blocking.run { [namespaces = services.namespaces] in
+                let reference = try await Keeper.run { [namespaces = services.namespaces] in
                     try namespaces.open(attachment, id: id).1
                 }
                 record.namespace = reference
@@ -177,7 +177,7 @@ extension NodeSandbox {
 
     private func refuseThreats() async throws {
         guard record.attachment != .create, !record.acceptsRawSockets, let reference = record.namespace else { return }
-        let threats = try await Blocking.run { [namespaces = services.namespaces] in
+        let threats = try await Keeper.run { [namespaces = services.namespaces] in
             try namespaces.reopen(reference).map(Inhabitants.threats) ?? []
         }
         guard let first = threats.first else { return }
@@ -189,6 +189,12 @@ extension NodeSandbox {
         )
     }
 
+    /// Its namespace; `nil` when it is gone.
+    private func reopenNamespace() async throws -> NetworkNamespace? {
+        guard let reference = record.namespace else { return nil }
+        return try await Keeper.run { [namespaces = services.namespaces] in try namespaces.reopen(reference) }
+    }
+
     /// Opens what serves the sandbox and has it tried from inside.
     private func serve(
         under rules: NodeRules,
@@ -198,7 +204,7 @@ extension NodeSandbox {
     ) async throws {
         let namespace: NetworkNamespace
         do {
-            guard let found = try record.namespace.flatMap(services.namespaces.reopen) else {
+            guard let found = try await reopenNamespace() else {
                 throw NodeError.failed("the namespace of \(record.id) is gone")
             }
             namespace = found
@@ -239,7 +245,7 @@ extension NodeSandbox {
         }
         let inside: Transferred<InsideSockets>
         do {
-            inside = try await Blocking.run(open)
+            inside = try await Keeper.run(open)
         } catch {
             if await Self.closeRemains(in: namespace) { isGuarded = true }
             throw error
@@ -260,7 +266,9 @@ extension NodeSandbox {
                 record: residents.record
             )
             do {
-                try sandbox.onRulesetChange { [weak self] change in Task { await self?.fail(because: change) } }
+                try sandbox.onRulesetChange { [weak self] change in
+                    Keeper.deliver { [weak self] in Task { await self?.fail(because: change) } }
+                }
             } catch {
                 sandbox.shut()
                 throw error
@@ -284,7 +292,7 @@ extension NodeSandbox {
     /// Whether an attempt left a table in the namespace, whose door is closed then; also when nobody knows.
     private static func closeRemains(in namespace: NetworkNamespace) async -> Bool {
         do {
-            return try await Blocking.run {
+            return try await Keeper.run {
                 try namespace.enter { try InsideSockets.closeRemains(ports: Sandbox.ports) }
             }
         } catch {
@@ -299,7 +307,7 @@ extension NodeSandbox {
         let isOurs = record.attachment == .create
         if record.state == .pending, isOurs || !isGuarded {
             isReleased = true
-            try? await Blocking.run { [services, id = record.id] in
+            try? await Keeper.run { [services, id = record.id] in
                 if isOurs { try services.namespaces.remove(id) }
                 try services.state.remove(id)
             }
@@ -389,9 +397,9 @@ extension NodeSandbox {
     private func serveDatagrams() async throws {
         let id = record.id
         let isServed = try await loop.run { residents in residents[id]?.servesDatagrams ?? true }
-        guard !isServed, let namespace = try record.namespace.flatMap(services.namespaces.reopen) else { return }
+        guard !isServed, let namespace = try await reopenNamespace() else { return }
         let needsIPv6 = record.attachment == .create
-        let sockets = try await Blocking.run {
+        let sockets = try await Keeper.run {
             try namespace.enter {
                 Transferred(try InsideSockets.openDatagrams(ports: Sandbox.ports, needsIPv6: needsIPv6))
             }
@@ -479,7 +487,7 @@ extension NodeSandbox {
             let wasLive = record.state == .running || record.state == .paused
             await shut()
             do {
-                try await Blocking.run { [services, record] in
+                try await Keeper.run { [services, record] in
                     if record.attachment == .create {
                         try services.namespaces.remove(record.id)
                     } else if let namespace = try record.namespace.flatMap(services.namespaces.reopen) {
@@ -515,7 +523,7 @@ extension NodeSandbox {
             await shut()
             event(.sandboxDetached)
             isReleased = true
-            try? await Blocking.run { [services, record] in
+            try? await Keeper.run { [services, record] in
                 if record.attachment == .create { try services.namespaces.remove(record.id) }
                 try services.state.remove(record.id)
             }

@@ -128,11 +128,14 @@ public actor SandboxNode {
         beginning.problems = loaded.problems
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: "")])
         var adopting: [(NodeSandbox, HandedSandbox?)] = []
-        for record in loaded.records {
-            guard let reference = record.namespace, !isGone(record, reference) else {
+        let areGone = try await Keeper.run { [namespaces = services.namespaces] in
+            loaded.records.map { Self.isGone($0, namespaces) }
+        }
+        for (record, isGone) in zip(loaded.records, areGone) {
+            guard let reference = record.namespace, !isGone else {
                 // Was never acknowledged, or went with its namespace.
                 if record.state != .pending { beginning.vanished += 1 }
-                forgetRemains(of: record)
+                await forgetRemains(of: record)
                 continue
             }
             let sandbox = NodeSandbox(record, services: services, loop: chooseLoop())
@@ -166,10 +169,12 @@ public actor SandboxNode {
     }
 
     /// Whether there is nothing to take up: no namespace, or one that a process before this one had not begun to guard.
-    private func isGone(_ record: SandboxRecord, _ reference: NamespaceReference) -> Bool {
-        guard record.state != .pending || record.attachment != .create else { return true }
+    private static func isGone(_ record: SandboxRecord, _ namespaces: NamespaceSource) -> Bool {
+        guard record.state != .pending || record.attachment != .create, let reference = record.namespace else {
+            return true
+        }
         do {
-            guard let namespace = try services.namespaces.reopen(reference) else { return true }
+            guard let namespace = try namespaces.reopen(reference) else { return true }
             guard record.state == .pending else { return false }
             return try !namespace.enter { try InsideSockets.closeRemains(ports: Sandbox.ports) }
         } catch {
@@ -178,9 +183,11 @@ public actor SandboxNode {
         }
     }
 
-    private func forgetRemains(of record: SandboxRecord) {
-        if record.attachment == .create { try? services.namespaces.remove(record.id) }
-        try? services.state.remove(record.id)
+    private func forgetRemains(of record: SandboxRecord) async {
+        try? await Keeper.run { [services] in
+            if record.attachment == .create { try? services.namespaces.remove(record.id) }
+            try? services.state.remove(record.id)
+        }
         guard record.state != .pending else { return }
         journal.record([AuditEvent(.sandboxDetached, time: .current, sandbox: record.id)])
     }
@@ -221,7 +228,7 @@ extension SandboxNode {
             }
         }
         let all = HotRestart(handed)
-        return try await Blocking.run { try all.pack() }
+        return try await Keeper.run { try all.pack() }
     }
 }
 
