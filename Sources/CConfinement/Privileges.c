@@ -19,6 +19,20 @@ int confinement_hide_process(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); 
 
 // MARK: Capabilities
 
+// Takes the thread's capabilities down to those of `keep` that it has; none of them is inherited.
+static int hold_only(uint64_t keep) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct held[2] = {{0}};
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
+    if (syscall(SYS_capget, &header, held) != 0) return -1;
+    for (int half = 0; half < 2; half++) {
+        held[half].permitted &= (uint32_t)(keep >> (32 * half));
+        held[half].effective = held[half].permitted;
+        held[half].inheritable = 0;
+    }
+    return (int)syscall(SYS_capset, &header, held);
+}
+
 int confinement_drop_capabilities(uint64_t keep) {
     for (int capability = 0; capability < 64; capability++) {
         if ((keep >> capability) & 1) continue;
@@ -26,17 +40,7 @@ int confinement_drop_capabilities(uint64_t keep) {
         if (held < 0) break;  // beyond the kernel's last capability
         if (held == 1 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return -1;
     }
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
-    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct held[2] = {{0}};
-    if (syscall(SYS_capget, &header, held) != 0) return -1;
-    for (int half = 0; half < 2; half++) {
-        uint32_t mask = (uint32_t)(keep >> (32 * half));
-        held[half].permitted &= mask;
-        held[half].effective = held[half].permitted;
-        held[half].inheritable = 0;
-    }
-    return (int)syscall(SYS_capset, &header, held);
+    return hold_only(keep);
 }
 
 int confinement_keep_capabilities(uint64_t keep) {
@@ -49,13 +53,7 @@ int confinement_keep_capabilities(uint64_t keep) {
             if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return -1;
         }
     }
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
-    for (int half = 0; half < 2; half++) {
-        held[half].permitted &= (uint32_t)(keep >> (32 * half));
-        held[half].effective = held[half].permitted;
-        held[half].inheritable = 0;
-    }
-    return (int)syscall(SYS_capset, &header, held);
+    return hold_only(keep);
 }
 
 int confinement_access_without_override(const char *path, int mode) {

@@ -1,5 +1,3 @@
-internal import Glibc
-
 /// What a thread of a live process holds, as /proc tells of it.
 public struct HeldPrivileges: Hashable, Sendable {
     /// The thread's number.
@@ -25,17 +23,10 @@ public struct HeldPrivileges: Hashable, Sendable {
 
     /// The threads of a process, by their numbers; `nil` when there is no such process or it cannot be read.
     public static func threads(of process: String) -> [HeldPrivileges]? {
-        guard let directory = opendir("/proc/\(process)/task") else { return nil }
-        defer { closedir(directory) }
-        var found: [HeldPrivileges] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            guard let thread = Int32(name), let status = contents(of: "/proc/\(process)/task/\(thread)/status"),
-                let held = HeldPrivileges(thread: thread, status: status)
-            else { continue }
-            found.append(held)
+        let found = FileSystem.entries(in: "/proc/\(process)/task").compactMap { entry -> HeldPrivileges? in
+            guard let thread = Int32(entry.name) else { return nil }
+            let status = FileSystem.contents(of: "/proc/\(process)/task/\(thread)/status")
+            return HeldPrivileges(thread: thread, status: String(decoding: status, as: UTF8.self))
         }
         return found.isEmpty ? nil : found.sorted { $0.thread < $1.thread }
     }
@@ -66,20 +57,5 @@ public struct HeldPrivileges: Hashable, Sendable {
         let isFiltered = fields["Seccomp"] == "2"
         self.filters = isFiltered ? fields["Seccomp_filters"].flatMap { Int($0) } ?? 1 : 0
         self.user = user
-    }
-
-    private static func contents(of path: String) -> String? {
-        let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return nil }
-        defer { close(file) }
-        var bytes = [UInt8](repeating: 0, count: 16_384)
-        var length = 0
-        while length < bytes.count {
-            let count = bytes.withUnsafeMutableBytes { read(file, $0.baseAddress! + length, $0.count - length) }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { break }
-            length += count
-        }
-        return length > 0 ? String(decoding: bytes.prefix(length), as: UTF8.self) : nil
     }
 }

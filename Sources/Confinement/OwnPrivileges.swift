@@ -37,9 +37,7 @@ public enum OwnPrivileges {
         directories.allSatisfy { confinement_access_without_override(nearest($0), R_OK | W_OK | X_OK) == 0 }
             && files.allSatisfy { file in
                 // A file may be replaced later, or come; to be told of that takes to read its directory.
-                let slash = file.lastIndex(of: "/")
-                let directory = nearest(slash.map { $0 == file.startIndex ? "/" : String(file[..<$0]) } ?? ".")
-                return confinement_access_without_override(directory, R_OK | X_OK) == 0
+                confinement_access_without_override(nearest(PathName.directory(of: file)), R_OK | X_OK) == 0
                     && (access(file, F_OK) != 0 || confinement_access_without_override(file, R_OK) == 0)
             }
     }
@@ -47,11 +45,7 @@ public enum OwnPrivileges {
     /// The path, or the first above it that exists.
     private static func nearest(_ path: String) -> String {
         var path = path
-        while access(path, F_OK) != 0 {
-            guard let slash = path.lastIndex(of: "/") else { return "." }
-            guard path != "/" else { break }
-            path = slash == path.startIndex ? "/" : String(path[..<slash])
-        }
+        while path != "/", path != ".", access(path, F_OK) != 0 { path = PathName.directory(of: path) }
         return path
     }
 
@@ -62,13 +56,7 @@ public enum OwnPrivileges {
     }
 
     /// How many threads this process has now.
-    public static var threadCount: Int {
-        guard let directory = opendir("/proc/self/task") else { return 0 }
-        defer { closedir(directory) }
-        var count = 0
-        while let entry = readdir(directory) { if entry.pointee.d_name.0 != CChar(UInt8(ascii: ".")) { count += 1 } }
-        return count
-    }
+    public static var threadCount: Int { FileSystem.entries(in: "/proc/self/task").count }
 
     /// Gives the calling thread a name, of which the kernel keeps 15 bytes, by which it is told from others.
     public static func name(_ name: String) {

@@ -122,8 +122,7 @@ public struct PrivilegeTable: Hashable, Sendable {
         // To take capabilities from the command; addresses, routes and nftables; namespaces and mounts.
         case .run: [.setpcap, .netAdmin, .sysAdmin]
         case .rootless: []
-        case .serve: least(.loop).union(least(.keeper))
-        case .sidecar: least(.loop).union(least(.keeper))
+        case .serve, .sidecar: least(.loop).union(least(.keeper))
         }
     }
 

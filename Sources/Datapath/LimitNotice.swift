@@ -14,35 +14,24 @@ enum LimitNotice: Hashable {
     case flowRate
 
     /// What it is recorded as.
-    var kind: AuditEvent.Kind {
-        switch self {
-        case .connections, .flowRate: .connectionDenied
-        case .queries, .dnsClients: .dnsDenied
-        }
-    }
+    var kind: AuditEvent.Kind { words.kind }
 
     /// `event`, which is of its ``kind``, with what it says of `count` times.
     func event(_ count: UInt64, _ event: AuditEvent) -> AuditEvent {
         var event = event
         event.count = count
-        switch self {
-        case .connections:
-            event.layer = .ip
-            event.verdict = .deny(.connectionLimit)
-            event.ipProtocol = TransportProtocol.tcp.rawValue
-        case .queries:
-            event.layer = .dns
-            event.verdict = .deny(.queryLimit)
-            event.ipProtocol = TransportProtocol.udp.rawValue
-        case .dnsClients:
-            event.layer = .dns
-            event.verdict = .deny(.clientLimit)
-            event.ipProtocol = TransportProtocol.tcp.rawValue
-        case .flowRate:
-            event.layer = .ip
-            event.verdict = .deny(.flowLimit)
-            event.ipProtocol = TransportProtocol.udp.rawValue
-        }
+        event.layer = words.layer
+        event.verdict = .deny(words.reason)
+        event.ipProtocol = words.transport.rawValue
         return event
+    }
+
+    private var words: (kind: AuditEvent.Kind, layer: AuditEvent.Layer, reason: Reason, transport: TransportProtocol) {
+        switch self {
+        case .connections: (.connectionDenied, .ip, .connectionLimit, .tcp)
+        case .queries: (.dnsDenied, .dns, .queryLimit, .udp)
+        case .dnsClients: (.dnsDenied, .dns, .clientLimit, .tcp)
+        case .flowRate: (.connectionDenied, .ip, .flowLimit, .udp)
+        }
     }
 }

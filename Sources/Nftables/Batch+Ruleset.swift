@@ -93,13 +93,7 @@ extension Batch {
         let object = makeRule(table: table, chain: chain)
         defer { nftnl_rule_free(object) }
         for expression in rule.expressions { nftnl_rule_add_expr(object, expression.make()) }
-        append(
-            .addRule(rule.line, chain: chain.name),
-            type: UInt16(NFT_MSG_NEWRULE.rawValue),
-            flags: NLM_F_CREATE | NLM_F_APPEND
-        ) {
-            nftnl_rule_nlmsg_build_payload($0, object)
-        }
+        add(object, saying: rule.line, to: chain)
     }
 
     /// Adds a rule that does nothing and says something, in at most 200 bytes.
@@ -116,8 +110,12 @@ extension Batch {
             nftnl_udata_buf_len(data)
         )
         nftnl_rule_add_expr(object, Expression.counter.make())
+        add(object, saying: "counter comment \"\(comment)\"", to: chain)
+    }
+
+    private mutating func add(_ object: OpaquePointer?, saying line: String, to chain: Chain) {
         append(
-            .addRule("counter comment \"\(comment)\"", chain: chain.name),
+            .addRule(line, chain: chain.name),
             type: UInt16(NFT_MSG_NEWRULE.rawValue),
             flags: NLM_F_CREATE | NLM_F_APPEND
         ) {

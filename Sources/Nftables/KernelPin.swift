@@ -28,17 +28,8 @@ extension KernelPin {
         defer { nftnl_set_free(object) }
         nftnl_set_set_str(object, UInt16(NFTNL_SET_TABLE.rawValue), table)
         nftnl_set_set_str(object, UInt16(NFTNL_SET_NAME.rawValue), set.name)
-        // Room for a header and two names of at most 256 bytes.
-        return withUnsafeTemporaryAllocation(byteCount: 1_024, alignment: 8) { buffer in
-            let header = nftnl_nlmsg_build_hdr(
-                buffer.baseAddress!.assumingMemoryBound(to: CChar.self),
-                UInt16(NFT_MSG_GETSETELEM.rawValue),
-                UInt16(NFPROTO_INET),
-                UInt16(NLM_F_REQUEST | NLM_F_DUMP),
-                0
-            )!
-            nftnl_set_elems_nlmsg_build_payload(header, object)
-            return Array(buffer[..<Int(header.pointee.nlmsg_len)])
+        return RulesetQuestion.make(NFT_MSG_GETSETELEM, family: UInt16(NFPROTO_INET), flags: UInt16(NLM_F_DUMP)) {
+            nftnl_set_elems_nlmsg_build_payload($0, object)
         }
     }
 

@@ -36,7 +36,7 @@ struct RulesetSurvey {
         var lines: [String] = []
         var recorded: String?
         for kind in Kind.allCases {
-            let question = Self.question(kind.question, flags: UInt16(NLM_F_DUMP))
+            let question = RulesetQuestion.make(kind.question, flags: UInt16(NLM_F_DUMP))
             for message in try socket.dump(question, operation: "list \(kind.rawValue)s") {
                 guard let item = Item(message, kind) else { continue }
                 if !ours.contains(where: { $0 == (item.family, item.table) }) {
@@ -47,16 +47,6 @@ struct RulesetSurvey {
             }
         }
         return RulesetSurvey(others: lines.sorted(), recorded: recorded)
-    }
-
-    /// A message about nftables in general, for every family.
-    static func question(_ type: UInt16, flags: UInt16 = 0) -> [UInt8] {
-        var header = nlmsghdr()
-        header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + MemoryLayout<nfgenmsg>.size)
-        header.nlmsg_type = UInt16(NFNL_SUBSYS_NFTABLES) << 8 | type
-        header.nlmsg_flags = UInt16(NLM_F_REQUEST) | flags
-        let body = nfgenmsg(nfgen_family: UInt8(AF_UNSPEC), version: UInt8(NFNETLINK_V0), res_id: 0)
-        return withUnsafeBytes(of: header) { Array($0) } + withUnsafeBytes(of: body) { Array($0) }
     }
 
     /// A family's name for nft(8).
@@ -78,12 +68,12 @@ extension RulesetSurvey {
     private enum Kind: String, CaseIterable {
         case table, chain, set, rule
 
-        var question: UInt16 {
+        var question: nf_tables_msg_types {
             switch self {
-            case .table: UInt16(NFT_MSG_GETTABLE.rawValue)
-            case .chain: UInt16(NFT_MSG_GETCHAIN.rawValue)
-            case .set: UInt16(NFT_MSG_GETSET.rawValue)
-            case .rule: UInt16(NFT_MSG_GETRULE.rawValue)
+            case .table: NFT_MSG_GETTABLE
+            case .chain: NFT_MSG_GETCHAIN
+            case .set: NFT_MSG_GETSET
+            case .rule: NFT_MSG_GETRULE
             }
         }
 

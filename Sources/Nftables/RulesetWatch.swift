@@ -84,7 +84,7 @@ final class RulesetWatch {
     private static func generation(_ socket: NetlinkSocket) throws(NetlinkError) -> UInt32 {
         let operation = "ask for the ruleset's generation"
         let type = types | UInt16(NFT_MSG_NEWGEN.rawValue)
-        let question = RulesetSurvey.question(UInt16(NFT_MSG_GETGEN.rawValue))
+        let question = RulesetQuestion.make(NFT_MSG_GETGEN)
         for message in try socket.query(question, operation: operation) where message.header.nlmsg_type == type {
             for attribute in NetlinkAttributes(message.payload.dropFirst(MemoryLayout<nfgenmsg>.size))
             where attribute.type == Int(NFTA_GEN_ID.rawValue) {

@@ -139,23 +139,13 @@ struct InsideSockets {
     /// there any more.
     static func removeTable(ports: ListenerPorts) throws(NetlinkError) {
         let table = SandboxTable(netlink: try NetlinkSocket(), ports: ports, nflogGroup: refusalGroup)
-        do {
-            try table.adopt()
-        } catch  where error.errno == ENOENT {
-            return
-        }
-        try table.delete()
+        if try isAdopted(table) { try table.delete() }
     }
 
     /// Closes the door of a table that a process before this one, or an attempt, left in the calling thread's namespace.
     /// `false` when there is none. Throws EPERM when it is another process's.
     static func closeRemains(ports: ListenerPorts) throws(NetlinkError) -> Bool {
-        do {
-            try SandboxTable(netlink: try NetlinkSocket(), ports: ports, nflogGroup: refusalGroup).adopt()
-            return true
-        } catch  where error.errno == ENOENT {
-            return false
-        }
+        try isAdopted(SandboxTable(netlink: try NetlinkSocket(), ports: ports, nflogGroup: refusalGroup))
     }
 
     /// Closes the door, or sees to it that it is as it should be. Returns the pins that are kept.
@@ -187,7 +177,8 @@ struct InsideSockets {
         }
     }
 
-    private static func isAdopted(_ table: SandboxTable, keepingDoorOpen: Bool) throws(NetlinkError) -> Bool {
+    /// Takes over the table that is there; `false` when there is none.
+    private static func isAdopted(_ table: SandboxTable, keepingDoorOpen: Bool = false) throws(NetlinkError) -> Bool {
         do {
             try table.adopt(keepingDoorOpen: keepingDoorOpen)
             return true

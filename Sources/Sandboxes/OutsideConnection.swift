@@ -92,7 +92,8 @@ final class OutsideConnection {
         guard !addresses.isEmpty else {
             return finish(.failure(Failure(description: "\(target.host) has no address")))
         }
-        let endpoints = addresses.filter { mayDial($0, as: name) }.map { Endpoint($0, target.port) }
+        let isNameDenied = name.map(isDenied) ?? false
+        let endpoints = isNameDenied ? [] : addresses.filter(mayDial).map { Endpoint($0, target.port) }
         guard !endpoints.isEmpty else {
             return finish(.failure(Failure(description: "\(target.host) leads where nothing may be told")))
         }
@@ -104,19 +105,21 @@ final class OutsideConnection {
 
     /// A sandbox in the same network could answer at a loopback address, and whoever names a server need not have a part
     /// in the machine's metadata service.
-    private func mayDial(_ address: IPAddress, as name: DomainName?) -> Bool {
-        guard !([address] + address.embeddedIPv4).contains(where: Self.isNeverDialled) else { return false }
+    private func mayDial(_ address: IPAddress) -> Bool {
+        guard !Self.isNeverDialled(address) else { return false }
         let time = loop.wallTime()
-        let isDenied = target.deny.contains { rule in
+        return !target.deny.contains { rule in
             guard case .addresses(let prefix) = rule.target, rule.expiresAt.map({ $0 > time }) ?? true else {
                 return false
             }
             return prefix.contains(address) && rule.covers(target.port)
         }
-        guard !isDenied, let name else { return !isDenied }
+    }
+
+    private func isDenied(_ name: DomainName) -> Bool {
         let policy = CompiledPolicy(Policy(), always: AlwaysRules(deny: target.deny))
         let flow = Flow(name: name, address: nil, port: target.port, transport: .tcp)
-        return policy.decide(flow, at: time).reason != .rule
+        return policy.decide(flow, at: loop.wallTime()).reason == .rule
     }
 
     private static let neverDialled = [
@@ -128,7 +131,7 @@ final class OutsideConnection {
     /// Whether no server that can be told anything is there: this host, link-local addresses, those of many, and those of
     /// metadata services.
     static func isNeverDialled(_ address: IPAddress) -> Bool {
-        neverDialled.contains { $0.contains(address) }
+        ([address] + address.embeddedIPv4).contains { address in neverDialled.contains { $0.contains(address) } }
     }
 
     private func finish(_ result: Result<CInt, Failure>) {

@@ -161,7 +161,7 @@ extension Sidecar {
     /// Whether no server that can be told anything is at `address`: this host, link-local addresses, those of
     /// many, and those of metadata services.
     public static func isNeverConnected(to address: IPAddress) -> Bool {
-        ([address] + address.embeddedIPv4).contains(where: OutsideConnection.isNeverDialled)
+        OutsideConnection.isNeverDialled(address)
     }
 }
 

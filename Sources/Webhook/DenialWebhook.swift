@@ -63,8 +63,7 @@ public final class DenialWebhook: Sendable {
     public func hurry(within patience: Duration = .seconds(2)) async {
         state.withLock { $0.urgency = .atOnce }
         wakeUp.signal()
-        let deadline = ContinuousClock.now + patience
-        while counters.queued > 0, ContinuousClock.now < deadline { await drained.wait(until: deadline) }
+        await drained.wait(until: .now + patience) { counters.queued > 0 }
     }
 
     /// Tells what is queued, for `patience` at most, and then nothing more. After the journal was closed, so that all of
@@ -160,10 +159,7 @@ extension DenialWebhook {
 
     /// Waits. When the end comes meanwhile, it is the time for another try.
     private func pause(for duration: Duration) async {
-        let end = ContinuousClock.now + duration
         let urgency = state.withLock { $0.urgency }
-        while !Task.isCancelled, ContinuousClock.now < end, state.withLock({ $0.urgency }) == urgency {
-            await wakeUp.wait(until: end)
-        }
+        await wakeUp.wait(until: .now + duration) { state.withLock { $0.urgency } == urgency }
     }
 }

@@ -97,8 +97,7 @@ public final class DeniedHostWebhook: Sendable {
         guard let task else { return }
         wakeUp.signal()
         // Connecting to who does not answer cannot be ended before its time; nobody waits for it.
-        let deadline = ContinuousClock.now + patience
-        while !state.withLock({ $0.hasEnded }), ContinuousClock.now < deadline { await ended.wait(until: deadline) }
+        await ended.wait(until: .now + patience) { !state.withLock { $0.hasEnded } }
         task.cancel()
         let left = state.withLock { $0.waiting.count + ($0.isTelling ? 1 : 0) }
         if left > 0 { log.warning("deny webhook: \(left) refusals were not told; they are in the audit trail") }
@@ -194,10 +193,7 @@ extension DeniedHostWebhook {
 
     /// Waits; no longer when the end comes meanwhile.
     private func wait(for duration: Duration) async {
-        let end = ContinuousClock.now + duration
         let wasStopping = state.withLock { $0.isStopping }
-        while !Task.isCancelled, ContinuousClock.now < end, state.withLock({ $0.isStopping }) == wasStopping {
-            await wakeUp.wait(until: end)
-        }
+        await wakeUp.wait(until: .now + duration) { state.withLock { $0.isStopping } == wasStopping }
     }
 }

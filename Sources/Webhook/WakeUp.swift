@@ -21,6 +21,11 @@ final class WakeUp: Sendable {
         waiter?.resume()
     }
 
+    /// Waits until `deadline`, but no longer than the task lives and than `isNeeded` says, which is asked again at each signal.
+    func wait(until deadline: ContinuousClock.Instant, while isNeeded: () -> Bool) async {
+        while !Task.isCancelled, ContinuousClock.now < deadline, isNeeded() { await wait(until: deadline) }
+    }
+
     /// Waits for a signal, until `deadline` if there is one, and no longer than the task lives.
     func wait(until deadline: ContinuousClock.Instant? = nil) async {
         let clock = deadline.map { deadline in

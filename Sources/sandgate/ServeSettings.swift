@@ -1,4 +1,5 @@
 import Audit
+import Confinement
 import Control
 import Datapath
 import EgressPolicy
@@ -256,8 +257,7 @@ extension ServeSettings {
 
     /// The directories that it writes in.
     var directories: [String] {
-        [stateDir, runtimeDir, auditDir, String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)])]
-            .map { $0.isEmpty ? (socket.hasPrefix("/") ? "/" : ".") : $0 }
+        [stateDir, runtimeDir, auditDir, PathName.directory(of: socket)]
     }
 
     /// What stands in them now.

@@ -1,3 +1,4 @@
+import Confinement
 import Control
 import EgressPolicy
 import Glibc
@@ -160,9 +161,7 @@ struct SidecarSettings {
 
     /// The directories that it writes in.
     var directories: [String] {
-        // A policy file is an absolute path.
-        let policyDirectory = sidecar.policyFile.map { String($0[..<$0.lastIndex(of: "/")!]) }
-        return [auditDirectory] + (policyDirectory.map { [$0.isEmpty ? "/" : $0] } ?? [])
+        [auditDirectory] + (sidecar.policyFile.map { [PathName.directory(of: $0)] } ?? [])
     }
 
     private mutating func readBlocklist(isOn: Bool, _ entries: [String]) throws {

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from lab import hostile_nameserver, plan
+from lab.flood_watch import Watch, watching
 from lab.internet import Internet
 from lab.internet import internet as make_internet
 from lab.namespaces import Namespace
+from lab.processes import Child
 from lab.sandgate import Sandgate
 from lab.user import User, ordinary_user
 
@@ -101,3 +104,19 @@ def box(internet: Internet) -> Iterator[Namespace]:
     finally:
         subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
         made.remove()
+
+
+@pytest.fixture
+def watch(internet: Internet) -> Iterator[Watch]:
+    """Counts what of a flood gets out."""
+    with watching(internet) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def nameserver(net: Internet) -> Iterator[None]:
+    """The hostile nameserver, in the lab's Internet."""
+    program = Path(hostile_nameserver.__file__)
+    child = Child(net.namespace.command("/usr/bin/python3", program, plan.SCRIPTED_DNS4), "serving")
+    yield
+    child.stop()

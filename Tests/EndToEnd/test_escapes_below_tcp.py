@@ -16,7 +16,7 @@ import pytest
 
 from lab import plan, raw_packets
 from lab.capture import capture
-from lab.daemon import Daemon, running
+from lab.daemon import Daemon, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -95,8 +95,7 @@ def test_packets_from_a_guarded_network(internet: Internet, daemon: Daemon, box:
             working.append(kind)
     # The others are for addresses that only a sidecar's network has.
     assert len(working) >= len(kinds) - 4, set(kinds) - set(working)
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-    daemon.create({"defaultAction": "allow"}, attachment=attachment)
+    daemon.create({"defaultAction": "allow"}, attachment=attachment(box))
     through = []
     for kind in working:
         text = secret()

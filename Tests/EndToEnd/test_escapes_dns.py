@@ -5,28 +5,18 @@ from __future__ import annotations
 import socket
 import struct
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import dns.message
 import pytest
 
-from lab import hostile_nameserver, plan
+from lab import plan
 from lab.internet import Internet
-from lab.processes import Child
 from lab.sandgate import Sandgate, after_resolving, allowing, attack, shell
 
 SECRET = "c2VjcmV0IG9mIG1pbmU"
 """What the messages carry."""
 
-
-@pytest.fixture(scope="module", autouse=True)
-def nameserver(net: Internet) -> Iterator[None]:
-    """The hostile nameserver, in the lab's Internet."""
-    program = Path(hostile_nameserver.__file__)
-    child = Child(net.namespace.command("/usr/bin/python3", program, plan.SCRIPTED_DNS4), "serving")
-    yield
-    child.stop()
+pytestmark = pytest.mark.usefixtures("nameserver")
 
 
 # Messages

@@ -13,7 +13,7 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Daemon, Sandbox, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -113,9 +113,9 @@ def flooding(box: Namespace, internet: Internet, *targets: str) -> Iterator[None
         process.communicate()
 
 
-def _attach_under_flood(daemon: Daemon, attachment: object) -> Sandbox:
+def _attach_under_flood(daemon: Daemon, box: Namespace) -> Sandbox:
     """Attaches, though the self-test may fail: what the kernel tells of its probes can be lost among the flood's."""
-    body = {"attachment": attachment, "networkPolicy": allowing(plan.ALLOWED)}
+    body = {"attachment": attachment(box), "networkPolicy": allowing(plan.ALLOWED)}
     for _ in range(50):
         answer = daemon.request("POST", "/v1/sandboxes", body)
         if answer.status == 201:
@@ -135,8 +135,7 @@ def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Nam
     targets = (f"{plan.SINK4}:4444", f"{plan.SINK6}:4444", f"{plan.DENIED4}:443")
     with flooding(box, internet, *targets):
         wait_until(lambda: "flooded" in internet.sinks.data(), "what arrives without enforcement")
-        attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-        sandbox = _attach_under_flood(daemon, attachment)
+        sandbox = _attach_under_flood(daemon, box)
         internet.forget()
         # What those servers send again to connections from before is not the sandbox's.
         others = f"not arp and (dst host {plan.SINK4} or dst host {plan.SINK6} or dst host {plan.DENIED4})"
@@ -160,8 +159,7 @@ def test_flood_through_every_change(internet: Internet, daemon: Daemon, box: Nam
 )
 @pytest.mark.slow
 def test_restart_under_a_flood(internet: Internet, daemon: Daemon, box: Namespace) -> None:
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-    sandbox = daemon.create(allowing(plan.ALLOWED), attachment=attachment)
+    sandbox = daemon.create(allowing(plan.ALLOWED), attachment=attachment(box))
     assert sandbox.reaches(plan.ALLOWED)
     with flooding(box, internet, f"{plan.SINK4}:4444", f"{plan.SINK6}:4444", f"{plan.DENIED4}:443"):
         for _ in range(3):
@@ -284,8 +282,7 @@ def test_packets_from_outside(internet: Internet, daemon: Daemon, box: Namespace
         return asked.stdout
 
     assert "an answer" in exchange(), "it works without enforcement"
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True, "inbound": [8080]}
-    daemon.create({"defaultAction": "allow"}, attachment=attachment)
+    daemon.create({"defaultAction": "allow"}, attachment=attachment(box, inbound=[8080]))
     assert "an answer" not in exchange()
 
 

@@ -21,22 +21,16 @@ from queue import SimpleQueue
 import pytest
 
 from lab import plan
-from lab.daemon import Answer, Daemon, Sandbox
+from lab.daemon import Answer, Daemon, Sandbox, attachment
 from lab.effort import LONG, SEED
 from lab.faults import KILL, Call, Fault, Faults, selection
-from lab.flood_watch import Watch, flooder, flooding, starting, watching
+from lab.flood_watch import Watch, flooder, flooding, starting
 from lab.internet import Internet
 from lab.machine import Snapshot, processes_with
 from lab.namespaces import NODE_LINK, Namespace
 from lab.processes import check, wait_until
 from lab.sandgate import Sandgate, allowing, shell
 from lab.visitors import Visit, Visitors, visitors
-
-
-@pytest.fixture
-def watch(internet: Internet) -> Iterator[Watch]:
-    with watching(internet) as made:
-        yield made
 
 
 @pytest.fixture
@@ -231,9 +225,8 @@ class Trials:
 
     def expect_nothing_left(self, *but: str) -> None:
         """Neither a namespace nor a record, but those of these sandboxes."""
-        records = {path.name for path in (self.daemon.directory / "state" / "sandboxes").iterdir()}
+        records, names = self.daemon.remains
         assert records == {".lock", *(f"{id}.json" for id in but)}, records
-        names = {path.name for path in (self.daemon.directory / "run" / "netns").iterdir()}
         assert names <= {DEAD_END, *but}, names
 
 
@@ -313,8 +306,7 @@ def is_guarded(box: Namespace) -> bool:
 def test_attachment(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
     """Either it is enforced, or the answer says that it is not: then its network is as it was, or closed and listed."""
     namespace = f"/run/netns/{box.name}"
-    attachment = {"netns": namespace, "acceptRawSockets": True}
-    body = {"id": "box", "attachment": attachment, "networkPolicy": allowing(plan.ALLOWED)}
+    body = {"id": "box", "attachment": attachment(box), "networkPolicy": allowing(plan.ALLOWED)}
 
     def attempt(trial: tuple[Call, Fault] | None) -> None:
         answer = trials.ask("POST", "/v1/sandboxes", body, trial)
@@ -363,8 +355,7 @@ def test_attachment(internet: Internet, trials: Trials, box: Namespace, watch: W
 def test_change_of_policy(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
     """The new policy is in force as a whole, or the answer says that it is not: then the old one is."""
     namespace = f"/run/netns/{box.name}"
-    attachment = {"netns": namespace, "acceptRawSockets": True}
-    sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+    sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
     # With and without datagrams, addresses and names.
     policies = [
         allowing(plan.OTHER, OTHERS_RULE),
@@ -407,11 +398,9 @@ def test_change_of_policy(internet: Internet, trials: Trials, box: Namespace, wa
 @pytest.mark.slow
 def test_release(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
     """Until a release is acknowledged, it is enforced or closed; afterwards there is nothing left of it."""
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-
     def attempt(trial: tuple[Call, Fault] | None) -> None:
         forget(trials, "box")
-        sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+        sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
         answer = trials.ask("DELETE", sandbox.path, None, trial)
         if answer is None or answer.status != 204:
             assert answer is None or answer.json["message"], answer
@@ -438,10 +427,8 @@ def test_release(internet: Internet, trials: Trials, box: Namespace, watch: Watc
 def test_restart(internet: Internet, trials: Trials, box: Namespace, watch: Watch) -> None:
     """It is taken up, or closed, or the daemon ends and says why: the next one takes it up."""
     daemon, faults = trials.daemon, trials.faults
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-
     def create() -> Sandbox:
-        return daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
+        return daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
 
     def attempt(trial: tuple[Call, Fault] | None) -> None:
         daemon.end(signal.SIGKILL)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import hostile_nameserver, plan
+from lab import plan
 from lab import holder as holder_program
 from lab.daemon import Daemon, running
 from lab.flooding import Flood, Node, node
@@ -46,15 +46,6 @@ def holder(internet: Internet, port: int) -> Iterator[None]:
         yield
     finally:
         child.stop()
-
-
-@pytest.fixture(scope="module")
-def nameserver(net: Internet) -> Iterator[None]:
-    """The hostile nameserver, in the lab's Internet."""
-    program = Path(hostile_nameserver.__file__)
-    child = Child(net.namespace.command("/usr/bin/python3", program, plan.SCRIPTED_DNS4), "serving")
-    yield
-    child.stop()
 
 
 # MARK: - DNS
@@ -332,10 +323,10 @@ def test_flood_of_datagram_flows(internet: Internet, daemon: Daemon) -> None:
     """So many a second are taken; the node's own connection tracking and descriptors have no more to remember."""
     rule = {"target": plan.SINK4, "protocol": "udp", "ports": [4444]}
     with node(daemon, allowing(rule)) as lab:
-        descriptors = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        descriptors = daemon.descriptors
         flood = lab.flood("flows", plan.SINK4, 4444)
         lab.compare("datagram flows", flood)
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) - descriptors < 1_024 + 64
+        assert daemon.descriptors - descriptors < 1_024 + 64
         counts = flood.end()
         found = lab.count()
         assert found["connection.denied flow-limit"] > 0, found

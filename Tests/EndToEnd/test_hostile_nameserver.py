@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lab import hostile_nameserver, plan
 from lab.internet import Internet
-from lab.processes import Child
 from lab.sandgate import Finished, Sandgate, allowing, attack, shell
 
 POLICY = allowing("*.hostile.example")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def nameserver(net: Internet) -> Iterator[None]:
-    """The hostile nameserver, in the lab's Internet."""
-    program = Path(hostile_nameserver.__file__)
-    child = Child(net.namespace.command("/usr/bin/python3", program, plan.SCRIPTED_DNS4), "serving")
-    yield
-    child.stop()
+pytestmark = pytest.mark.usefixtures("nameserver")
 
 
 def name_for(behaviour: str) -> str:

@@ -138,15 +138,11 @@ def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
 
 def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     sandbox = attach(daemon, box, allowing(plan.ALLOWED))
-
-    def descriptors() -> int:
-        return len(os.listdir(f"/proc/{daemon.pid}/fd"))
-
-    before = descriptors()
+    before = daemon.descriptors
     box.remove()
     sandbox.wait_for("gone")
     # Six listeners and two netlink sockets. What the daemon has open for a moment only, such as a state file, is waited for.
-    wait_until(lambda: descriptors() <= before - 8, "the end of the sandbox's descriptors")
+    wait_until(lambda: daemon.descriptors <= before - 8, "the end of the sandbox's descriptors")
 
 
 @pytest.mark.attack(
@@ -383,7 +379,7 @@ def test_change_ends_what_it_no_longer_allows(internet: Internet, daemon: Daemon
 
 def test_datagrams_once_a_policy_opens_them(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.SINK))
-    before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    before = daemon.descriptors
     command = after_resolving(plan.SINK, then=attack("packets", "udp", plan.SINK4, 4444, "hello"))
     assert "PermissionError" in sandbox.run(*command).stderr
     rule = {"target": plan.SINK, "protocol": "udp", "ports": [4444]}
@@ -394,7 +390,7 @@ def test_datagrams_once_a_policy_opens_them(internet: Internet, daemon: Daemon) 
     # Its sockets for datagrams stay; there is one set, however often a policy opens them.
     for policy in (allowing(rule), allowing(), allowing(rule)):
         assert sandbox.ask("PUT", "/policy", policy).status == 200
-    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 6
+    assert daemon.descriptors <= before + 6
     daemon.restart()
     internet.forget()
     assert "hello" in sandbox.run(*command).stdout and internet.sinks.data() == "hello"

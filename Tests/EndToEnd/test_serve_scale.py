@@ -262,10 +262,6 @@ def fleet(internet: Internet, tmp_path: Path) -> Iterator[Fleet]:
             daemon.clean_up()
 
 
-def _descriptors(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
-
-
 def _most_descriptors(daemon: Daemon) -> int:
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
     found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
@@ -332,11 +328,11 @@ def test_many_sandboxes(internet: Internet, fleet: Fleet) -> None:
         pytest.skip(f"{COUNT} sandboxes need {needed} descriptors, and a process may have {most}")
     seed = int(os.environ.get("SANDGATE_SEED", random.randrange(1 << 32)))
     random.seed(seed)
-    machine, baseline = Snapshot.take(), _descriptors(daemon)
+    machine, baseline = Snapshot.take(), daemon.descriptors
     fleet.say(f"{COUNT} sandboxes, SANDGATE_SEED={seed}")
 
     fleet.each(range(COUNT), fleet.create)
-    fleet.say(f"made; the daemon has {_descriptors(daemon)} descriptors open")
+    fleet.say(f"made; the daemon has {daemon.descriptors} descriptors open")
     fleet.expect_list()
     everybody = random.sample([member for _, member in sorted(fleet.members.items())], COUNT)
     tenth = COUNT // 10
@@ -410,7 +406,7 @@ def _expect_nothing_left(fleet: Fleet, machine: Snapshot, baseline: int, gone: S
     # The last to go: a link's far end stays until its namespace is really gone, and so nobody holds one open.
     dead_end = ["nsenter", f"--net={daemon.directory}/run/netns/{DEAD_END}", "ip", "-o", "link"]
     wait_until(lambda: len(check(*dead_end).splitlines()) == 1, "the namespaces to be gone", 60)
-    wait_until(lambda: _descriptors(daemon) <= baseline, f"the descriptors to be {baseline} again")
+    wait_until(lambda: daemon.descriptors <= baseline, f"the descriptors to be {baseline} again")
     now = Snapshot.take()
     assert (now.links, now.ruleset, now.forwarding) == (machine.links, machine.ruleset, machine.forwarding)
     # The lab's own link gets its link-local address in its own time.

@@ -8,22 +8,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import random
 import resource
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import plan
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Daemon, Sandbox, attachment, running
 from lab.effort import SEED, rounds
-from lab.flood_watch import Watch, flooder, flooding, starting, watching
+from lab.flood_watch import Watch, flooding, starting
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -37,15 +36,8 @@ def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
         yield made
 
 
-@pytest.fixture
-def watch(internet: Internet) -> Iterator[Watch]:
-    with watching(internet) as made:
-        yield made
-
-
 def attach(daemon: Daemon, box: Namespace, *targets: str) -> Sandbox:
-    attachment = {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True}
-    return daemon.create(allowing(*targets), id="box", attachment=attachment)
+    return daemon.create(allowing(*targets), id="box", attachment=attachment(box))
 
 
 @contextlib.contextmanager
@@ -147,10 +139,9 @@ def test_killed_at_random_moments(internet: Internet, daemon: Daemon, box: Names
             for id in found:
                 assert daemon.request("DELETE", f"/v1/sandboxes/{id}").status == 204
             acknowledged.clear()
-            names = {path.name for path in (daemon.directory / "run" / "netns").iterdir()}
+            records, names = daemon.remains
             assert names <= {".dead-end"}, names
-            records = sorted(path.name for path in (daemon.directory / "state" / "sandboxes").iterdir())
-            assert records == [".lock", "box.json"]
+            assert records == {".lock", "box.json"}
     assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
 
 
@@ -163,7 +154,7 @@ def test_killed_at_random_moments(internet: Internet, daemon: Daemon, box: Names
 def test_namespaces_come_and_go(internet: Internet, daemon: Daemon, watch: Watch) -> None:
     neighbour = daemon.create(allowing(plan.ALLOWED), id="neighbour")
     count = rounds(8, 200)
-    descriptors = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    descriptors = daemon.descriptors
     with watch.nothing(), contextlib.ExitStack() as stack:
         for number in range(count):
             sandbox = daemon.create(allowing(plan.ALLOWED), id="changing")
@@ -181,7 +172,7 @@ def test_namespaces_come_and_go(internet: Internet, daemon: Daemon, watch: Watch
             assert neighbour.reaches(plan.ALLOWED, "-4")
             if number % 10 == 9:
                 stack.close()
-    wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= descriptors + 2, "the descriptors", 30)
+    wait_until(lambda: daemon.descriptors <= descriptors + 2, "the descriptors", 30)
     assert [item["id"] for item in daemon.request("GET", "/v1/sandboxes?state=all").json["items"]] == ["neighbour"]
 
 
@@ -247,10 +238,6 @@ def limit_descriptors(daemon: Daemon, count: int | None = None) -> None:
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (count or most, most))
 
 
-def open_descriptors(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
-
-
 @pytest.mark.attack(
     "T4 B3 P7",
     "floods and connects while the daemon has no descriptor left, one left, or a few",
@@ -264,10 +251,10 @@ def test_descriptors_run_out(internet: Internet, daemon: Daemon, box: Namespace,
     other = daemon.create(allowing(plan.ALLOWED), id="other")
     with attached_under_flood(internet, daemon, box, watch, plan.ALLOWED) as sandbox:
         assert sandbox.reaches(plan.ALLOWED) and other.reaches(plan.ALLOWED)
-        revision, before = 1, open_descriptors(daemon)
+        revision, before = 1, daemon.descriptors
         for number in range(rounds(2, 150)):
             # Where a descriptor is missing differs with how many there are.
-            limit_descriptors(daemon, open_descriptors(daemon) + chance.randrange(0, 16))
+            limit_descriptors(daemon, daemon.descriptors + chance.randrange(0, 16))
             holders = [sandbox.start(*connecting()), other.start(*connecting())]
             for method, path, body in (
                 ("PUT", f"{sandbox.path}/policy", allowing(plan.ALLOWED, f"n{number}.example")),
@@ -290,10 +277,8 @@ def test_descriptors_run_out(internet: Internet, daemon: Daemon, box: Namespace,
             assert sandbox.state == other.state == "Running"
             wait_until(lambda: sandbox.reaches(plan.ALLOWED) and other.reaches(plan.ALLOWED), "both to work again", 30)
             assert not sandbox.reaches(plan.OTHER)
-        wait_until(lambda: open_descriptors(daemon) <= before + 4, "the connections' end", 60)
-        records = sorted(path.name for path in (daemon.directory / "state" / "sandboxes").iterdir())
-        assert records == [".lock", "box.json", "other.json"]
-        assert {path.name for path in (daemon.directory / "run" / "netns").iterdir()} == {".dead-end", "other"}
+        wait_until(lambda: daemon.descriptors <= before + 4, "the connections' end", 60)
+        assert daemon.remains == ({".lock", "box.json", "other.json"}, {".dead-end", "other"})
 
 
 def connecting() -> list[str]:

@@ -510,10 +510,7 @@ extension NodeSandbox {
     private func fail(because change: any Error) async {
         try? await exclusively {
             guard record.state == .running || record.state == .paused else { return }
-            await shut()
-            var failed = record
-            failed.enter(.failed, reason: "ruleset-changed", message: "\(change)", at: .current)
-            do { try await save(failed) } catch { record = failed }
+            await abandon(after: change)
         }
     }
 

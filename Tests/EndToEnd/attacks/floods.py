@@ -22,15 +22,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from shared_namespace import question
+
 counts: collections.Counter[str] = collections.Counter()
 ended = threading.Event()
 begun = threading.Event()
-PROXY = ("127.0.0.1", 64128)
-
-
-def question(name: str, identifier: int) -> bytes:
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    return struct.pack(">6H", identifier, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 
 
 def names(pattern: str) -> Iterator[str]:

@@ -7,24 +7,24 @@ of JSON: how long each took, in milliseconds, and what failed.
 from __future__ import annotations
 
 import json
-import os
+import random
 import socket
-import struct
 import sys
 import time
+
+from shared_namespace import question
 
 TIMEOUT = 20.0
 
 
 def query(nameserver: str, name: str) -> None:
-    identifier = os.urandom(2)
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    message = question(name, random.getrandbits(16))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.settimeout(TIMEOUT)
         asking.connect((nameserver, 53))
-        asking.send(identifier + struct.pack(">5H", 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1")
+        asking.send(message)
         answer = asking.recv(4096)
-        assert answer[:2] == identifier and answer[3] & 15 == 0 and answer[7] > 0, answer
+        assert answer[:2] == message[:2] and answer[3] & 15 == 0 and answer[7] > 0, answer
 
 
 def request(name: str, address: str) -> None:

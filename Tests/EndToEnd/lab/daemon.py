@@ -19,6 +19,7 @@ import pytest
 
 from . import plan
 from .internet import Internet
+from .namespaces import Namespace
 from .processes import wait_until
 from .sandgate import find_binary
 from .unix_http import UnixConnection
@@ -44,6 +45,11 @@ def program(namespace: str, command: Sequence[str], resolv_conf: Path) -> list[s
     """The command line that runs `command` in a network namespace with a resolv.conf of its own."""
     script = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
     return ["nsenter", f"--net={namespace}", "unshare", "-m", "/bin/sh", "-c", script, "sh", *command]
+
+
+def attachment(box: Namespace, **fields: object) -> dict[str, object]:
+    """What has a namespace guarded whose programs, the attacker's among them, may open raw sockets."""
+    return {"netns": f"/run/netns/{box.name}", "acceptRawSockets": True, **fields}
 
 
 class Daemon:
@@ -115,6 +121,17 @@ class Daemon:
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
+
+    @property
+    def descriptors(self) -> int:
+        """How many files it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def remains(self) -> tuple[set[str], set[str]]:
+        """What it has on the disk and in the machine: the files of its records, and those that namespaces are mounted at."""
+        records, namespaces = self.directory / "state" / "sandboxes", self._runtime / "netns"
+        return {path.name for path in records.iterdir()}, {path.name for path in namespaces.iterdir()}
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends it; what it guards stays. Returns its exit status. What it would have kept is closed."""
