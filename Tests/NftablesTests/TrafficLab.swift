@@ -23,9 +23,12 @@ final class TrafficLab {
                 """
                 nft -f - <<'END'
                 table netdev watch {
+                    counter any { }
+                    counter datagrams { }
                     chain arriving {
                         type filter hook ingress device \(SandboxNetwork.Plan.deadEndDevice) priority 0
-                        meta protocol { ip, ip6 } counter
+                        meta protocol { ip, ip6 } counter name any
+                        meta l4proto udp counter name datagrams
                     }
                 }
                 END
@@ -35,11 +38,17 @@ final class TrafficLab {
     }
 
     /// IP packets that left the sandbox so far.
-    func packetsOutside() throws -> Int {
-        let listing = try network.deadEnd.enter { try shell("nft list chain netdev watch arriving") }
+    func packetsOutside() throws -> Int { try countOutside("any") }
+
+    /// Datagrams of UDP that left the sandbox so far: what the kernel says to its neighbours by itself, at times of its
+    /// own choice, is not among them.
+    func datagramsOutside() throws -> Int { try countOutside("datagrams") }
+
+    private func countOutside(_ counter: String) throws -> Int {
+        let listing = try network.deadEnd.enter { try shell("nft list counter netdev watch \(counter)") }
         let words = listing.split(whereSeparator: \.isWhitespace)
         guard let index = words.firstIndex(of: "packets"), let count = Int(words[index + 1]) else {
-            throw ShellFailure(command: "nft list chain", output: listing)
+            throw ShellFailure(command: "nft list counter", output: listing)
         }
         return count
     }
