@@ -52,7 +52,7 @@ public final class DNSListener {
 
     /// Answers a query that another process has received on this listener's socket for datagrams.
     public func takeOver(_ query: HandedQuery) {
-        datagrams.answer(query.message, to: query.source)
+        datagrams.answer(query)
     }
 
     private func begin(_ descriptor: CInt) {
@@ -86,96 +86,5 @@ public final class DNSListener {
         }
         idle?.value.close()
         return idle != nil
-    }
-}
-
-/// A UDP socket that programs send queries to. Answers leave from it as well, so that the kernel's redirect finds the
-/// way back.
-final class DNSDatagramSocket: EventSource {
-    /// No query needs more: a name of 255 bytes, and EDNS options.
-    private static let maximumQuery = 4_096
-    /// How many queries are taken in one turn; other sandboxes wait for theirs.
-    private static let batch = 64
-
-    private let loop: EventLoop
-    private let resolver: DNSResolver
-    private var descriptor: CInt
-    /// Queries that wait for an answer from outside.
-    private var pending: [UInt64: HandedQuery] = [:]
-    private var nextPending: UInt64 = 0
-    /// How many queries the kernel had lost when it was last asked. What comes too fast waits in the socket, up to a bound.
-    private var lost: UInt32
-    private var timer: TimerToken?
-
-    init(_ descriptor: CInt, loop: EventLoop, resolver: DNSResolver) {
-        self.descriptor = descriptor
-        self.lost = Sockets.lostDatagrams(descriptor)
-        self.loop = loop
-        self.resolver = resolver
-    }
-
-    func close() {
-        guard descriptor >= 0 else { return }
-        tellOfLoss()
-        loop.deregister(self)
-        Sockets.close(descriptor)
-        descriptor = -1
-    }
-
-    /// Stops receiving, and gives up the socket with the queries that are not answered.
-    func release() -> (CInt, [HandedQuery]) {
-        tellOfLoss()
-        loop.deregister(self)
-        defer { descriptor = -1 }
-        return (descriptor, pending.sorted { $0.key < $1.key }.map(\.value))
-    }
-
-    /// Asks the kernel for what it has lost, a second after something came.
-    private func watchLoss() {
-        guard timer == nil else { return }
-        timer = loop.schedule(at: loop.now.advanced(bySeconds: 1)) { [weak self] in self?.tellOfLoss() }
-    }
-
-    private func tellOfLoss() {
-        if let timer { loop.cancel(timer) }
-        timer = nil
-        guard descriptor >= 0 else { return }
-        let now = Sockets.lostDatagrams(descriptor)
-        if now != lost { resolver.tellOfLostQueries(UInt64(now &- lost)) }
-        lost = now
-    }
-
-    override func handle(_ readiness: Readiness) {
-        watchLoss()
-        for _ in 0..<Self.batch where descriptor >= 0 {
-            switch Sockets.receiveDatagram(descriptor, upTo: Self.maximumQuery + 1) {
-            case .wouldBlock:
-                return
-            case .failed:
-                // An earlier answer could not be delivered; the error is taken with this call.
-                continue
-            case .datagram(let message, let source):
-                guard message.count <= Self.maximumQuery else {
-                    resolver.refuseOversized()
-                    continue
-                }
-                answer(message, to: source)
-            }
-        }
-    }
-
-    func answer(_ message: [UInt8], to source: Endpoint) {
-        let number = nextPending
-        var isAnswered = false
-        resolver.answer(message, over: .udp) { [weak self] reply in
-            isAnswered = true
-            guard let self, descriptor >= 0 else { return }
-            if !pending.isEmpty { pending[number] = nil }
-            // A full buffer loses the answer, as networks do; the program asks again.
-            if let reply { _ = Sockets.sendDatagram(descriptor, reply, to: source) }
-        }
-        guard !isAnswered else { return }
-        pending[number] = HandedQuery(message: message, source: source)
-        nextPending += 1
     }
 }

@@ -60,6 +60,7 @@ public final class DNSResolver {
     private let upstream: UpstreamResolver
     private let sanitizer: DNSAnswerSanitizer
     private var cache: DNSCache
+    private var ready = ReadyAnswers()
     private var budget: DNSBudget
     private var generator = SystemRandomNumberGenerator()
     private var lookups: [DNSCache.Key: Lookup] = [:]
@@ -87,69 +88,175 @@ public final class DNSResolver {
 // MARK: - Programs
 
 extension DNSResolver {
+    /// What a message of a program comes to.
+    enum Reception {
+        /// It is answered so; with `nil` for what must not be answered. Of a message that came over UDP, the first two bytes
+        /// are to be replaced by the query's: it may have been made for another of the same question.
+        case answer([UInt8]?)
+        /// Somebody outside has to be asked.
+        case question(Question)
+    }
+
+    /// A query that was let through and whose answer is not at hand.
+    struct Question {
+        fileprivate let query: DNSQuery
+        fileprivate let key: DNSCache.Key
+        fileprivate let transport: DNSResponse.Transport
+        /// Having waited for those that were found with it counts.
+        fileprivate let start: MonotonicTime
+    }
+
     /// Answers one message of a program. `reply` is called once, now or later; with `nil` for what must not be answered.
     func answer(_ message: [UInt8], over transport: DNSResponse.Transport, reply: @escaping ([UInt8]?) -> Void) {
-        // Having waited for those that were found with it counts.
-        let start = attachment.loop.now
-        let query: DNSQuery
-        do {
-            query = try DNSQuery(parsing: message)
-        } catch {
-            record(.dnsDenied, Verdict(.deny, .malformedHello), host: nil)
-            reply(error.reply)
-            if error.reply != nil { attachment.latencies.countAnswer(.refused, since: start) }
-            return
-        }
-        switch judge().judge(query) {
-        case .answer(let response):
-            reply(response.encode(for: query, over: transport))
-            attachment.latencies.countAnswer(.local, since: start)
-        case .deny(let response, let verdict):
-            record(.dnsDenied, verdict, host: "\(query.wireName.folded)")
-            reply(response.encode(for: query, over: transport))
-            attachment.latencies.countAnswer(.refused, since: start)
-        case .resolve(let name):
-            let key = DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
-            lookUp(key) { [weak self] outcome in
-                guard let self else { return }
-                reply(response(to: name, outcome).encode(for: query, over: transport))
-                attachment.latencies.countAnswer(outcome.counted, since: start)
-            }
+        switch message.withUnsafeBytes({ receive($0, over: transport) }) {
+        case .answer(let bytes): reply(bytes)
+        case .question(let question): ask(question, reply: reply)
         }
     }
 
-    /// What a look-up's outcome is to a program; recorded.
-    private func response(to name: DomainName, _ outcome: Outcome) -> DNSResponse {
+    /// Takes one message of a program: records and counts what can be said at once.
+    func receive(_ message: UnsafeRawBufferPointer, over transport: DNSResponse.Transport) -> Reception {
+        if transport == .udp, let bytes = readyAnswer(to: message) { return .answer(bytes) }
+        let query: DNSQuery
+        do {
+            query = try DNSQuery(parsing: Array(message))
+        } catch {
+            attachment.record(event(.dnsDenied, Verdict(.deny, .malformedHello), host: nil))
+            if error.reply != nil { attachment.latencies.countAnswer(.refused, since: attachment.loop.now) }
+            return .answer(error.reply)
+        }
+        switch judge().judge(query) {
+        case .answer(let response):
+            attachment.latencies.countAnswer(.local, since: attachment.loop.now)
+            return .answer(response.encode(for: query, over: transport))
+        case .deny(let response, let verdict):
+            let event = event(.dnsDenied, verdict, host: "\(query.wireName.folded)")
+            let answer = Answer(response, [event], .refused)
+            // Of an address it depends on what is pinned.
+            let term = query.type == .ptr ? nil : MonotonicTime(nanoseconds: .max)
+            return .answer(
+                give(answer, to: query, over: transport, since: attachment.loop.now, message, isSameUntil: term)
+            )
+        case .resolve(let name):
+            let key = DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
+            guard let hit = cache.hit(for: key, at: attachment.loop.now) else {
+                let start = attachment.loop.now
+                return .question(Question(query: query, key: key, transport: transport, start: start))
+            }
+            let outcome = release(hit.answer, for: name, isCached: true)
+            // What could not be pinned now may be pinned next.
+            let term: MonotonicTime? = if case .released = outcome { hit.isSameUntil } else { nil }
+            let answer = answer(to: name, outcome)
+            return .answer(
+                give(answer, to: query, over: transport, since: attachment.loop.now, message, isSameUntil: term)
+            )
+        }
+    }
+
+    /// Answers a question that ``receive(_:over:)`` left open. `reply` is called once, now or later.
+    func ask(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
+        lookUp(question.key) { [weak self] outcome in
+            guard let self else { return }
+            let answer = answer(to: question.key.name, outcome)
+            reply(give(answer, to: question.query, over: question.transport, since: question.start))
+        }
+    }
+
+    /// What a query comes to: the answer, what is recorded of it and how it is counted.
+    private struct Answer {
+        let response: DNSResponse
+        let events: [AuditEvent]
+        let outcome: LatencyCounts.AnswerOutcome
+
+        init(_ response: DNSResponse, _ events: [AuditEvent], _ outcome: LatencyCounts.AnswerOutcome) {
+            self.response = response
+            self.events = events
+            self.outcome = outcome
+        }
+    }
+
+    /// Records and counts an answer, and returns its bytes. With a `term` it is ready for who sends `message` again until
+    /// then.
+    private func give(
+        _ answer: Answer,
+        to query: DNSQuery,
+        over transport: DNSResponse.Transport,
+        since start: MonotonicTime,
+        _ message: UnsafeRawBufferPointer? = nil,
+        isSameUntil term: MonotonicTime? = nil
+    ) -> [UInt8] {
+        answer.events.forEach(attachment.record)
+        let bytes = answer.response.encode(for: query, over: transport)
+        if let message, let term, transport == .udp, !attachment.isPaused {
+            ready.keep(
+                .init(message: bytes, events: answer.events, outcome: answer.outcome, isSameUntil: term),
+                to: message,
+                on: basis,
+                at: attachment.loop.now,
+                attachment.loop.wallTime()
+            )
+        }
+        attachment.latencies.countAnswer(answer.outcome, since: start)
+        return bytes
+    }
+
+    /// The answer to a message that was answered within the last second, when it would be the same again; recorded and
+    /// counted.
+    private func readyAnswer(to message: UnsafeRawBufferPointer) -> [UInt8]? {
+        guard !attachment.isPaused else { return nil }
+        let (now, wallTime) = (attachment.loop.now, attachment.loop.wallTime())
+        guard let answer = ready.answer(to: message, on: basis, at: now, wallTime) else { return nil }
+        for var event in answer.events {
+            event.time = wallTime
+            attachment.record(event)
+        }
+        attachment.latencies.countAnswer(answer.outcome, since: now)
+        return answer.message
+    }
+
+    private var basis: ReadyAnswers.Basis {
+        ReadyAnswers.Basis(
+            policy: attachment.policy,
+            endedAdmissions: attachment.pinner.table.endedAdmissions,
+            deniedAnswer: deniedAnswer
+        )
+    }
+
+    /// Frees what is kept for programs that ask again at once.
+    func forgetReadyAnswers() {
+        ready.removeAll()
+    }
+
+    /// What a look-up's outcome is to a program.
+    private func answer(to name: DomainName, _ outcome: Outcome) -> Answer {
         switch outcome {
         case .released(let answer, _):
             let verdict = judge().verdictOnAnswered(name)
-            record(.dnsAllowed, verdict, host: "\(name)")
-            recordAliases(of: answer, verdict)
             var response = DNSResponse(answer.code, answers: answer.records, authorities: answer.authorities)
             response.isAuthenticData = answer.isAuthenticData
-            return response
+            let events = [event(.dnsAllowed, verdict, host: "\(name)")] + events(forAliasesOf: answer, verdict)
+            return Answer(response, events, outcome.counted)
         case .denied(let response, let verdict):
-            record(.dnsDenied, verdict, host: "\(name)")
-            return response
+            return Answer(response, [event(.dnsDenied, verdict, host: "\(name)")], outcome.counted)
         case .failed(let reason):
-            record(.dnsDenied, Verdict(.deny, reason), host: "\(name)")
-            return DNSResponse(.serverFailure, extendedError: .networkError)
+            let event = event(.dnsDenied, Verdict(.deny, reason), host: "\(name)")
+            return Answer(DNSResponse(.serverFailure, extendedError: .networkError), [event], outcome.counted)
         }
     }
 
     /// An alias of an allowed name is allowed with it; where the policy denies it by itself, that is worth knowing.
-    private func recordAliases(of answer: DNSAnswer, _ verdict: Verdict) {
-        for alias in answer.chain.dropFirst() {
+    private func events(forAliasesOf answer: DNSAnswer, _ verdict: Verdict) -> [AuditEvent] {
+        answer.chain.dropFirst().compactMap { alias in
             guard let name = try? alias.domainName(),
                 case .deny = attachment.policy.enforcedQuery(name, at: attachment.loop.wallTime())
-            else { continue }
-            record(.dnsAllowed, verdict, host: "\(name)")
+            else { return nil }
+            return event(.dnsAllowed, verdict, host: "\(name)")
         }
     }
 
     /// Records a message that is longer than any query: it is not answered.
     func refuseOversized() {
-        record(.dnsDenied, Verdict(.deny, .malformedHello), host: nil)
+        attachment.record(event(.dnsDenied, Verdict(.deny, .malformedHello), host: nil))
     }
 
     /// Records that so many queries were lost before they were read.
@@ -157,12 +264,12 @@ extension DNSResolver {
         attachment.tell(.queries, times: count)
     }
 
-    private func record(_ kind: AuditEvent.Kind, _ verdict: Verdict, host: String?) {
+    private func event(_ kind: AuditEvent.Kind, _ verdict: Verdict, host: String?) -> AuditEvent {
         var event = attachment.event(kind)
         event.layer = .dns
         event.verdict = verdict
         event.host = host
-        attachment.record(event)
+        return event
     }
 }
 
@@ -256,10 +363,10 @@ extension DNSResolver {
         }
         if let refusal = spendBudget(key.name) { return waiter(refusal) }
         pendingCount += 1
-        ask(key, waiter)
+        askUpstream(key, waiter)
     }
 
-    private func ask(_ key: DNSCache.Key, _ waiter: @escaping (Outcome) -> Void) {
+    private func askUpstream(_ key: DNSCache.Key, _ waiter: @escaping (Outcome) -> Void) {
         let query = DNSUpstreamQuery(key.name, key.type, isDNSSECOK: key.isDNSSECOK, using: &generator)
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
@@ -295,7 +402,7 @@ extension DNSResolver {
             var reported = verdict
             reported.action = .allow
             reported.isReportOnly = true
-            record(.dnsAllowed, reported, host: "\(name)")
+            attachment.record(event(.dnsAllowed, reported, host: "\(name)"))
             return nil
         }
         return .denied(judge().refusal(verdict), verdict)

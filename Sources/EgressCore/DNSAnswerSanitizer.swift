@@ -160,9 +160,9 @@ private struct Selection {
     }
 
     /// The signatures of what is released, for a client that asked for them. None when something was taken out: they
-    /// would not fit what is left.
+    /// would not fit what is left. Signatures themselves have none (RFC 4035 2.2); who asks for them has them already.
     private func signatures(_ chain: [DNSWireName]) -> [DNSResourceRecord] {
-        guard query.isDNSSECOK, !isAltered else { return [] }
+        guard query.isDNSSECOK, !isAltered, type != .rrsig else { return [] }
         return Array(
             records.lazy.filter { record in
                 guard let covered = record.coveredType, covered == .cname || covered == type else { return false }

@@ -65,8 +65,21 @@ public struct DNSCache {
 }
 
 extension DNSCache {
+    /// An answer that was kept.
+    public struct Hit: Hashable, Sendable {
+        /// The answer, with the TTLs that are left.
+        public let answer: DNSAnswer
+        /// When the TTLs count down next.
+        public let isSameUntil: MonotonicTime
+    }
+
     /// The answer kept for `key`, with the TTLs that are left at `now`.
     public mutating func answer(for key: Key, at now: MonotonicTime) -> DNSAnswer? {
+        hit(for: key, at: now)?.answer
+    }
+
+    /// The answer kept for `key`, as it is at `now`.
+    public mutating func hit(for key: Key, at now: MonotonicTime) -> Hit? {
         guard let slot = slots[key], let entry = entries[slot] else { return nil }
         let age = now.seconds(since: entry.storedAt)
         guard age < UInt64(entry.answer.ttl) else {
@@ -75,7 +88,10 @@ extension DNSCache {
         }
         unlink(slot)
         linkAsNewest(slot)
-        return entry.answer.aged(bySeconds: age)
+        return Hit(
+            answer: entry.answer.aged(bySeconds: age),
+            isSameUntil: entry.storedAt.advanced(bySeconds: age + 1)
+        )
     }
 
     /// Keeps `answer`, instead of what was kept for `key`. An answer with a TTL of 0 is not kept, nor one that would

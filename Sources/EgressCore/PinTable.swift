@@ -51,6 +51,8 @@ public struct PinTable {
     public let limits: Limits
     private var admissions: [IPAddress: [Admission]] = [:]
     private var addressesPerName: [DomainName: Int] = [:]
+    /// Counts the admissions that have ended. While it stays the same, whatever was pinned is.
+    public private(set) var endedAdmissions: UInt64 = 0
 
     /// An empty table.
     public init(limits: Limits = Limits()) {
@@ -186,6 +188,7 @@ extension PinTable {
     }
 
     private mutating func forget(_ name: DomainName) {
+        endedAdmissions += 1
         guard let count = addressesPerName[name] else { return }
         addressesPerName[name] = count > 1 ? count - 1 : nil
     }

@@ -37,11 +37,17 @@ public struct IPAddress: Hashable, Sendable {
     }
 
     /// An address from 4 or 16 bytes in network order; `nil` for any other count.
-    public init?(networkBytes bytes: some Collection<UInt8>) {
-        let count = bytes.count
-        guard count == 4 || count == 16 else { return nil }
-        self.family = count == 4 ? .v4 : .v6
-        self.value = bytes.reduce(0) { $0 << 8 | UInt128($1) }
+    @inlinable public init?(networkBytes bytes: some Collection<UInt8>) {
+        switch bytes.count {
+        case 4: self.init(v4: UInt32(truncatingIfNeeded: bytes.reduce(0 as UInt64) { $0 << 8 | UInt64($1) }))
+        case 16:
+            let (high, low) = (bytes.prefix(8), bytes.dropFirst(8))
+            self.init(
+                v6: UInt128(high.reduce(0 as UInt64) { $0 << 8 | UInt64($1) }) << 64
+                    | UInt128(low.reduce(0 as UInt64) { $0 << 8 | UInt64($1) })
+            )
+        default: return nil
+        }
     }
 
     /// The 4 or 16 bytes in network order.

@@ -37,6 +37,8 @@ public final class EventLoop {
 
     /// Lent to whoever handles an event, for bytes that do not outlive the call.
     let scratch: UnsafeMutableRawBufferPointer
+    /// Lent to whoever answers datagrams, for as long as it handles an event.
+    public private(set) lazy var datagrams = DatagramBatch()
     /// Pipes for relays.
     let pipes = PipePool()
 

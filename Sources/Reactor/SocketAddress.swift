@@ -10,6 +10,12 @@ struct SocketAddress {
     /// Room for the kernel to fill.
     init() {}
 
+    /// What the kernel filled elsewhere.
+    init(_ storage: sockaddr_storage, _ length: socklen_t) {
+        self.storage = storage
+        self.length = length
+    }
+
     init(_ endpoint: Endpoint) {
         switch endpoint.address.family {
         case .v4:

@@ -23,10 +23,9 @@ final class RunJournal {
     /// Takes one event.
     func record(_ event: AuditEvent) {
         log?.append(event)
+        guard !isQuiet else { return }
         summary.observe(event)
-        guard !isQuiet, told.count < Self.maximumLines, let line = HumanLine.text(for: event, colour: colour) else {
-            return
-        }
+        guard told.count < Self.maximumLines, let line = HumanLine.text(for: event, colour: colour) else { return }
         if told.insert(line).inserted { Console.errorText(line + "\n") }
     }
 

@@ -81,6 +81,61 @@ import WireFormat
         #expect(counts.pins.sum < counts.answers[.upstream].sum)
     }
 
+    @Test func asksNobodyAndSaysTheSameToWhoAsksAgainAtOnce() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let names = ["api.example", "other.example"]
+        let replies = try stage.run {
+            try names.map { name in
+                try (1...5).map { (number: UInt16) in
+                    let socket = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+                    try socket.send(DNSProgram.query(name, id: 0x0100 + number))
+                    return try socket.receive(upTo: 512)
+                }
+            }
+        }
+        for replies in replies {
+            #expect(replies.map { $0[0] } == [1, 1, 1, 1, 1])
+            #expect(replies.map { $0[1] } == [1, 2, 3, 4, 5])
+            // The TTL may have counted down between them.
+            #expect(Set(replies.map(\.count)).count == 1)
+        }
+        #expect(stage.server.asked.count == 1)
+        #expect(
+            stage.records
+                == names.flatMap { name in
+                    Array(
+                        repeating: name == "api.example" ? "dns.allowed \(name) rule" : "dns.denied \(name) default",
+                        count: 5
+                    )
+                }
+        )
+        let counts = stage.attachment.latencies.counts
+        #expect(LatencyCounts.AnswerOutcome.allCases.map { counts.answers[$0].total } == [4, 1, 0, 5, 0])
+    }
+
+    @Test func whatChangesIsSeenByWhoAsksAgainAtOnce() throws {
+        let stage = try stage("api.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let attachment = stage.attachment
+        func ask() throws -> DNSResponseCode { try stage.run { try DNSProgram.ask("api.example") }.code }
+        func askOften() throws -> Set<DNSResponseCode> { Set(try (0..<3).map { _ in try ask() }) }
+        #expect(try askOften() == [.noError])
+        try attachment.pause()
+        // It cannot even be asked.
+        #expect(throws: BlockingSocket.Failure.self) { try ask() }
+        try attachment.resume()
+        #expect(try askOften() == [.noError])
+        try attachment.replacePolicy(with: CompiledPolicy(Policy(), generation: 2))
+        #expect(try askOften() == [.nameError])
+        stage.resolver.deniedAnswer = .refused
+        #expect(try ask() == .refused)
+        let rule = Rule(.allow, try Target(parsing: "api.example"))
+        try attachment.replacePolicy(with: CompiledPolicy(Policy(rules: [rule]), generation: 3))
+        #expect(try askOften() == [.noError])
+        #expect(attachment.pinner.table.addressCount == 1)
+    }
+
     @Test func asksOnceForWhatIsAskedAtOnce() throws {
         let stage = try stage("api.example")
         var held: [() -> Void] = []

@@ -147,6 +147,19 @@ import WireFormat
             #expect(answer.records == (asks ? [address, signature] : [address]))
         }
     }
+
+    // Found by fuzzing.
+    @Test func givesSignaturesOnceToWhoAsksForThemByName() throws {
+        let query = Server.query("www.example", .rrsig, isDNSSECOK: true)
+        let owner = Server.name("www.example")
+        // Of an alias that is not there, and of the type that was asked for.
+        for covered: UInt8 in [5, 46] {
+            let data = [0, covered] + Array(repeating: 0, count: 40)
+            let signature = DNSResourceRecord(owner, .rrsig, ttl: 300, data: data)
+            let answer = try sanitizer.sanitize(Server.answer(query, [signature]), for: query)
+            #expect(answer.records == [signature])
+        }
+    }
 }
 
 // MARK: - Negative answers and failures

@@ -46,6 +46,22 @@ ssize_t clinux_splice(int source, int sink, size_t length);
 // ioctl(2), SIOCOUTQ: how many bytes of a stream the peer has not acknowledged, or -1.
 int clinux_unsent_bytes(int descriptor);
 
+// The most datagrams that one call takes or sends.
+#define CLINUX_DATAGRAMS_MAX 16
+
+// One of several datagrams. Receiving, `length` is the room at `bytes` before and the datagram's length after, cut to the
+// room; `address` is where it comes from. Sending, where it goes.
+struct clinux_datagram {
+    void *bytes;
+    size_t length;
+    struct sockaddr_storage address;
+    socklen_t address_length;
+};
+
+// recvmmsg(2) and sendmmsg(2) with MSG_DONTWAIT, of at most CLINUX_DATAGRAMS_MAX: how many, or -1. Hidden without _GNU_SOURCE.
+int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
+int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
+
 // Has a raw ICMP or ICMPv6 socket receive nothing (ICMP_FILTER, ICMPV6_FILTER).
 int clinux_block_icmp(int descriptor);
 
