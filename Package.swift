@@ -40,6 +40,7 @@ let package = Package(
         .target(name: "WireFormat", dependencies: ["NetPrimitives"]),
         .target(name: "EgressPolicy", dependencies: ["NetPrimitives"]),
         .target(name: "PolicyDocument", dependencies: ["NetPrimitives", "EgressPolicy", "Yams"]),
+        .target(name: "PolicyExchange", dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument"]),
         // The files in policies/, as bytes in the program: it needs no files of its own.
         .target(
             name: "Presets",
@@ -122,9 +123,10 @@ let package = Package(
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "Presets", "HostDetection", "EgressCore",
-                "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit", "Sandboxes", "Webhook",
-                "Control", "Yams", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "PolicyExchange", "Presets",
+                "HostDetection", "EgressCore", "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath",
+                "Audit", "Sandboxes", "Webhook", "Control", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -142,6 +144,10 @@ let package = Package(
         .testTarget(name: "WireFormatTests", dependencies: ["NetPrimitives", "WireFormat"]),
         .testTarget(name: "EgressPolicyTests", dependencies: ["NetPrimitives", "EgressPolicy"]),
         .testTarget(name: "PolicyDocumentTests", dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument"]),
+        .testTarget(
+            name: "PolicyExchangeTests",
+            dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument", "PolicyExchange"]
+        ),
         .testTarget(
             name: "PresetsTests",
             dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument", "Presets"]
@@ -191,8 +197,8 @@ if Context.environment["SANDGATE_FUZZ"] != nil {
         .executableTarget(
             name: "sandgate-fuzz",
             dependencies: [
-                "NetPrimitives", "WireFormat", "EgressPolicy", "PolicyDocument", "EgressCore", "Nftables", "Audit",
-                "Sandboxes",
+                "NetPrimitives", "WireFormat", "EgressPolicy", "PolicyDocument", "PolicyExchange", "EgressCore",
+                "Nftables", "Audit", "Sandboxes",
             ],
             path: "Tests/Fuzz/Targets",
             swiftSettings: [.enableExperimentalFeature("Extern")]

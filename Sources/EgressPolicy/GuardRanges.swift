@@ -24,7 +24,7 @@ public struct GuardRanges: Sendable {
     ].map { try! IPPrefix(parsing: $0) }
 
     /// Ways to write an IPv4 address inside an IPv6 address, where the ranges of one are ranges of the other.
-    static let translations: [IPPrefix] = [
+    package static let translations: [IPPrefix] = [
         "::/96",  // IPv4-compatible, RFC 4291 2.5.5.1
         "::ffff:0.0.0.0/96",  // IPv4-mapped, RFC 4291 2.5.5.2
         "::ffff:0:0:0/96",  // SIIT, RFC 2765

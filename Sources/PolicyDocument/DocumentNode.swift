@@ -1,18 +1,27 @@
 /// A document's tree as both JSON and YAML give it, with positions: there is one validation, whatever the syntax.
-struct DocumentNode {
+package struct DocumentNode {
     /// A place in the document, from 1.
-    struct Position: Hashable {
-        var line = 1
-        var column = 1
+    package struct Position: Hashable {
+        package var line = 1
+        package var column = 1
+
+        /// The start of a document.
+        package init() {}
+
+        /// A place, by line and column.
+        package init(line: Int, column: Int) {
+            self.line = line
+            self.column = column
+        }
     }
 
-    struct Member {
-        let key: String
-        let position: Position
-        let value: DocumentNode
+    package struct Member {
+        package let key: String
+        package let position: Position
+        package let value: DocumentNode
     }
 
-    enum Value {
+    package enum Value {
         case null
         case bool(Bool)
         /// A JSON number as it is written.
@@ -25,11 +34,17 @@ struct DocumentNode {
         case mapping([Member])
     }
 
-    let value: Value
-    let position: Position
+    package let value: Value
+    package let position: Position
+
+    /// A node from its parts.
+    package init(value: Value, position: Position) {
+        self.value = value
+        self.position = position
+    }
 
     /// What it is, for messages.
-    var kind: String {
+    package var kind: String {
         switch value {
         case .null: "nothing"
         case .bool(let value): "\(value)"
@@ -41,14 +56,14 @@ struct DocumentNode {
     }
 
     /// The text of a string; a YAML scalar counts as one.
-    var text: String? {
+    package var text: String? {
         switch value {
         case .string(let text), .plain(let text): text
         default: nil
         }
     }
 
-    var isNull: Bool { if case .null = value { true } else { false } }
+    package var isNull: Bool { if case .null = value { true } else { false } }
 }
 
 /// Why a document has no tree.
@@ -59,8 +74,8 @@ struct SyntaxError: Error {
 }
 
 /// Bounds that both syntaxes share.
-enum DocumentLimits {
+package enum DocumentLimits {
     static let bytes = 4 * 1024 * 1024
     static let depth = 32
-    static let rules = 100_000
+    package static let rules = 100_000
 }

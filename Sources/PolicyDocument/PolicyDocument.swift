@@ -71,12 +71,15 @@ extension PolicyDocument {
         return targets
     }
 
-    static func refuse(_ problems: [Problem]) throws(DocumentError) {
+    /// Throws what is wrong, in the order of the document.
+    package static func refuse(_ problems: [Problem]) throws(DocumentError) {
         guard !problems.isEmpty else { return }
         throw DocumentError(problems: problems.sorted { ($0.line, $0.column) < ($1.line, $1.column) })
     }
 
-    static func tree(_ bytes: [UInt8], _ format: Format, _ file: String) throws(DocumentError) -> DocumentNode? {
+    /// The tree of a document; `nil` for an empty one.
+    package static func tree(_ bytes: [UInt8], _ format: Format, _ file: String) throws(DocumentError) -> DocumentNode?
+    {
         func failure(_ position: DocumentNode.Position, _ message: String, path: String = "") -> DocumentError {
             DocumentError(problems: [
                 Problem(file: file, line: position.line, column: position.column, path: path, message: message)

@@ -257,6 +257,32 @@ STORED = {
 }
 
 
+# In the order of ImportFormat.allCases.
+IMPORTS = [
+    [b'{"network": {"allowOut": ["a.example", "*.b.example", "192.0.2.0/24"], "denyOut": ["0.0.0.0/0"]}}'],
+    [b'{"outbound_cidr_allowlist": ["192.0.2.0/24"], "outbound_domain_allowlist": ["*.a.example"]}', b"block_network: true\n"],
+    [b'{"network": {"allowedDomains": ["a.example:443", "[2001:db8::1]"], "deniedDomains": ["*:22", "*.b.example"]}}'],
+    [
+        b"version: v1\nservices:\n  - {name: s, action: enforce, allowed_domains: [a.example]}\n"
+        b"default: {action: open}\nglobal_deny_list: ['*.b.example']\n"
+    ],
+    [
+        b"kind: CiliumNetworkPolicy\nspec:\n  egressDeny: [{toCIDR: [192.0.2.1/32]}]\n  egress:\n"
+        b"    - toFQDNs: [{matchName: a.example}, {matchPattern: '**.b.example'}]\n"
+        b"      toPorts: [{ports: [{port: '443', endPort: 445, protocol: TCP}]}]\n"
+        b"    - toCIDRSet: [{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}]\n    - toEntities: [world]\n"
+    ],
+    [
+        b"docker sandbox network proxy s --policy deny --allow-host 'a.example' \\\n --block-cidr 192.0.2.0/24",
+        b'{"policy": {"default": "allow"}, "network": {"allowedDomains": ["a.example:80"], "blockedDomains": ["*:443"]}}',
+    ],
+    [
+        b"a.example:443 *.b.example:80\n192.0.2.1:22\n",
+        b"jobs: {j: {steps: [{uses: step-security/harden-runner@v2, with: {allowed-endpoints: 'a.example:443'}}]}}\n",
+    ],
+]
+
+
 def documents() -> dict[str, list[bytes]]:
     def text(value: object, indent: int | None = None) -> bytes:
         return json.dumps(value, indent=indent).encode()
@@ -264,6 +290,7 @@ def documents() -> dict[str, list[bytes]]:
     return {
         "policy-json": [text(POLICY), text({"networkPolicy": POLICY}, 2), b"{}", b"null", text(RULES), text(["a.example"])],
         "policy-yaml": [YAML.encode(), text(POLICY), b"- {action: allow, target: a.example}\n", b"", b"---\n{}\n...\n"],
+        "policy-import": [bytes([index]) + seed for index, seeds in enumerate(IMPORTS) for seed in seeds],
         "create-request": [
             text(REQUEST),
             text({"attachment": {"pid": 7}, "expiresAt": "2027-01-01T00:00:00Z"}),

@@ -1,5 +1,6 @@
 import EgressPolicy
 import NetPrimitives
+import PolicyExchange
 
 @testable import PolicyDocument
 
@@ -39,6 +40,35 @@ extension FuzzTarget {
             require(again == policy, "\(policy) is written as \(String(decoding: bytes, as: UTF8.self))")
         } catch {
             fatalError("\(error): \(String(decoding: bytes, as: UTF8.self))")
+        }
+    }
+
+    /// Another tool's document; the first byte chooses the tool. What comes of it is a valid policy in printable text, and
+    /// what is written of that for others allows no more.
+    static let policyImport = FuzzTarget(name: "policy-import") { bytes in
+        guard let first = bytes.first else { return }
+        let formats = ImportFormat.allCases
+        let format = formats[Int(first) % formats.count]
+        let imported: PolicyImport
+        do throws(DocumentError) {
+            imported = try format.load(bytes: Array(bytes.dropFirst()), file: "f")
+        } catch {
+            require(!error.problems.isEmpty, "refused without a problem")
+            return
+        }
+        let yaml = Array(imported.yaml.utf8)
+        require(yaml.allSatisfy { $0 == 10 || (0x20..<0x7f).contains($0) }, "what is printed is not printable")
+        reread(imported.policy, yaml, .yaml)
+        let policy = imported.policy
+        for form in ExportFormat.allCases { _ = form.write(policy, at: now) }
+        let document = Array(ExportFormat.openSandbox.write(policy, at: now).document.utf8)
+        do throws(DocumentError) {
+            let exported = try PolicyDocument.load(bytes: document, format: .json, file: "o", now: now).policy
+            guard policy.rules.count < 64 else { return }
+            let difference = PolicyDifference(from: CompiledPolicy(policy), to: CompiledPolicy(exported), at: now)
+            require(difference.opened.isEmpty, "\(difference.opened) is opened by an export")
+        } catch {
+            fatalError("\(error)")
         }
     }
 
