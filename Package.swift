@@ -86,6 +86,10 @@ let package = Package(
             ]
         ),
         .target(
+            name: "PolicySuggestion",
+            dependencies: ["NetPrimitives", "EgressPolicy", "PolicyDocument", "Audit"]
+        ),
+        .target(
             name: "Sandboxes",
             dependencies: [
                 "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor", "Nftables",
@@ -125,7 +129,7 @@ let package = Package(
             dependencies: [
                 "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "PolicyExchange", "Presets",
                 "HostDetection", "EgressCore", "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath",
-                "Audit", "Sandboxes", "Webhook", "Control", "Yams",
+                "Audit", "PolicySuggestion", "Sandboxes", "Webhook", "Control", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -180,6 +184,12 @@ let package = Package(
             ]
         ),
         .testTarget(name: "ControlTests", dependencies: ["Datapath", "Sandboxes", "Webhook", "Control"]),
+        .testTarget(
+            name: "PolicySuggestionTests",
+            dependencies: [
+                "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Audit", "PolicySuggestion",
+            ]
+        ),
         .testTarget(
             name: "AuditTests",
             dependencies: [

@@ -13,12 +13,14 @@ struct PolicyCommand: ParsableCommand {
               sandgate policy diff old.yaml new.yaml
               sandgate policy presets github
               sandgate policy detect pip npm
+              sandgate policy suggest --audit audit.jsonl
               sandgate policy import smokescreen acl.yaml > policy.yaml
               sandgate policy export opensandbox policy.yaml
             """,
         subcommands: [
             PolicyCheckCommand.self, PolicyExplainCommand.self, PolicyTestCommand.self, PolicyPresetsCommand.self,
-            PolicyDetectCommand.self, PolicyDiffCommand.self, PolicyImportCommand.self, PolicyExportCommand.self,
+            PolicyDetectCommand.self, PolicyDiffCommand.self, PolicySuggestCommand.self, PolicyImportCommand.self,
+            PolicyExportCommand.self,
         ]
     )
 }

@@ -32,6 +32,7 @@ struct RunCommand: ParsableCommand {
               sandgate run --preset claude-code --preset github -- claude
               sandgate run --detect -- pip install requests   # from its configured index
               sandgate run --report --policy policy.yaml -- make test   # what is missing?
+              sandgate run --learn --suggest policy.yaml -- make test    # write that policy
               sandgate run -- python3 untrusted.py            # no network at all
             """
     )
@@ -74,7 +75,7 @@ struct RunCommand: ParsableCommand {
     @Flag(help: "Let everything but guard ranges pass, and record what would have been denied.")
     var report = false
 
-    @Flag(help: "Like --report: run once, then read which policy lines the command needs.")
+    @Flag(help: "Like --report: run once, then read which policy lines the command needs; see --suggest.")
     var learn = false
 
     @Option(
@@ -108,6 +109,14 @@ struct RunCommand: ParsableCommand {
         )
     )
     var limit: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "When the command has ended, write the smallest policy under which it works to this new file; best with --learn.",
+            valueName: "file"
+        )
+    )
+    var suggest: String?
 
     @Flag(name: .shortAndLong, help: "Print neither refusals nor the table at the end.")
     var quiet = false
@@ -151,6 +160,7 @@ struct RunCommand: ParsableCommand {
             limits: limits,
             auditPath: audit,
             policyPath: policy,
+            suggestionPath: suggest,
             isQuiet: quiet,
             isRootless: rootless || geteuid() != 0,
             hasNoUnixSockets: noUnixSockets,

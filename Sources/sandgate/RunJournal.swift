@@ -1,6 +1,9 @@
 import Audit
 import EgressCore
+import EgressPolicy
+import Glibc
 import NetPrimitives
+import PolicySuggestion
 import Reactor
 
 /// What a run tells: the audit file, a line on standard error for each new refusal, the table at the end.
@@ -14,15 +17,33 @@ final class RunJournal {
     private let colour = Console.hasColour
     private var summary = DenialSummary()
     private var told: Set<String> = []
+    /// The name of the program that is run; of its arguments nothing, which may be secret.
+    private let program: String?
+    /// The sandbox, if the audit file tells of earlier ones, too.
+    private var sandbox: String?
+    private let isContinued: Bool
+    private let policyPath: String?
+    private let suggestion: PendingSuggestion?
 
-    init(auditPath: String?, isQuiet: Bool) throws {
-        self.log = try auditPath.map { try AuditLog(path: $0) }
-        self.isQuiet = isQuiet
+    init(_ plan: RunPlan) throws {
+        var status = stat()
+        isContinued = plan.auditPath.map { stat($0, &status) == 0 && status.st_size > 0 } ?? false
+        log = try plan.auditPath.map { try AuditLog(path: $0) }
+        isQuiet = plan.isQuiet
+        policyPath = plan.policyPath
+        program = plan.command.first.flatMap { $0.split(separator: "/").last.map(String.init) }
+        suggestion = try plan.suggestionPath.map { try PendingSuggestion(path: $0, base: plan.policy) }
     }
 
     /// Takes one event.
     func record(_ event: AuditEvent) {
+        var event = event
+        if event.kind == .sandboxAttached {
+            sandbox = event.sandbox
+            event.detail = program.map { Observations.programPrefix + $0 }
+        }
         log?.append(event)
+        suggestion?.observe(event)
         guard !isQuiet else { return }
         summary.observe(event)
         guard told.count < Self.maximumLines, let line = HumanLine.text(for: event, colour: colour) else { return }
@@ -45,7 +66,88 @@ final class RunJournal {
             let cause = log.lastFailure.map { ": \($0)" } ?? ""
             Console.error("\(log.lostRecords) records could not be written to the audit file\(cause)")
         }
+        let written = suggestion?.finish()
         guard !isQuiet else { return }
         Console.errorText(summary.render(colour: colour))
+        if let written {
+            Console.error(written)
+        } else if !summary.isEmpty {
+            Console.errorText(nextStep)
+        }
+    }
+
+    /// How to go on from what was refused, as a command to copy.
+    private var nextStep: String {
+        guard let log else {
+            return "\nTo have a policy written: sandgate run --learn --suggest policy.yaml -- COMMAND\n"
+        }
+        var words = ["sandgate policy suggest --audit", Shell.quoted(log.path)]
+        if isContinued, let sandbox { words += ["--sandbox", sandbox] }
+        if let policyPath, policyPath != "-" { words += ["--policy", Shell.quoted(policyPath)] }
+        return "\nTo have a policy written from this record:\n  \(words.joined(separator: " "))\n"
+    }
+}
+
+/// Words for a shell.
+enum Shell {
+    /// `word` so that a shell reads it as it is.
+    static func quoted(_ word: String) -> String {
+        let isPlain = word.utf8.allSatisfy { byte in
+            (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
+                || (UInt8(ascii: "-")...UInt8(ascii: "9")).contains(byte) || byte == UInt8(ascii: "_")
+        }
+        guard !isPlain || word.isEmpty else { return word }
+        return "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#) + "'"
+    }
+}
+
+/// A policy that is to be written when a run ends.
+final class PendingSuggestion {
+    private let path: String
+    private let base: Policy
+    private let descriptor: CInt
+    private var observations = Observations()
+    private var isWritten = false
+
+    /// Makes the file, which must not be there yet: what the command puts in its place meanwhile is not written to.
+    init(path: String, base: Policy) throws(SetupError) {
+        self.path = path
+        self.base = base
+        descriptor = try WrittenFile.create(path)
+    }
+
+    /// Without anything to go by there is no policy.
+    deinit {
+        if !isWritten { unlink(path) }
+    }
+
+    /// Takes one event.
+    func observe(_ event: AuditEvent) {
+        // As it would be read from a file: one way to look at records.
+        if let line = try? AuditLine(parsing: AuditRecord(sequence: 1, event: event, previous: nil).line) {
+            observations.observe(line)
+        }
+    }
+
+    /// Writes the policy; gives a line to tell.
+    func finish() -> String {
+        guard !observations.isEmpty else { return "\(path) is not written: the command asked for nothing" }
+        isWritten = true
+        var options = PolicySuggester.Options()
+        if base != Policy(mode: base.mode) {
+            options.base = Policy(defaultAction: base.defaultAction, rules: base.rules)
+        }
+        options.baseName = "this run's policy"
+        let suggested = PolicySuggester.suggest(from: observations, options: options, at: .current)
+        do {
+            try WrittenFile.write(
+                suggested.yaml(source: "this run", baseName: options.baseName),
+                to: descriptor,
+                path
+            )
+            return "\(path): \(suggested.summary)"
+        } catch {
+            return "\(error)"
+        }
     }
 }

@@ -21,6 +21,8 @@ struct RunPlan {
     let auditPath: String?
     /// Where the policy came from, if from a file.
     let policyPath: String?
+    /// Where a policy made of what happened is to be written, if anywhere.
+    let suggestionPath: String?
     let isQuiet: Bool
     /// Whether to do without privilege.
     let isRootless: Bool
@@ -58,7 +60,7 @@ final class SandboxedRun {
         self.plan = plan
         self.loop = try EventLoop()
         self.startupFiles = plan.isRootless ? StartupFiles() : nil
-        self.journal = try RunJournal(auditPath: plan.auditPath, isQuiet: plan.isQuiet)
+        self.journal = try RunJournal(plan)
     }
 
     /// Runs the command to its end; returns the exit status for ours.
@@ -173,9 +175,10 @@ final class SandboxedRun {
         configuration.descriptorLimit = descriptorLimit
         configuration.hasNoUnixSockets = plan.hasNoUnixSockets
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
-        configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath].compactMap {
-            $0.flatMap(Self.absolutePath)
-        }
+        configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath, plan.suggestionPath]
+            .compactMap {
+                $0.flatMap(Self.absolutePath)
+            }
         configuration.readOnlyPaths += startupFiles?.existing ?? []
         return configuration
     }

@@ -1,0 +1,226 @@
+import NetPrimitives
+import PolicyDocument
+
+/// Names that a person could take for one another: told of names of different owners only, since an owner's own names are
+/// alike on purpose.
+struct Lookalikes {
+    /// More owners than this are not held against each other.
+    private static let limit = 2_000
+    /// Owners whose own label is shorter than these are alike by chance.
+    private static let oneSlip = 4
+    private static let twoSlips = 8
+
+    private struct Owner {
+        let name: DomainName
+        let text: [UInt8]
+        let skeleton: [UInt8]
+        /// A bit for each letter in it: owners with very different letters are not compared letter by letter.
+        let letters: UInt64
+
+        init(_ name: DomainName) {
+            self.name = name
+            text = name.bytes
+            skeleton = Skeleton.of(name)
+            letters = name.bytes.reduce(0) { $0 | 1 << UInt64($1 & 63) }
+        }
+    }
+
+    /// For each owner, another one that it looks like.
+    private var likenesses: [DomainName: DomainName] = [:]
+    private var owners: Set<DomainName> = []
+    /// The names that look alike as a whole.
+    private var twins: [[UInt8]: Set<DomainName>] = [:]
+
+    /// Holds the owners of `names` against each other.
+    init(among names: some Sequence<DomainName>) {
+        for name in names {
+            owners.insert(PublicSuffixes.registered(in: name))
+            twins[Skeleton.of(name), default: []].insert(name)
+        }
+        guard owners.count <= Self.limit else { return }
+        let sorted = owners.sorted().map(Owner.init)
+        for (index, one) in sorted.enumerated() {
+            var isKnown = likenesses[one.name] != nil
+            for other in sorted[(index + 1)...] {
+                if isKnown, likenesses[other.name] != nil { continue }
+                guard Self.areAlike(one, other) else { continue }
+                if !isKnown { likenesses[one.name] = other.name }
+                isKnown = true
+                if likenesses[other.name] == nil { likenesses[other.name] = one.name }
+            }
+        }
+    }
+
+    /// What about `name` could deceive, each as a clause.
+    func suspicions(of name: DomainName) -> [String] {
+        let owner = PublicSuffixes.registered(in: name)
+        var clauses: [String] = []
+        let twin = (twins[Skeleton.of(name)] ?? []).sorted().first { PublicSuffixes.registered(in: $0) != owner }
+        if let other = likenesses[owner] ?? twin { clauses.append("looks like \(other), which is another owner's") }
+        if let other = borrowed(in: name, by: owner) { clauses.append("begins like \(other), but belongs to \(owner)") }
+        if name.labels.contains(where: { $0.starts(with: Array("xn--".utf8)) }) {
+            clauses.append("an internationalised name: its letters may look like others")
+        }
+        return clauses
+    }
+
+    /// Another owner's whole name among the labels in front of `owner`: `example.com.evil.example`.
+    private func borrowed(in name: DomainName, by owner: DomainName) -> DomainName? {
+        let front = name.labels.dropLast(owner.labels.count)
+        guard front.count >= 2 else { return nil }
+        for start in front.indices {
+            for end in front.indices where end > start {
+                let text = front[start...end].joined(separator: [UInt8(ascii: ".")])
+                if let candidate = try? DomainName(ascii: Array(text)), owners.contains(candidate) { return candidate }
+            }
+        }
+        return nil
+    }
+
+    private static func areAlike(_ one: Owner, _ other: Owner) -> Bool {
+        if one.skeleton == other.skeleton { return true }
+        let shortest = min(one.name.labels[0].count, other.name.labels[0].count)
+        guard shortest >= oneSlip else { return false }
+        let allowed = shortest >= twoSlips && one.name.parent == other.name.parent ? 2 : 1
+        guard (one.letters ^ other.letters).nonzeroBitCount <= 2 * allowed else { return false }
+        return abs(one.text.count - other.text.count) <= allowed && slips(from: one.text, to: other.text) <= allowed
+    }
+
+    /// How many letters are wrong, missing, too many or swapped with their neighbour (Damerau and Levenshtein's distance,
+    /// optimal string alignment).
+    private static func slips(from one: [UInt8], to other: [UInt8]) -> Int {
+        var before: [Int] = []
+        var above = Array(0...other.count)
+        for (row, letter) in one.enumerated() {
+            var current = [row + 1]
+            for (column, otherLetter) in other.enumerated() {
+                var least = min(above[column + 1], current[column]) + 1
+                least = min(least, above[column] + (letter == otherLetter ? 0 : 1))
+                if row > 0, column > 0, letter == other[column - 1], one[row - 1] == otherLetter {
+                    least = min(least, before[column - 1] + 1)
+                }
+                current.append(least)
+            }
+            (before, above) = (above, current)
+        }
+        return above[other.count]
+    }
+}
+
+/// A name reduced to what it looks like: letters that are taken for one another become one, punycode becomes the letters
+/// that it stands for, and hyphens and dots go.
+enum Skeleton {
+    static func of(_ name: DomainName) -> [UInt8] {
+        var text: [Unicode.Scalar] = []
+        for label in name.labels {
+            if label.starts(with: Array("xn--".utf8)), let decoded = Punycode.decode(label.dropFirst(4)) {
+                text += decoded
+            } else {
+                text += label.map { Unicode.Scalar($0) }
+            }
+        }
+        var skeleton: [UInt8] = []
+        for scalar in text { skeleton += letters(scalar) }
+        return joined(skeleton)
+    }
+
+    /// What a scalar looks like in lower-case ASCII.
+    private static func letters(_ scalar: Unicode.Scalar) -> [UInt8] {
+        if let ascii = alike[scalar] { return [UInt8(ascii: ascii)] }
+        guard !scalar.isASCII else {
+            return scalar == "-" || scalar == "_" ? [] : [UInt8(ascii: scalar)]
+        }
+        return Array("{\(scalar.value)}".utf8)
+    }
+
+    /// `rn` looks like `m`, `vv` like `w`.
+    private static func joined(_ letters: [UInt8]) -> [UInt8] {
+        var joined: [UInt8] = []
+        for letter in letters {
+            switch (joined.last, letter) {
+            case (UInt8(ascii: "r"), UInt8(ascii: "n")): joined[joined.count - 1] = UInt8(ascii: "m")
+            case (UInt8(ascii: "v"), UInt8(ascii: "v")): joined[joined.count - 1] = UInt8(ascii: "w")
+            default: joined.append(letter)
+            }
+        }
+        return joined
+    }
+
+    private static let alike: [Unicode.Scalar: Unicode.Scalar] = {
+        var alike: [Unicode.Scalar: Unicode.Scalar] = ["0": "o", "1": "l", "i": "l", "5": "s", "8": "b"]
+        // Cyrillic, Greek, and Latin letters with marks that are small on a screen.
+        let sets: [(Unicode.Scalar, String)] = [
+            ("a", "аàáâãäåāăąǎȧạα"), ("b", "ƅЬьḃ"), ("c", "сçćĉċčϲ"), ("d", "ԁďđḍ"), ("e", "еèéêëēĕėęěẹ"), ("f", "ḟſ"),
+            ("g", "ɡĝğġģǧ"), ("h", "һĥħḥ"), ("k", "кķκ"), ("l", "ıіìíîïĩīĭįǐịιӏłĺļľḷ"), ("m", "мḿ"), ("n", "ոñńņňṇ"),
+            ("o", "оòóôõöøōŏőǒọοσө"), ("p", "рρṗ"), ("q", "ԛ"), ("r", "гŕŗřṛ"), ("s", "ѕśŝşšșṣ"), ("t", "тţťțṭτ"),
+            ("u", "цùúûüũūŭůűųǔụυս"), ("v", "ѵνṿ"), ("w", "ѡԝŵẁẃẅω"), ("x", "хχẋ"), ("y", "уýÿŷỳγү"), ("z", "źżžẓ"),
+        ]
+        for (letter, others) in sets {
+            for scalar in others.unicodeScalars {
+                alike[scalar] = letter == "l" ? "l" : alike[letter] ?? letter
+            }
+        }
+        return alike
+    }()
+}
+
+/// Labels in punycode, read (RFC 3492).
+enum Punycode {
+    /// The letters that what stands behind `xn--` is for; `nil` when it is none.
+    static func decode(_ label: some BidirectionalCollection<UInt8>) -> [Unicode.Scalar]? {
+        let bytes = Array(label)
+        let delimiter = bytes.lastIndex(of: UInt8(ascii: "-"))
+        var output = (delimiter.map { bytes[..<$0] } ?? []).map { UInt32($0) }
+        var position: UInt32 = 0
+        var point: UInt32 = 128
+        var bias: UInt32 = 72
+        var index = delimiter.map { $0 + 1 } ?? 0
+        while index < bytes.count {
+            let start = position
+            var weight: UInt32 = 1
+            var base: UInt32 = 36
+            while true {
+                guard index < bytes.count, let digit = digit(bytes[index]) else { return nil }
+                index += 1
+                let (step, isTooBig) = digit.multipliedReportingOverflow(by: weight)
+                guard !isTooBig, position <= UInt32.max - step else { return nil }
+                position += step
+                let threshold = base <= bias ? 1 : min(base - bias, 26)
+                if digit < threshold { break }
+                let (next, overflow) = weight.multipliedReportingOverflow(by: 36 - threshold)
+                guard !overflow else { return nil }
+                weight = next
+                base += 36
+            }
+            let count = UInt32(output.count + 1)
+            bias = adapt(position - start, count, isFirst: start == 0)
+            let (sum, overflow) = point.addingReportingOverflow(position / count)
+            guard !overflow else { return nil }
+            point = sum
+            position %= count
+            output.insert(point, at: Int(position))
+            position += 1
+        }
+        let scalars = output.compactMap { Unicode.Scalar($0) }
+        return scalars.count == output.count ? scalars : nil
+    }
+
+    private static func digit(_ byte: UInt8) -> UInt32? {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(byte - UInt8(ascii: "a"))
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0")) + 26
+        default: nil
+        }
+    }
+
+    private static func adapt(_ delta: UInt32, _ points: UInt32, isFirst: Bool) -> UInt32 {
+        var delta = isFirst ? delta / 700 : delta / 2
+        delta += delta / points
+        var bias: UInt32 = 0
+        while delta > 455 {
+            delta /= 35
+            bias += 36
+        }
+        return bias + 36 * delta / (delta + 38)
+    }
+}
