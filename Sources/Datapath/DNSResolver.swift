@@ -80,6 +80,9 @@ public final class DNSResolver {
         }
     }
 
+    /// Whether nobody waits for an answer, and no TCP client is there who could ask.
+    public var isQuiet: Bool { pendingCount == 0 && clientCount == 0 }
+
     deinit {
         lookups.values.forEach { $0.upstreamQuery?.cancel() }
     }

@@ -31,11 +31,18 @@ public final class RefusalReader: EventSource {
         log.collect()
     }
 
-    /// Records what has arrived and stops reading.
+    /// Records what was refused before this call, of which the kernel may still hold the last part back. What is refused
+    /// later is only counted.
+    public func finish() {
+        log.end()
+        drain()
+    }
+
+    /// Records what was refused before this call and stops reading.
     public func stop() {
         if let timer { attachment.loop.cancel(timer) }
         timer = nil
-        drain()
+        finish()
         if let refused = refusedCount() { tellUnrecorded(of: refused) }
         attachment.loop.deregister(self)
     }

@@ -12,6 +12,7 @@ public final class RefusalLog {
     private let watch: RulesetWatch?
     private var change: RulesetChange?
     private var nextSequence: UInt32 = 0
+    private var hasEnded = false
 
     /// Gaps in the numbers of the packets since ``takeLostCount()``.
     private var lost: UInt64 = 0
@@ -61,6 +62,18 @@ public final class RefusalLog {
         let message = configuration(group, Int(NFULA_CFG_QTHRESH.rawValue), UInt32(16).bigEndianBytes)
         // Where the kernel does not, each packet is told of by itself, as before.
         try? socket.post(message, operation: "set the threshold of NFLOG group \(group)")
+    }
+
+    /// Has the kernel deliver what it has collected, and report no packet from then on: what was refused before this
+    /// returns is there to be read.
+    public func end() {
+        guard !hasEnded else { return }
+        hasEnded = true
+        // The kernel does it while it is sent to, so there is no answer to wait for. Where it does not, the packets are
+        // missing from those that arrived, and are counted as lost.
+        let command = nfulnl_msg_config_cmd(command: UInt8(NFULNL_CFG_CMD_UNBIND.rawValue)).command
+        let message = configuration(group, Int(NFULA_CFG_CMD.rawValue), [command])
+        try? socket.post(message, operation: "unbind NFLOG group \(group)")
     }
 
     /// The descriptor to watch: readable when ``read()`` has something. It stays the socket's own.

@@ -34,6 +34,8 @@ public final class EventLoop {
     public let mailbox: Mailbox
     /// Whether ``run()`` is on the stack.
     public private(set) var isRunning = false
+    /// How many sources have something to do in this turn; a timer that sees 0 knows that nothing waits.
+    public private(set) var eventCount = 0
 
     /// Lent to whoever handles an event, for bytes that do not outlive the call.
     let scratch: UnsafeMutableRawBufferPointer
@@ -182,6 +184,7 @@ extension EventLoop {
         while !isStopping {
             let count = try wait()
             now = .current
+            eventCount = count + soon.count
             for index in 0..<count {
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }

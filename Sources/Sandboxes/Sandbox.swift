@@ -173,6 +173,14 @@ public final class Sandbox {
         attachment.guardNode(at: addresses)
     }
 
+    /// Whether nothing is under way: no connection lives and no query waits for its answer.
+    public var isQuiet: Bool { attachment.connectionCount == 0 && resolver.isQuiet }
+
+    /// Records what the kernel refused before this call. For the end, when nobody is in the namespace any more.
+    public func finishRefusals() {
+        refusals?.finish()
+    }
+
     /// Stops serving, and gives up what another process can go on with. The kernel's rules stay, and what they redirect
     /// waits in the listeners.
     func handOver() -> HandedSandbox {

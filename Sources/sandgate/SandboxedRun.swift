@@ -42,6 +42,10 @@ final class SandboxedRun {
     /// Signals that a terminal sends to those who use it from the background; being told a refusal is no reason to stop.
     private static let ignoredSignals = [SIGTTIN, SIGTTOU]
 
+    /// How long what the command left behind, such as bytes that a server has not taken, may go on after it.
+    private static let patienceNanoseconds: UInt64 = 60_000_000
+    private static let settlingNanoseconds: UInt64 = 1_000_000
+
     private let log = Logger(label: "sandgate")
     private let plan: RunPlan
     private let loop: EventLoop
@@ -212,9 +216,21 @@ extension SandboxedRun {
         self.status = status
         if let error = process?.failure { failure = error }
         log.debug("command ended", metadata: ["status": "\(status)"])
-        // What the kernel refused last is still on its way to us.
-        _ = loop.schedule(at: loop.now.advanced(byNanoseconds: 60_000_000)) { [weak self] in
+        settle(until: loop.now.advanced(byNanoseconds: Self.patienceNanoseconds))
+    }
+
+    /// Ends when all that the command sent last has been read, and what came of it has been done: queries judged,
+    /// connections relayed. Nobody sends any more, so that is soon, but for a server that says no end.
+    private func settle(until deadline: MonotonicTime, lookingAt time: MonotonicTime? = nil) {
+        _ = loop.schedule(at: time ?? loop.now) { [weak self] in
             guard let self else { return }
+            let isQuiet = sandbox?.isQuiet ?? true
+            guard (isQuiet && loop.eventCount == 0) || loop.now >= deadline else {
+                // When something is under way, its events come; nothing is won by looking all the time.
+                let pause = isQuiet ? 0 : Self.settlingNanoseconds
+                return settle(until: deadline, lookingAt: loop.now.advanced(byNanoseconds: pause))
+            }
+            sandbox?.finishRefusals()
             if isReleased { sandbox?.record(.sandboxDetached) }
             loop.stop()
         }

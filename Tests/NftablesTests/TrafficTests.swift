@@ -140,6 +140,26 @@ import Testing
         }
     }
 
+    /// The kernel holds back up to sixteen packets for a fiftieth of a second.
+    @Test func atTheEndNothingIsHeldBack() throws {
+        let lab = try TrafficLab()
+        try lab.guarded { table, listeners in
+            for count in [1, 5, 15, 16, 17, 40] {
+                let log = try RefusalLog(group: TrafficLab.group)
+                log.collect()
+                for _ in 0..<count { #expect(Probe.send(Endpoint(TrafficLab.outside[0], 9)) == EPERM) }
+                log.end()
+                var told = 0
+                while case let packets = try log.read(), !packets.isEmpty { told += packets.count }
+                #expect(told == count)
+                #expect(log.takeLostCount() == 0)
+                // Nobody is told of what comes after, and another may bind the group.
+                #expect(Probe.send(Endpoint(TrafficLab.outside[0], 9)) == EPERM)
+                #expect(try log.read().isEmpty)
+            }
+        }
+    }
+
     @Test func aSecondReaderIsRefused() throws {
         try inNamespace {
             let log = try RefusalLog(group: 7)
