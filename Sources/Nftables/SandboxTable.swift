@@ -111,6 +111,22 @@ extension SandboxTable {
         try netlink.commit(batch)
     }
 
+    /// Whether the namespace has a table of this name, whoever made it.
+    public func isThere() throws(NetlinkError) -> Bool {
+        let object = nftnl_table_alloc()
+        defer { nftnl_table_free(object) }
+        nftnl_table_set_str(object, UInt16(NFTNL_TABLE_NAME.rawValue), table)
+        let question = RulesetQuestion.make(NFT_MSG_GETTABLE, family: UInt16(NFPROTO_INET)) {
+            nftnl_table_nlmsg_build_payload($0, object)
+        }
+        do {
+            try netlink.request(question, operation: "look for table \(table)")
+            return true
+        } catch  where error.errno == ENOENT {
+            return false
+        }
+    }
+
     /// Takes over the table that a process before this one left in the namespace, and closes its door: rules are
     /// replaced in kept chains, so nothing passes meanwhile that passed neither before nor after. Pins stay. Throws
     /// ENOENT when there is none of this version's shape, and EPERM when another process has it.

@@ -179,6 +179,8 @@ struct InsideSockets {
 
     /// Takes over the table that is there; `false` when there is none.
     private static func isAdopted(_ table: SandboxTable, keepingDoorOpen: Bool = false) throws(NetlinkError) -> Bool {
+        // To find out by trying takes the kernel a hundred times as long: it waits before it forgets what it had prepared.
+        guard try table.isThere() else { return false }
         do {
             try table.adopt(keepingDoorOpen: keepingDoorOpen)
             return true

@@ -29,6 +29,21 @@ import Testing
         }
     }
 
+    @Test func aTableIsFound() throws {
+        try withOrphan { table in
+            let isThere = try table.isThere()
+            #expect(isThere)
+        }
+        try inNamespace {
+            let table = try SandboxTableTests.makeTable()
+            #expect(try table.isThere() == false)
+            try table.closeDoor()
+            #expect(try table.isThere())
+            let stranger = try SandboxTableTests.makeTable()
+            #expect(try stranger.isThere(), "whoever has it")
+        }
+    }
+
     @Test func theDoorIsClosedAndPinsAreKept() throws {
         try withOrphan { table in
             try table.adopt()
