@@ -159,8 +159,13 @@ extension Attachment {
     /// Whether a connected socket leads to this machine itself, at an address that was not known to be its own when the
     /// connection was judged: one that is new, or that only a route makes local. Nothing has been sent through it yet.
     func leadsToNode(_ descriptor: CInt) -> Bool {
+        leadsToNode(descriptor, Sockets.peerEndpoint(descriptor))
+    }
+
+    /// The same for a socket whose `peer` is known.
+    func leadsToNode(_ descriptor: CInt, _ peer: Endpoint?) -> Bool {
         // Nobody but the machine itself answers from the address that it was asked from.
-        guard !policy.guards.nodeAddresses.isEmpty, let peer = Sockets.peerEndpoint(descriptor)?.address,
+        guard !policy.guards.nodeAddresses.isEmpty, let peer = peer?.address,
             Sockets.localEndpoint(descriptor)?.address == peer
         else { return false }
         return !policy.guards.nodeAddresses.contains(peer)

@@ -241,7 +241,7 @@ extension HTTPForwarder {
             do {
                 let descriptor = try result.get()
                 let endpoint = Sockets.peerEndpoint(descriptor) ?? endpoints[0]
-                guard !attachment.leadsToNode(descriptor) else {
+                guard !attachment.leadsToNode(descriptor, endpoint) else {
                     Sockets.reset(descriptor)
                     return refuse(.deny(.guardRange), host: "\(endpoint.address)", endpoint: endpoint)
                 }

@@ -8,12 +8,17 @@ public final class ProxyListener {
     /// The address family of its socket.
     public let family: IPAddress.Family
     private var listener: Listener?
+    /// Where it listens, and so every connection's end here.
+    private let endpoint: Endpoint?
 
-    /// Takes ownership of `descriptor`, a listening socket of `family` inside the sandbox's namespace; on an error it
-    /// stays the caller's.
+    /// Takes ownership of `descriptor`, a listening socket of `family` inside the sandbox's namespace, bound to one address;
+    /// on an error it stays the caller's.
     public init(_ attachment: Attachment, descriptor: CInt, family: IPAddress.Family) throws(SystemError) {
         self.attachment = attachment
         self.family = family
+        // Connections inherit it: what programs are told is sent at once.
+        Sockets.setNoDelay(descriptor)
+        self.endpoint = Sockets.localEndpoint(descriptor)
         self.listener = try Listener(loop: attachment.loop, descriptor: descriptor) { [weak self] client, _ in
             guard let self else { return Sockets.reset(client) }
             begin(client)
@@ -40,7 +45,7 @@ public final class ProxyListener {
         }
         // What was not redirected came to our port by itself: a client that was told of a proxy, and has to say where to.
         if let destination = Sockets.originalDestination(client, family),
-            destination != Sockets.localEndpoint(client)
+            destination != endpoint
         {
             Tunnel(attachment, downstream: client, entry: .transparent(destination)).start()
         } else {

@@ -17,7 +17,7 @@ extension Tunnel {
         phase = .connecting
         disarm()
         dialled = endpoints
-        connector = Connector(
+        connector = Connector.watching(
             loop: attachment.loop,
             endpoints: endpoints,
             timeoutMilliseconds: attachment.limits.connectMilliseconds
@@ -25,11 +25,12 @@ extension Tunnel {
             guard let self else { return }
             connector = nil
             switch result {
-            case .success(let descriptor):
-                upstream = descriptor
+            case .success(let socket):
+                let descriptor = keepUpstream(socket)
                 // Which of the endpoints answered is what the connection is judged by from now on.
-                if let peer = Sockets.peerEndpoint(descriptor) { course.setEndpoint(peer) }
-                guard !attachment.leadsToNode(descriptor) else { return refuseNode() }
+                let peer = Sockets.peerEndpoint(descriptor)
+                if let peer { course.setEndpoint(peer) }
+                guard !attachment.leadsToNode(descriptor, peer) else { return refuseNode() }
                 attachment.latencies.countConnection(since: acceptedAt)
                 next(self)
             case .failure(let error):
@@ -79,8 +80,17 @@ extension Tunnel {
 
     private func relay(initialToDownstream: [UInt8] = []) {
         disarm()
-        guard let client = releaseDownstream(), let server = releaseUpstream() else { return abort() }
-        Sockets.setReceiveLowWater(client, 1)
+        guard downstream >= 0 else { return abort() }
+        setLowWater(1)
+        if initialToDownstream.isEmpty, let (client, server, watch) = releaseWatched() {
+            makeRelay(client, server).start(takingOver: (downstream: self, upstream: watch))
+        } else {
+            guard let client = releaseDownstream(), let server = releaseUpstream() else { return abort() }
+            makeRelay(client, server, initialToDownstream).start()
+        }
+    }
+
+    private func makeRelay(_ client: CInt, _ server: CInt, _ initialToDownstream: [UInt8] = []) -> Relay {
         let relay = Relay(
             loop: attachment.loop,
             downstream: client,
@@ -91,7 +101,7 @@ extension Tunnel {
             self?.relayEnded(result)
         }
         phase = .relaying(relay)
-        relay.start()
+        return relay
     }
 
     func relayEnded(_ result: RelayResult) {
@@ -129,8 +139,8 @@ extension Tunnel {
         } else {
             pending = releaseUpstream().map { ($0, []) }
         }
+        if downstream >= 0 { setLowWater(1) }
         guard let client = releaseDownstream() else { return abort() }
-        Sockets.setReceiveLowWater(client, 1)
         let forwarder = HTTPForwarder(
             attachment: attachment,
             course: course,

@@ -20,12 +20,11 @@ extension Tunnel {
         } else {
             arm(afterMilliseconds: limits.serverFirstMilliseconds) { $0.letServerSpeak() }
         }
-        lookAtFirstBytes()
     }
 
     func lookAtFirstBytes() {
         let bytes: [UInt8]
-        switch Sockets.peek(downstream, upTo: Self.peekLimit) {
+        switch Sockets.peek(downstream, upTo: Self.peekLimit, lentBy: attachment.loop) {
         case .bytes(let peeked): bytes = peeked
         case .wouldBlock: return
         case .ended: return clientEndedSilently()
@@ -56,7 +55,7 @@ extension Tunnel {
 
     /// Waits until `count` bytes are there: one wake-up instead of one a segment.
     private func awaitMore(atLeast count: Int) {
-        Sockets.setReceiveLowWater(downstream, min(count, Self.peekLimit))
+        setLowWater(min(count, Self.peekLimit))
         let limits = attachment.limits
         let isText = !course.isWebPort && !firstBytes.mayBecomeTLS
         switch phase {
@@ -91,7 +90,7 @@ extension Tunnel {
         }
         guard Sockets.take(downstream, exactly: bytes.count), pump.send(bytes) else { return abort() }
         passedOn += bytes
-        Sockets.setReceiveLowWater(downstream, 1)
+        setLowWater(1)
         armIdle(of: pump, since: attachment.loop.now)
         lookAtFirstBytes()
     }

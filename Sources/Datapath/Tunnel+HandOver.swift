@@ -107,6 +107,9 @@ extension Attachment {
                 .goOn(with: relayed, server: endpoint, descriptors: handed.descriptors)
         } else if description.relayed == nil, let client = handed.descriptors.first {
             let entry: Tunnel.Entry = endpoint.map { .transparent($0) } ?? .proxy
+            // Whatever version that process was, and however much it waited for.
+            Sockets.setNoDelay(client)
+            Sockets.setReceiveLowWater(client, 1)
             Tunnel(self, downstream: client, entry: entry, acceptedAt: acceptedAt).start()
         } else {
             handed.descriptors.forEach(Sockets.reset)

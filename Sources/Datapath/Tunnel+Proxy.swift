@@ -14,12 +14,11 @@ extension Tunnel {
             tunnel.recordDenied(.deny(.deadline), layer: .connect, name: nil)
             tunnel.abort()
         }
-        lookForProxyRequest()
     }
 
     func lookForProxyRequest() {
         let bytes: [UInt8]
-        switch Sockets.peek(downstream, upTo: Self.headLimit) {
+        switch Sockets.peek(downstream, upTo: Self.headLimit, lentBy: attachment.loop) {
         case .bytes(let peeked): bytes = peeked
         case .wouldBlock: return
         case .ended, .failed: return abort()
@@ -30,7 +29,7 @@ extension Tunnel {
         switch parser.parse(bytes) {
         case .needMore(let count):
             guard bytes.count < Self.headLimit else { return refuse(.deny(.malformedHTTP), layer: .connect) }
-            Sockets.setReceiveLowWater(downstream, min(count, Self.headLimit))
+            setLowWater(min(count, Self.headLimit))
         case .head(let head) where head.method == "CONNECT":
             guard Sockets.take(downstream, exactly: head.length) else { return abort() }
             connect(head)
@@ -97,7 +96,9 @@ extension Tunnel {
         hasAnsweredProxy = true
         let reply = proxySuccess
         guard case .bytes(reply.count) = Sockets.send(downstream, reply[...]) else { return abort() }
-        Sockets.setReceiveLowWater(downstream, 1)
+        setLowWater(1)
         awaitFirstBytes()
+        // What the client sent behind its request has been told of already.
+        lookAtFirstBytes()
     }
 }

@@ -21,7 +21,7 @@ extension Tunnel {
     func lookForSOCKSGreeting(in bytes: [UInt8]) {
         switch SOCKSGreeting.parse(bytes) {
         case .needMore(let count):
-            Sockets.setReceiveLowWater(downstream, count)
+            setLowWater(count)
         case .greeting(let greeting):
             dialect = .socks
             guard greeting.offersNoAuthentication else {
@@ -31,7 +31,7 @@ extension Tunnel {
             guard Sockets.take(downstream, exactly: greeting.length),
                 case .bytes(reply.count) = Sockets.send(downstream, reply[...])
             else { return abort() }
-            Sockets.setReceiveLowWater(downstream, 1)
+            setLowWater(1)
             lookForProxyRequest()  // a client in a hurry sent its request along
         case .version4:
             refuseSOCKS(.unsupportedSOCKS, SOCKSGreeting.version4Rejected)
@@ -44,7 +44,7 @@ extension Tunnel {
     func lookForSOCKSRequest(in bytes: [UInt8]) {
         switch SOCKSRequest.parse(bytes) {
         case .needMore(let count):
-            Sockets.setReceiveLowWater(downstream, count)
+            setLowWater(count)
         case .unsupported(let reply):
             refuseSOCKS(.unsupportedSOCKS, reply.bytes)
         case .malformed:

@@ -13,7 +13,7 @@ import WireFormat
 ///                                                      the client's first bytes are still judged
 ///
 /// Until the judgement everything is peeked at, nothing taken: what the server gets is what was judged.
-final class Tunnel: EventSource {
+final class Tunnel: KeepingSource {
     /// How the connection came to us.
     enum Entry {
         /// Redirected by the kernel, on its way to this destination.
@@ -51,6 +51,10 @@ final class Tunnel: EventSource {
     var downstream: CInt
     /// The server's socket when it was dialled before the first bytes came, else -1.
     var upstream: CInt = -1
+    /// What the loop tells of ``upstream`` while nobody wants to know.
+    private var upstreamWatch: KeepingSource?
+    /// Whether ``downstream`` may have another receive low-water mark than 1.
+    var hasLowWater = false
     var firstBytes = FirstBytes()
     /// What the client sent that was passed on while it could still have become a request line.
     var passedOn: [UInt8] = []
@@ -90,6 +94,7 @@ final class Tunnel: EventSource {
     }
 
     override func handle(_ readiness: Readiness) {
+        told.formUnion(readiness)
         switch phase {
         case .proxyHead: lookForProxyRequest()
         case .firstBytes, .serverFirst: lookAtFirstBytes()
@@ -145,11 +150,13 @@ extension Tunnel {
     func start() {
         attachment.add(self)
         do {
-            try attachment.loop.register(self, descriptor: downstream, interest: .readable, edgeTriggered: true)
+            let interest: Interest = [.readable, .urgent]
+            try attachment.loop.register(self, descriptor: downstream, interest: interest, edgeTriggered: true)
         } catch {
             abort()
             return
         }
+        // What waits to be read is told by the registration's first event.
         if case .firstBytes = phase { awaitFirstBytes() } else { awaitProxyRequest() }
     }
 
@@ -214,8 +221,31 @@ extension Tunnel {
 
     func releaseUpstream() -> CInt? {
         guard upstream >= 0 else { return nil }
+        if let upstreamWatch { attachment.loop.deregister(upstreamWatch) }
+        upstreamWatch = nil
         defer { upstream = -1 }
         return upstream
+    }
+
+    /// Takes a server's socket, which stays registered with the loop until somebody wants to know of it.
+    func keepUpstream(_ socket: WatchedSocket) -> CInt {
+        upstreamWatch = socket.source
+        upstream = socket.descriptor
+        return upstream
+    }
+
+    /// Both sockets, registered as they are; `nil` when one of them is not.
+    func releaseWatched() -> (downstream: CInt, upstream: CInt, watch: KeepingSource)? {
+        guard downstream >= 0, upstream >= 0, let upstreamWatch else { return nil }
+        defer { (self.upstreamWatch, downstream, upstream) = (nil, -1, -1) }
+        return (downstream, upstream, upstreamWatch)
+    }
+
+    /// Has the client's socket reported readable only when `count` bytes wait.
+    func setLowWater(_ count: Int) {
+        guard count != 1 || hasLowWater else { return }
+        hasLowWater = count != 1
+        Sockets.setReceiveLowWater(downstream, count)
     }
 
     func arm(afterMilliseconds milliseconds: UInt64, _ action: @escaping (Tunnel) -> Void) {

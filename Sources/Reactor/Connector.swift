@@ -16,16 +16,48 @@ public final class Connector {
     private var lastError: SystemError?
     private var staggerTimer: TimerToken?
     private var deadlineTimer: TimerToken?
-    private var completion: ((Result<CInt, SystemError>) -> Void)?
+    private var completion: ((Result<WatchedSocket, SystemError>) -> Void)?
 
     /// Begins. `completion` is called once, never from within this call, unless cancelled before: with a connected
     /// non-blocking socket that is registered with no loop and the receiver's to close, or with the error of the last
     /// attempt that failed.
-    public init(
+    public convenience init(
         loop: EventLoop,
         endpoints: [Endpoint],
         timeoutMilliseconds: UInt64,
         completion: @escaping (Result<CInt, SystemError>) -> Void
+    ) {
+        self.init(
+            loop: loop,
+            endpoints: endpoints,
+            timeoutMilliseconds: timeoutMilliseconds,
+            watched: { result in
+                completion(
+                    result.map { socket in
+                        loop.deregister(socket.source)
+                        return socket.descriptor
+                    }
+                )
+            }
+        )
+    }
+
+    /// Begins as the initialiser does; but the socket stays registered, for everything, with a source that keeps what it is
+    /// told until the receiver has it deregistered or handed on.
+    public static func watching(
+        loop: EventLoop,
+        endpoints: [Endpoint],
+        timeoutMilliseconds: UInt64,
+        completion: @escaping (Result<WatchedSocket, SystemError>) -> Void
+    ) -> Connector {
+        Connector(loop: loop, endpoints: endpoints, timeoutMilliseconds: timeoutMilliseconds, watched: completion)
+    }
+
+    private init(
+        loop: EventLoop,
+        endpoints: [Endpoint],
+        timeoutMilliseconds: UInt64,
+        watched completion: @escaping (Result<WatchedSocket, SystemError>) -> Void
     ) {
         self.loop = loop
         self.endpoints = endpoints
@@ -81,12 +113,12 @@ public final class Connector {
         startNext()
     }
 
-    fileprivate func connected(_ attempt: Attempt, _ descriptor: CInt) {
+    fileprivate func connected(_ attempt: Attempt, _ socket: WatchedSocket) {
         attempts.removeAll { $0 === attempt }
-        finish(.success(descriptor))
+        finish(.success(socket))
     }
 
-    private func finish(_ result: Result<CInt, SystemError>) {
+    private func finish(_ result: Result<WatchedSocket, SystemError>) {
         let completion = completion
         end()
         completion?(result)
@@ -110,7 +142,7 @@ public final class Connector {
 }
 
 /// One socket that is connecting.
-private final class Attempt: EventSource {
+private final class Attempt: KeepingSource {
     private let connector: Connector
     private let loop: EventLoop
     private let endpoint: Endpoint
@@ -123,7 +155,9 @@ private final class Attempt: EventSource {
         descriptor = try Sockets.connecting(to: endpoint, pass: loop.upstreamPass)
         super.init()
         do {
-            try loop.register(self, descriptor: descriptor, interest: .writable)
+            // Whoever gets the socket wants to be told of the rest as well.
+            let interest: Interest = [.readable, .writable, .urgent]
+            try loop.register(self, descriptor: descriptor, interest: interest, edgeTriggered: true)
         } catch {
             Sockets.close(descriptor)
             throw error
@@ -131,10 +165,13 @@ private final class Attempt: EventSource {
     }
 
     override func handle(_ readiness: Readiness) {
-        let code = Sockets.takeError(descriptor)
+        told.formUnion(readiness)
+        // Connected already; or nothing that says whether it is.
+        guard descriptor >= 0, !readiness.isDisjoint(with: [.writable, .hangup, .error]) else { return }
+        // One that failed is never without these (tcp_poll in the kernel).
+        let code = readiness.isDisjoint(with: [.hangup, .error]) ? 0 : Sockets.takeError(descriptor)
         if code == 0 {
-            loop.deregister(self)
-            let connected = descriptor
+            let connected = WatchedSocket(descriptor: descriptor, source: self)
             descriptor = -1
             connector.connected(self, connected)
         } else {

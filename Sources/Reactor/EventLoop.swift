@@ -36,6 +36,8 @@ public final class EventLoop {
     public private(set) var isRunning = false
     /// How many sources have something to do in this turn; a timer that sees 0 knows that nothing waits.
     public private(set) var eventCount = 0
+    /// The number of this turn: those that follow each other have numbers that do.
+    public private(set) var turn: UInt64 = 0
 
     /// Lent to whoever handles an event, for bytes that do not outlive the call.
     let scratch: UnsafeMutableRawBufferPointer
@@ -133,12 +135,41 @@ extension EventLoop {
         precondition(slots[index].source === source, "the EventSource is registered with another loop")
         let result = clinux_epoll_ctl(epoll, EPOLL_CTL_DEL, slots[index].descriptor, 0, 0)
         precondition(result == 0, "a descriptor was closed before its source was deregistered")
+        release(source, registration)
+    }
+
+    /// Ends the registration of `source`, which must be edge-triggered and whose descriptor is closed next: the kernel takes
+    /// it off its list with the last descriptor of it, so it need not be asked to. Where a process that was just forked
+    /// still has one, an event or two find nobody.
+    public func forget(_ source: EventSource) {
+        guard let registration = source.registration else { return }
+        let index = Int(registration.slot)
+        precondition(slots[index].source === source, "the EventSource is registered with another loop")
+        precondition(slots[index].isEdgeTriggered, "what is told again and again has to be taken off the list")
+        release(source, registration)
+    }
+
+    private func release(_ source: EventSource, _ registration: Registration) {
+        let index = Int(registration.slot)
         source.registration = nil
         slots[index].source = nil
         slots[index].descriptor = -1
         slots[index].isQueued = false
         slots[index].generation &+= 1
         freeSlots.append(registration.slot)
+    }
+
+    /// Has `heir`, which must be registered with no loop, told from now on of what `source` was told of. Edge-triggered,
+    /// nothing is told again: what `source` has heard is for it to pass on. Events already fetched go to the heir.
+    public func handOn(_ source: EventSource, to heir: EventSource) {
+        guard let registration = source.registration else { preconditionFailure("the EventSource is not registered") }
+        let index = Int(registration.slot)
+        precondition(slots[index].source === source, "the EventSource is registered with another loop")
+        precondition(heir.registration == nil, "an EventSource has at most one registration")
+        source.registration = nil
+        heir.registration = registration
+        slots[index].source = heir
+        slots[index].isQueued = false
     }
 
     /// Gives `source`, which must be registered, another turn after every other one had its own: its `handle` is called
@@ -185,6 +216,7 @@ extension EventLoop {
             let count = try wait()
             now = .current
             eventCount = count + soon.count
+            turn &+= 1
             for index in 0..<count {
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }

@@ -4,14 +4,21 @@ public import NetPrimitives
 /// Accepts connections on a listening socket. When the process has no descriptor left it waits a moment instead of
 /// being told of the same connection again and again.
 public final class Listener: EventSource {
-    /// How many connections are accepted in one turn.
-    private static let batch = 64
+    /// How many connections are accepted in one turn at most.
+    private static let maximumBatch = 64
+    /// After so many turns in a row in which there were as many connections as were asked for, more are.
+    private static let busyTurns = 4
     private static let pauseMilliseconds: UInt64 = 100
 
     private let loop: EventLoop
     private let descriptor: CInt
     private var onAccept: ((CInt, Endpoint) -> Void)?
     private var pauseTimer: TimerToken?
+    /// How many connections are accepted in this turn. To ask until there is none would cost a call a connection where they
+    /// come one by one; what is left is told again.
+    private var batch = 1
+    private var fullTurns = 0
+    private var lastTurn: UInt64 = 0
 
     /// Takes ownership of `descriptor`, a listening socket of any namespace; on an error it stays the caller's.
     /// `onAccept` gets non-blocking sockets, which are its to close, and where they come from.
@@ -47,15 +54,23 @@ public final class Listener: EventSource {
 
     /// Accepts what waits.
     public override func handle(_ readiness: Readiness) {
-        for _ in 0..<Self.batch {
+        if loop.turn != lastTurn &+ 1 { (batch, fullTurns) = (1, 0) }
+        lastTurn = loop.turn
+        for count in 0..<batch {
             // The callback may have closed the listener.
             guard let onAccept else { return }
             switch Sockets.accept(descriptor) {
-            case .accepted(let connection, let peer): onAccept(connection, peer)
-            case .wouldBlock: return
-            case .failed: return pause()
+            case .accepted(let connection, let peer):
+                onAccept(connection, peer)
+            case .wouldBlock:
+                (batch, fullTurns) = (max(count, 1), 0)
+                return
+            case .failed:
+                return pause()
             }
         }
+        fullTurns += 1
+        if fullTurns >= Self.busyTurns { (batch, fullTurns) = (min(batch * 2, Self.maximumBatch), 0) }
     }
 
     private func pause() {

@@ -100,26 +100,45 @@ public final class Relay {
 
     /// Begins. `onClose` may be called before this returns.
     public func start() {
-        Sockets.setNoDelay(downstream)
-        Sockets.setNoDelay(upstream)
         let downstreamSide = RelaySide(self, isUpstream: false)
         let upstreamSide = RelaySide(self, isUpstream: true)
         self.downstreamSide = downstreamSide
         self.upstreamSide = upstreamSide
-        let interest: Interest = [.readable, .writable, .urgent]
+        up.setNoDelay()
+        down.setNoDelay()
         do {
-            try loop.register(downstreamSide, descriptor: downstream, interest: interest, edgeTriggered: true)
+            try loop.register(downstreamSide, descriptor: downstream, interest: Self.interest, edgeTriggered: true)
         } catch {
             return close(.downstreamFailed(error.errno))
         }
         do {
-            try loop.register(upstreamSide, descriptor: upstream, interest: interest, edgeTriggered: true)
+            try loop.register(upstreamSide, descriptor: upstream, interest: Self.interest, edgeTriggered: true)
         } catch {
             return close(.upstreamFailed(error.errno))
         }
         armIdleTimer(at: loop.now)
         // What waits to be read is told by the registration's first event; only our own bytes need a push.
         if up.holdsBytes || down.holdsBytes { advance() }
+    }
+
+    private static let interest: Interest = [.readable, .writable, .urgent]
+
+    /// Begins with sockets that the loop watches already. The downstream one must have TCP_NODELAY and be watched for
+    /// reading; nothing may have been sent through the upstream one, which must be watched for everything. Bytes may wait
+    /// in either, whatever its source was told. `onClose` may be called before this returns.
+    public func start(takingOver watched: (downstream: KeepingSource, upstream: KeepingSource)) {
+        let downstreamSide = RelaySide(self, isUpstream: false)
+        let upstreamSide = RelaySide(self, isUpstream: true)
+        self.downstreamSide = downstreamSide
+        self.upstreamSide = upstreamSide
+        loop.handOn(watched.downstream, to: downstreamSide)
+        loop.handOn(watched.upstream, to: upstreamSide)
+        down.hasNoDelay = true
+        downstreamSide.tellsOfRoom = false
+        armIdleTimer(at: loop.now)
+        up.sourceChanged(watched.downstream.told.union(.readable))
+        down.sourceChanged(watched.upstream.told)
+        advance()
     }
 
     /// Ends at once; both peers see a reset. Does nothing when it has ended.
@@ -169,7 +188,7 @@ extension Relay {
         guard onClose != nil else { return }
         let before = up.delivered &+ down.delivered
         // The first failure is the cause; what fails after it is only another sign of it.
-        let upStep = up.pump(loop)
+        let upStep = up.pump(loop, closesNext: down.hasEnded)
         switch upStep {
         case .sourceFailed(let code):
             return close(.downstreamFailed(code))
@@ -179,7 +198,7 @@ extension Relay {
         case .waits, .budgetSpent, .ended:
             break
         }
-        let downStep = down.pump(loop)
+        let downStep = down.pump(loop, closesNext: up.hasEnded)
         switch downStep {
         case .sourceFailed(let code):
             return close(.upstreamFailed(code))
@@ -190,6 +209,10 @@ extension Relay {
             break
         }
         if up.delivered &+ down.delivered != before { lastProgress = loop.now }
+        if down.waitsForRoom, let downstreamSide, !downstreamSide.tellsOfRoom {
+            downstreamSide.tellsOfRoom = true
+            loop.update(downstreamSide, interest: Self.interest)
+        }
         switch (upStep, downStep) {
         case (.ended, .ended): close(.finished)
         case (.budgetSpent, _): if let downstreamSide { loop.runSoon(downstreamSide) }
@@ -216,17 +239,18 @@ extension Relay {
         self.onClose = nil
         if let idleTimer { loop.cancel(idleTimer) }
         idleTimer = nil
-        for side in [downstreamSide, upstreamSide] { side.map(loop.deregister) }
+        if let downstreamSide { loop.forget(downstreamSide) }
+        if let upstreamSide { loop.forget(upstreamSide) }
         downstreamSide = nil
         upstreamSide = nil
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
-        for descriptor in [downstream, upstream] {
-            if end == .finished {
-                Sockets.close(descriptor)
-            } else {
-                Sockets.reset(descriptor)
-            }
+        if end == .finished {
+            Sockets.close(downstream)
+            Sockets.close(upstream)
+        } else {
+            Sockets.reset(downstream)
+            Sockets.reset(upstream)
         }
         onClose(RelayResult(bytesUp: up.delivered, bytesDown: down.delivered, end: end))
     }
@@ -236,6 +260,8 @@ extension Relay {
 private final class RelaySide: EventSource {
     private let relay: Relay
     private let isUpstream: Bool
+    /// Whether it is told when there is room to write again. A client that takes all at once need not be asked.
+    var tellsOfRoom = true
 
     init(_ relay: Relay, isUpstream: Bool) {
         self.relay = relay

@@ -43,6 +43,9 @@ struct RelayDirection {
     /// splice(2) does not get past an out-of-band mark; recv(2) does, dropping the out-of-band byte as it did when the
     /// connection was peeked at.
     private var mustCopy = false
+    /// Whether the sink sends small segments at once. It does with its first bytes in any case.
+    var hasNoDelay = false
+    private var hasSent = false
 
     init(from source: CInt, to sink: CInt, initial: [UInt8]) {
         self.source = source
@@ -78,6 +81,24 @@ struct RelayDirection {
         return (state, pipe)
     }
 
+    /// Whether the source has said all, and everything is delivered and passed on.
+    var hasEnded: Bool { sinkWasTold }
+
+    /// Whether the sink took less than there was.
+    var waitsForRoom: Bool { !sinkIsReady }
+
+    /// Has the sink send small segments at once.
+    mutating func setNoDelay() {
+        hasNoDelay = true
+        Sockets.setNoDelay(sink)
+    }
+
+    /// Before each send: a small segment may be on its way from the second on, and the next would wait for its answer.
+    private mutating func beforeSending() {
+        if hasSent, !hasNoDelay { setNoDelay() }
+        hasSent = true
+    }
+
     /// Whether bytes wait for the sink.
     var holdsBytes: Bool { !held.isEmpty || bytesInPipe > 0 }
 
@@ -91,8 +112,9 @@ struct RelayDirection {
         if !readiness.isDisjoint(with: [.writable, .hangup, .error]) { sinkIsReady = true }
     }
 
-    /// Moves bytes until one side would block or the budget is spent.
-    mutating func pump(_ loop: EventLoop) -> Step {
+    /// Moves bytes until one side would block or the budget is spent. With `closesNext`, the sink is closed when this has
+    /// ended, as the other direction has: that says it all.
+    mutating func pump(_ loop: EventLoop, closesNext: Bool = false) -> Step {
         var budget = Self.budget
         while true {
             if holdsBytes {
@@ -103,7 +125,7 @@ struct RelayDirection {
             if sourceHasEnded {
                 if !sinkWasTold {
                     sinkWasTold = true
-                    Sockets.endOutput(sink)
+                    if !closesNext { Sockets.endOutput(sink) }
                 }
                 givePipeBack(to: loop.pipes)
                 return .ended
@@ -177,6 +199,7 @@ extension RelayDirection {
         if count < scratch.count, !sourceIsEnding, !mustCopy { sourceIsReady = false }
         let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<count])
         var sent = 0
+        if sinkIsReady { beforeSending() }
         if sinkIsReady, case .bytes(let taken) = Sockets.send(sink, bytes) {
             sent = taken
             delivered += UInt64(taken)
@@ -193,6 +216,7 @@ extension RelayDirection {
     /// Writes what is held until it is delivered or the sink would block, which clears ``sinkIsReady``.
     private mutating func deliver() -> Step? {
         while holdsBytes {
+            beforeSending()
             let result =
                 if let pipe, bytesInPipe > 0 {
                     Sockets.splice(from: pipe.readEnd, to: sink, upTo: bytesInPipe)

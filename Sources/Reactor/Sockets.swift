@@ -70,6 +70,19 @@ extension Sockets {
         read(descriptor, upTo: limit, flags: CInt(MSG_PEEK))
     }
 
+    /// ``peek(_:upTo:)`` through memory that is there already: borrowing tens of KiB for each connection's first bytes has the
+    /// allocator tidy up every time.
+    public static func peek(_ descriptor: CInt, upTo limit: Int, lentBy loop: EventLoop) -> IOResult {
+        let buffer = UnsafeMutableRawBufferPointer(rebasing: loop.scratch.prefix(limit))
+        let flags = CInt(MSG_PEEK) | CInt(MSG_DONTWAIT)
+        switch count({ recv(descriptor, buffer.baseAddress, buffer.count, flags) }) {
+        case .bytes(let count): return .bytes(Array(buffer[..<count]))
+        case .wouldBlock: return .wouldBlock
+        case .ended: return .ended
+        case .failed(let code): return .failed(code)
+        }
+    }
+
     /// Takes up to `limit` bytes.
     public static func receive(_ descriptor: CInt, upTo limit: Int) -> IOResult {
         read(descriptor, upTo: limit, flags: 0)

@@ -80,13 +80,13 @@ private struct Extensions {
 
     mutating func read(from list: ByteReader) throws(WireError) {
         var list = list
-        var seen: Set<UInt16> = []
+        var seen = SeenTypes()
         while !list.isAtEnd {
             let offset = list.offset
             let type = try list.readUInt16()
             let data = try list.readPartOfLength16()
             // Which of two a server would take is anybody's guess (RFC 8446 4.2 forbids it).
-            guard seen.insert(type).inserted else {
+            guard seen.insert(type) else {
                 throw WireError(offset: offset, problem: "an extension is there twice")
             }
             switch type {
@@ -128,5 +128,21 @@ private struct Extensions {
             protocols.append(name.rest)
         }
         return protocols
+    }
+}
+
+/// The types of extensions that were seen. A few are kept in place: what clients send is no reason to allocate.
+private struct SeenTypes {
+    private var few = InlineArray<24, UInt16>(repeating: 0)
+    private var count = 0
+    private var others: Set<UInt16> = []
+
+    /// Whether it is the first of its type.
+    mutating func insert(_ type: UInt16) -> Bool {
+        for index in 0..<count where few[index] == type { return false }
+        guard count < few.count else { return others.insert(type).inserted }
+        few[count] = type
+        count += 1
+        return true
     }
 }

@@ -54,6 +54,39 @@ private final class Probe: EventSource {
         loop.deregister(probe)
     }
 
+    @Test func anHeirIsToldWhatComesAndNothingAgain() throws {
+        let loop = try EventLoop()
+        let (near, far) = try tcpPair()
+        let (first, second) = (Probe(), Probe())
+        defer { [first, second].forEach { $0.forget() } }
+        var told: [(String, Readiness)] = []
+        first.onEvent = {
+            told.append(("first", $0))
+            loop.handOn(first, to: second)
+        }
+        second.onEvent = { told.append(("second", $0)) }
+        try loop.register(first, descriptor: near, interest: .readable, edgeTriggered: true)
+        #expect(Sockets.send(far, [1]) == .bytes(1))
+        loop.schedule(at: loop.now.advanced(byNanoseconds: 30_000_000)) { loop.stop() }
+        try loop.run()
+        #expect(told.map(\.0) == ["first"])
+        #expect(Sockets.send(far, [2]) == .bytes(1))
+        loop.schedule(at: loop.now.advanced(byNanoseconds: 30_000_000)) { loop.stop() }
+        try loop.run()
+        #expect(told.map(\.0) == ["first", "second"])
+        // Another source may have the place of one that was forgotten, and the number of its descriptor.
+        loop.forget(second)
+        Sockets.close(near)
+        let (again, other) = try tcpPair()
+        defer { [far, again, other].forEach(Sockets.close) }
+        try loop.register(second, descriptor: again, interest: .readable, edgeTriggered: true)
+        #expect(Sockets.send(other, [3]) == .bytes(1))
+        loop.schedule(at: loop.now.advanced(byNanoseconds: 30_000_000)) { loop.stop() }
+        try loop.run()
+        #expect(told.map(\.0) == ["first", "second", "second"])
+        loop.deregister(second)
+    }
+
     @Test func nobodyIsToldAfterDeregistering() throws {
         // Both sources are ready in the same batch; whichever comes first ends the other one.
         let loop = try EventLoop()

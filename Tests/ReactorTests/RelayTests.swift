@@ -4,6 +4,20 @@ import Testing
 
 @testable import Reactor
 
+/// In which state a relay gets its sockets.
+enum Start: CaseIterable {
+    /// Registered with no loop.
+    case unwatched
+    /// Registered, and nothing was told yet.
+    case watched
+    /// Registered, and what there was to tell has been told: it will not be told again.
+    case told
+}
+
+private final class Keeper: KeepingSource {
+    override func handle(_ readiness: Readiness) { told.formUnion(readiness) }
+}
+
 /// A relay between two peers: `client ─ downstream │ relay │ upstream ─ server`.
 private final class Bench {
     let loop: EventLoop
@@ -15,6 +29,7 @@ private final class Bench {
 
     init(
         _ loop: EventLoop,
+        _ start: Start,
         toDownstream: [UInt8] = [],
         toUpstream: [UInt8] = [],
         idleSeconds: UInt64 = 60,
@@ -26,6 +41,23 @@ private final class Bench {
         client = try Peer(clientEnd, loop: loop)
         server = try Peer(serverEnd, loop: loop)
         beforeStart(client, server)
+        var keepers: (downstream: KeepingSource, upstream: KeepingSource)?
+        if start != .unwatched {
+            let (near, far) = (Keeper(), Keeper())
+            try loop.register(near, descriptor: downstream, interest: [.readable, .urgent], edgeTriggered: true)
+            try loop.register(
+                far,
+                descriptor: upstream,
+                interest: [.readable, .writable, .urgent],
+                edgeTriggered: true
+            )
+            Sockets.setNoDelay(downstream)
+            keepers = (near, far)
+        }
+        if start == .told {
+            loop.schedule(at: loop.now.advanced(byNanoseconds: 50_000_000)) { loop.stop() }
+            try loop.run()
+        }
         relay = Relay(
             loop: loop,
             downstream: downstream,
@@ -37,7 +69,7 @@ private final class Bench {
             self?.result = $0
             self?.closeCount += 1
         }
-        relay.start()
+        if let keepers { relay.start(takingOver: keepers) } else { relay.start() }
     }
 
     deinit {
@@ -67,8 +99,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
     init() throws { loop = try EventLoop() }
 
-    @Test func carriesBothWaysAndEnds() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func carriesBothWaysAndEnds(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.say(bytes("ping"))
         #expect(try loop.run { bench.server.heard == bytes("ping") })
         bench.server.say(bytes("pong"))
@@ -83,7 +116,8 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
     }
 
     @Test func initialBytesComeFirst() throws {
-        let bench = try Bench(loop, toDownstream: bytes("220 "), toUpstream: bytes("EH")) { client, server in
+        let (greeting, command) = (bytes("220 "), bytes("EH"))
+        let bench = try Bench(loop, .unwatched, toDownstream: greeting, toUpstream: command) { client, server in
             client.say(bytes("LO"), thenEnd: true)
             server.say(bytes("mail"), thenEnd: true)
         }
@@ -93,8 +127,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 4, bytesDown: 8, end: .finished))
     }
 
-    @Test func whatWasEndedBeforeTheStartIsCarried() throws {
-        let bench = try Bench(loop) { client, server in
+    @Test(arguments: Start.allCases)
+    func whatWasEndedBeforeTheStartIsCarried(_ start: Start) throws {
+        let bench = try Bench(loop, start) { client, server in
             client.say(bytes("a"), thenEnd: true)
             server.say(bytes("b"), thenEnd: true)
         }
@@ -102,8 +137,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 1, bytesDown: 1, end: .finished))
     }
 
-    @Test func aClientThatEndedStillHears() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aClientThatEndedStillHears(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.say(bytes("request"), thenEnd: true)
         #expect(try loop.run { bench.server.ending == .ended })
         #expect(bench.server.heard == bytes("request"))
@@ -115,8 +151,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 7, bytesDown: 3_000_000, end: .finished))
     }
 
-    @Test func aServerThatEndedStillHears() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aServerThatEndedStillHears(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.server.say(bytes("banner"), thenEnd: true)
         #expect(try loop.run { bench.client.ending == .ended })
         var stream = ByteStream(seed: 2, count: 3_000_000)
@@ -126,8 +163,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 3_000_000, bytesDown: 6, end: .finished))
     }
 
-    @Test func manyMegabytesBothWays() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func manyMegabytesBothWays(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.keepsBytes = false
         bench.server.keepsBytes = false
         var up = ByteStream(seed: 3, count: 64 << 20)
@@ -146,11 +184,12 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(loop.pipes.count == loop.pipes.idleCount, "every pipe was given back")
     }
 
-    @Test func copiesWhenThereIsNoPipe() throws {
+    @Test(arguments: Start.allCases)
+    func copiesWhenThereIsNoPipe(_ start: Start) throws {
         var taken: [SplicePipe] = []
         while taken.count < PipePool.limit, let pipe = loop.pipes.take() { taken.append(pipe) }
         defer { taken.forEach(loop.pipes.discard) }
-        let bench = try Bench(loop)
+        let bench = try Bench(loop, start)
         var stream = ByteStream(seed: 5, count: 5_000_000)
         bench.server.say { stream.next() }
         bench.client.say([], thenEnd: true)
@@ -158,8 +197,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.client.checksum == stream.checksum)
     }
 
-    @Test func anOutOfBandByteDoesNotStopIt() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func anOutOfBandByteDoesNotStopIt(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.say(Array(repeating: 7, count: 200_000))
         #expect(try loop.run { bench.server.heardCount == 200_000 })
         var urgent = UInt8(ascii: "!")
@@ -175,8 +215,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
     init() throws { loop = try EventLoop() }
 
-    @Test func aSlowReaderSlowsTheSender() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aSlowReaderSlowsTheSender(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.isReading = false
         bench.client.keepsBytes = false
         var stream = ByteStream(seed: 6, count: 64 << 20)
@@ -192,9 +233,10 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 0, bytesDown: 64 << 20, end: .finished))
     }
 
-    @Test func aBusyRelayLeavesTurnsForOthers() throws {
-        let busy = try Bench(loop)
-        let quiet = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aBusyRelayLeavesTurnsForOthers(_ start: Start) throws {
+        let busy = try Bench(loop, start)
+        let quiet = try Bench(loop, start)
         busy.client.keepsBytes = false
         var stream = ByteStream(seed: 7, count: 1 << 30)
         busy.server.say { stream.next() }
@@ -204,12 +246,13 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(busy.result == nil)
     }
 
-    @Test func twoHundredAtOnce() throws {
+    @Test(arguments: Start.allCases)
+    func twoHundredAtOnce(_ start: Start) throws {
         let count = 200
         var benches: [Bench] = []
         var sums: [Checksum] = []
         for index in 0..<count {
-            let bench = try Bench(loop)
+            let bench = try Bench(loop, start)
             bench.client.keepsBytes = false
             bench.server.keepsBytes = false
             var request = ByteStream(seed: UInt64(index), count: 1_000 + index)
@@ -242,8 +285,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
     init() throws { loop = try EventLoop() }
 
-    @Test func aResetOfTheServerReachesTheClient() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aResetOfTheServerReachesTheClient(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.say(bytes("x"))
         #expect(try loop.run { bench.server.heardCount == 1 })
         bench.server.reset()
@@ -252,16 +296,18 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result == RelayResult(bytesUp: 1, bytesDown: 0, end: .upstreamFailed(ECONNRESET)))
     }
 
-    @Test func aResetOfTheClientReachesTheServer() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aResetOfTheClientReachesTheServer(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.reset()
         #expect(try loop.run { bench.result != nil && bench.server.ending != nil })
         #expect(bench.server.ending == .failed(ECONNRESET))
         #expect(bench.result?.end == .downstreamFailed(ECONNRESET))
     }
 
-    @Test func aResetAfterAHalfCloseIsNotAnEnd() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aResetAfterAHalfCloseIsNotAnEnd(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.say(bytes("request"), thenEnd: true)
         #expect(try loop.run { bench.server.ending == .ended })
         bench.server.say(bytes("half of the ans"))
@@ -271,9 +317,10 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.client.ending == .failed(ECONNRESET))
     }
 
-    @Test func anAnswerBeforeAResetIsDelivered() throws {
+    @Test(arguments: Start.allCases)
+    func anAnswerBeforeAResetIsDelivered(_ start: Start) throws {
         // A server that answers without reading the request and closes: its kernel resets.
-        let bench = try Bench(loop)
+        let bench = try Bench(loop, start)
         bench.server.isReading = false
         var request = ByteStream(seed: 9, count: 64 << 20)
         bench.client.say { request.next() }
@@ -287,8 +334,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.result?.bytesDown == 13)
     }
 
-    @Test func aResetWhileTheOtherSideIsBlocked() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func aResetWhileTheOtherSideIsBlocked(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.client.isReading = false
         var stream = ByteStream(seed: 8, count: 64 << 20)
         bench.server.say { stream.next() }
@@ -298,8 +346,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(loop.pipes.count == 0, "a pipe that still held bytes is not used again")
     }
 
-    @Test func idleInBothDirections() throws {
-        let bench = try Bench(loop, idleSeconds: 1)
+    @Test(arguments: Start.allCases)
+    func idleInBothDirections(_ start: Start) throws {
+        let bench = try Bench(loop, start, idleSeconds: 1)
         let start = loop.now
         // Something is said at half time, so the end comes a second after that.
         loop.schedule(at: start.advanced(byNanoseconds: 500_000_000)) { bench.server.say(bytes(".")) }
@@ -310,8 +359,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(bench.server.ending == .failed(ECONNRESET))
     }
 
-    @Test func abortResetsBoth() throws {
-        let bench = try Bench(loop)
+    @Test(arguments: Start.allCases)
+    func abortResetsBoth(_ start: Start) throws {
+        let bench = try Bench(loop, start)
         bench.relay.abort()
         #expect(bench.result == RelayResult(bytesUp: 0, bytesDown: 0, end: .aborted))
         bench.relay.abort()
@@ -339,10 +389,11 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         [clientEnd, serverEnd].forEach(Sockets.close)
     }
 
-    @Test func nothingIsLeftBehind() throws {
+    @Test(arguments: Start.allCases)
+    func nothingIsLeftBehind(_ start: Start) throws {
         weak var relay: Relay?
         do {
-            let bench = try Bench(loop)
+            let bench = try Bench(loop, start)
             relay = bench.relay
             bench.client.say(bytes("a"), thenEnd: true)
             bench.server.say(bytes("b"), thenEnd: true)

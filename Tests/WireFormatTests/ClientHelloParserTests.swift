@@ -187,6 +187,12 @@ private func isMalformed(_ outcome: ClientHelloParser.Outcome) -> Bool {
         )
     }
 
+    @Test func manyExtensions() throws {
+        var builder = HelloBuilder(serverName: "localhost")
+        for type: UInt16 in 1_000..<1_060 { builder.add(type, []) }
+        #expect(try hello(builder.records()).serverName == .name(try DomainName("localhost")))
+    }
+
     @Test func twoExtensions() {
         var builder = HelloBuilder()
         builder.add(0, HelloBuilder.serverNames([(0, Array("evil.test".utf8))]))
@@ -207,6 +213,8 @@ private func isMalformed(_ outcome: ClientHelloParser.Outcome) -> Bool {
         ("no compression method", { $0.compressionMethods = [] }),
         ("trailing byte", { $0.trailing = [0] }),
         ("an extension twice", { $0.add(10, [0, 2, 0, 29]) }),
+        ("the first of many extensions again", { addMany(to: &$0, andAgain: 1_000) }),
+        ("the last of many extensions again", { addMany(to: &$0, andAgain: 1_059) }),
         (
             "bytes where extensions would be",
             {
@@ -225,6 +233,10 @@ private func isMalformed(_ outcome: ClientHelloParser.Outcome) -> Bool {
         ("bytes after the protocol list", { $0.add(16, [0, 2, 1, 0x68, 0]) }),
         ("another handshake message", { $0.handshakeType = 2 }),
     ]
+
+    private static func addMany(to builder: inout HelloBuilder, andAgain type: UInt16) {
+        for type in (1_000..<1_060) + [type] { builder.add(type, []) }
+    }
 
     @Test(arguments: broken.indices)
     func oneBrokenPart(index: Int) {
