@@ -21,8 +21,7 @@ extension Tunnel {
             loop: attachment.loop,
             endpoints: endpoints,
             timeoutMilliseconds: attachment.limits.connectMilliseconds
-        ) { [weak self] result in
-            guard let self else { return }
+        ) { [self] result in
             connector = nil
             switch result {
             case .success(let socket):
@@ -96,11 +95,11 @@ extension Tunnel {
             downstream: client,
             upstream: server,
             initialToDownstream: initialToDownstream,
-            idleSeconds: attachment.limits.idleSeconds
-        ) { [weak self] result in
-            self?.relayEnded(result)
-        }
+            idleSeconds: attachment.limits.idleSeconds,
+            onClose: relayEnded
+        )
         phase = .relaying(relay)
+        forgetBeginning()
         return relay
     }
 

@@ -75,10 +75,9 @@ extension Tunnel {
             loop: attachment.loop,
             continuing: relayed.relay,
             descriptors: descriptors,
-            idleSeconds: attachment.limits.idleSeconds
-        ) { [weak self] result in
-            self?.relayEnded(result)
-        }
+            idleSeconds: attachment.limits.idleSeconds,
+            onClose: relayEnded
+        )
         phase = .relaying(relay)
         guard verdict.action == .allow else { return abort() }
         relay.start()

@@ -241,6 +241,13 @@ extension Tunnel {
         return (downstream, upstream, upstreamWatch)
     }
 
+    /// What only the beginning needs takes as much memory as the rest: the client's first bytes, what was dialled.
+    func forgetBeginning() {
+        firstBytes = FirstBytes()
+        passedOn = []
+        dialled = []
+    }
+
     /// Has the client's socket reported readable only when `count` bytes wait.
     func setLowWater(_ count: Int) {
         guard count != 1 || hasLowWater else { return }
@@ -251,9 +258,10 @@ extension Tunnel {
     func arm(afterMilliseconds milliseconds: UInt64, _ action: @escaping (Tunnel) -> Void) {
         disarm()
         let deadline = attachment.loop.now.advanced(byNanoseconds: milliseconds * 1_000_000)
-        timer = attachment.loop.schedule(at: deadline) { [weak self] in
-            self?.timer = nil
-            if let self { action(self) }
+        // A weak reference would take memory of its own as long as the tunnel lives; every way to its end disarms.
+        timer = attachment.loop.schedule(at: deadline) { [self] in
+            timer = nil
+            action(self)
         }
     }
 

@@ -32,7 +32,7 @@ public struct RelayResult: Hashable, Sendable {
 /// on as a reset, since an end would make a truncated stream look whole.
 ///
 /// Lives until it is closed, whoever else holds it.
-public final class Relay {
+public final class Relay: EventSource {
     private let loop: EventLoop
     private let downstream: CInt
     private let upstream: CInt
@@ -40,8 +40,10 @@ public final class Relay {
     private var up: RelayDirection
     private var down: RelayDirection
     private var onClose: ((RelayResult) -> Void)?
-    private var downstreamSide: RelaySide?
-    private var upstreamSide: RelaySide?
+    /// What is told of upstream; of downstream, the relay itself is.
+    private var upstreamSide: UpstreamSide?
+    /// Whether the relay is told when there is room again downstream. A client that takes all at once need not be asked.
+    private var isToldOfRoom = true
     private var idleTimer: TimerToken?
     private var lastProgress: MonotonicTime
 
@@ -100,14 +102,12 @@ public final class Relay {
 
     /// Begins. `onClose` may be called before this returns.
     public func start() {
-        let downstreamSide = RelaySide(self, isUpstream: false)
-        let upstreamSide = RelaySide(self, isUpstream: true)
-        self.downstreamSide = downstreamSide
+        let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
         up.setNoDelay()
         down.setNoDelay()
         do {
-            try loop.register(downstreamSide, descriptor: downstream, interest: Self.interest, edgeTriggered: true)
+            try loop.register(self, descriptor: downstream, interest: Self.interest, edgeTriggered: true)
         } catch {
             return close(.downstreamFailed(error.errno))
         }
@@ -127,14 +127,12 @@ public final class Relay {
     /// reading; nothing may have been sent through the upstream one, which must be watched for everything. Bytes may wait
     /// in either, whatever its source was told. `onClose` may be called before this returns.
     public func start(takingOver watched: (downstream: KeepingSource, upstream: KeepingSource)) {
-        let downstreamSide = RelaySide(self, isUpstream: false)
-        let upstreamSide = RelaySide(self, isUpstream: true)
-        self.downstreamSide = downstreamSide
+        let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
-        loop.handOn(watched.downstream, to: downstreamSide)
+        loop.handOn(watched.downstream, to: self)
         loop.handOn(watched.upstream, to: upstreamSide)
         down.hasNoDelay = true
-        downstreamSide.tellsOfRoom = false
+        isToldOfRoom = false
         armIdleTimer(at: loop.now)
         up.sourceChanged(watched.downstream.told.union(.readable))
         down.sourceChanged(watched.upstream.told)
@@ -157,8 +155,8 @@ public final class Relay {
         onClose = nil
         if let idleTimer { loop.cancel(idleTimer) }
         idleTimer = nil
-        for side in [downstreamSide, upstreamSide] { side.map(loop.deregister) }
-        downstreamSide = nil
+        loop.deregister(self)
+        if let upstreamSide { loop.deregister(upstreamSide) }
         upstreamSide = nil
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
@@ -168,19 +166,21 @@ public final class Relay {
 
     /// Bytes delivered so far, up and down.
     public var bytes: (up: UInt64, down: UInt64) { (up.delivered, down.delivered) }
+
+    /// What has become of the downstream socket.
+    public override func handle(_ readiness: Readiness) {
+        up.sourceChanged(readiness)
+        down.sinkChanged(readiness)
+        advance()
+    }
 }
 
 // MARK: - Progress
 
 extension Relay {
-    fileprivate func handle(_ readiness: Readiness, isUpstream: Bool) {
-        if isUpstream {
-            down.sourceChanged(readiness)
-            up.sinkChanged(readiness)
-        } else {
-            up.sourceChanged(readiness)
-            down.sinkChanged(readiness)
-        }
+    fileprivate func handleUpstream(_ readiness: Readiness) {
+        down.sourceChanged(readiness)
+        up.sinkChanged(readiness)
         advance()
     }
 
@@ -209,21 +209,21 @@ extension Relay {
             break
         }
         if up.delivered &+ down.delivered != before { lastProgress = loop.now }
-        if down.waitsForRoom, let downstreamSide, !downstreamSide.tellsOfRoom {
-            downstreamSide.tellsOfRoom = true
-            loop.update(downstreamSide, interest: Self.interest)
+        if down.waitsForRoom, !isToldOfRoom {
+            isToldOfRoom = true
+            loop.update(self, interest: Self.interest)
         }
         switch (upStep, downStep) {
         case (.ended, .ended): close(.finished)
-        case (.budgetSpent, _): if let downstreamSide { loop.runSoon(downstreamSide) }
+        case (.budgetSpent, _): loop.runSoon(self)
         case (_, .budgetSpent): if let upstreamSide { loop.runSoon(upstreamSide) }
         default: break
         }
     }
 
     private func armIdleTimer(at start: MonotonicTime) {
-        idleTimer = loop.schedule(at: start.advanced(bySeconds: idleSeconds)) { [weak self] in
-            guard let self else { return }
+        // A weak reference would take memory of its own as long as the relay lives; the timer ends with it.
+        idleTimer = loop.schedule(at: start.advanced(bySeconds: idleSeconds)) { [self] in
             idleTimer = nil
             // Looked at when it would run out, rather than set anew at every byte.
             if lastProgress.advanced(bySeconds: idleSeconds) <= loop.now {
@@ -239,9 +239,8 @@ extension Relay {
         self.onClose = nil
         if let idleTimer { loop.cancel(idleTimer) }
         idleTimer = nil
-        if let downstreamSide { loop.forget(downstreamSide) }
+        loop.forget(self)
         if let upstreamSide { loop.forget(upstreamSide) }
-        downstreamSide = nil
         upstreamSide = nil
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
@@ -256,19 +255,15 @@ extension Relay {
     }
 }
 
-/// Tells a relay of one of its descriptors.
-private final class RelaySide: EventSource {
+/// Tells a relay of its upstream socket.
+private final class UpstreamSide: EventSource {
     private let relay: Relay
-    private let isUpstream: Bool
-    /// Whether it is told when there is room to write again. A client that takes all at once need not be asked.
-    var tellsOfRoom = true
 
-    init(_ relay: Relay, isUpstream: Bool) {
+    init(_ relay: Relay) {
         self.relay = relay
-        self.isUpstream = isUpstream
     }
 
     override func handle(_ readiness: Readiness) {
-        relay.handle(readiness, isUpstream: isUpstream)
+        relay.handleUpstream(readiness)
     }
 }

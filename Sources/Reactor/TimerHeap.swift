@@ -22,7 +22,7 @@ struct TimerHeap {
     private struct Slot {
         var generation: UInt32 = 0
         /// The place in the heap, -1 when free.
-        var place = -1
+        var place: Int32 = -1
         var action: (() -> Void)?
     }
 
@@ -48,7 +48,7 @@ struct TimerHeap {
             slots.append(Slot())
         }
         slots[index].action = action
-        slots[index].place = heap.count
+        slots[index].place = Int32(heap.count)
         heap.append(Entry(deadline: deadline.nanoseconds, sequence: sequence, slot: index))
         sequence += 1
         siftUp(heap.count - 1)
@@ -58,7 +58,7 @@ struct TimerHeap {
     mutating func cancel(_ token: TimerToken) {
         let index = Int(token.slot)
         guard index < slots.count, slots[index].generation == token.generation, slots[index].place >= 0 else { return }
-        _ = remove(at: slots[index].place)
+        _ = remove(at: Int(slots[index].place))
     }
 
     /// Takes out the earliest timer that is due at `now` and was added before `limit`.
@@ -73,7 +73,7 @@ struct TimerHeap {
         if place < heap.count {
             put(last, at: place)
             siftUp(place)
-            siftDown(slots[last.slot].place)
+            siftDown(Int(slots[last.slot].place))
         }
         let action = slots[index].action
         slots[index].action = nil
@@ -85,7 +85,7 @@ struct TimerHeap {
 
     private mutating func put(_ entry: Entry, at place: Int) {
         heap[place] = entry
-        slots[entry.slot].place = place
+        slots[entry.slot].place = Int32(place)
     }
 
     private mutating func siftUp(_ start: Int) {
