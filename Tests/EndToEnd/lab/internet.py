@@ -106,10 +106,10 @@ class Internet:
     def capture(self, expression: str = "", *, unenforced: bool = False) -> contextlib.AbstractContextManager[Capture]:
         """Captures in the Internet what comes from the node, or from the namespace without enforcement.
 
-        Less the node's own neighbour discovery, which its kernel does when an entry has aged: on this link it is the
+        Less the node's own neighbour discovery (ARP, NDP), which its kernel does when an entry has aged: on this link it is the
         node's in any case, since a sandbox has no part in it.
         """
-        own = "not (icmp6 and ip6[40] >= 135 and ip6[40] <= 136)"
+        own = "not arp and not (icmp6 and ip6[40] >= 135 and ip6[40] <= 136)"
         expression = f"({expression}) and {own}" if expression else own
         file = self.directory / f"capture-{next(self._numbers)}.pcap"
         interface = "any" if unenforced else UPLINK
