@@ -32,7 +32,7 @@ public struct DenialSummary: Sendable {
 
     /// Counts `event` if it is a refusal or, in report mode, what would have been one.
     public mutating func observe(_ event: AuditEvent) {
-        guard let verdict = event.verdict, verdict.action == .deny || verdict.isReportOnly else { return }
+        guard let verdict = event.verdict, event.tellsOfRefusal else { return }
         let count = event.count ?? 1
         let kind = Kind(
             destination: Destination(of: event),
@@ -57,5 +57,14 @@ public struct DenialSummary: Sendable {
     /// The most frequent first; equally frequent ones in the order they appeared.
     var ranked: [Entry] {
         entries.enumerated().sorted { ($1.element.count, $0.offset) < ($0.element.count, $1.offset) }.map(\.element)
+    }
+}
+
+extension AuditEvent {
+    /// Whether it is about a refusal or, in report mode, what would have been one; the end of what report mode let through
+    /// is not another one.
+    var tellsOfRefusal: Bool {
+        guard let verdict else { return false }
+        return verdict.action == .deny || verdict.isReportOnly && kind != .connectionClosed
     }
 }

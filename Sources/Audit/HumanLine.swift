@@ -14,7 +14,7 @@ public enum HumanLine {
             return "sandgate: "
                 + Style.red.paint("\(count) audit record\(count == 1 ? " was" : "s were") lost", if: colour)
         }
-        guard let verdict = event.verdict, verdict.action == .deny || verdict.isReportOnly else { return nil }
+        guard let verdict = event.verdict, event.tellsOfRefusal else { return nil }
         let word =
             verdict.action == .deny
             ? Style.red.paint("denied", if: colour) : Style.yellow.paint("would deny", if: colour)

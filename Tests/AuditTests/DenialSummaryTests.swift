@@ -18,6 +18,18 @@ import Testing
         #expect(rendered([allowed, AuditEvent(.sandboxAttached, time: sampleTime, sandbox: "s")]) == "")
     }
 
+    @Test func theEndOfWhatReportModeLetThroughIsNotAnotherOne() {
+        var passed = denied()
+        passed.kind = .connectionAllowed
+        passed.verdict?.action = .allow
+        passed.verdict?.isReportOnly = true
+        var closed = passed
+        closed.kind = .connectionClosed
+        closed.layer = nil
+        #expect(rendered([passed, closed]).hasPrefix("sandgate: 1 would be refused"))
+        #expect(HumanLine.text(for: closed, colour: false) == nil)
+    }
+
     @Test func showsWhatHowOftenAndWhy() throws {
         let wildcard = Target.subdomains(of: try DomainName("ads.example"))
         let banned = Target.name(try DomainName("banned.example"))
