@@ -199,7 +199,15 @@ extension DockerConfiguration {
 extension DockerConfiguration {
     private static let web = [PortRange(80)!, PortRange(443)!]
 
+    /// How many patterns may speak of every host.
+    private static let catchAllLimit = 1_000
+
     func write(_ reader: inout ImportReader) {
+        if let last = patterns.filter({ $0.host == "*" }).dropFirst(Self.catchAllLimit).first {
+            let message = "more than \(Self.catchAllLimit) patterns for every host"
+            return reader.report(last.element.position, last.element.path, message)
+        }
+        let blocks = Set(blocked.map(\.prefix))
         if policy == nil {
             reader.note(
                 .narrowed,
@@ -216,7 +224,7 @@ extension DockerConfiguration {
         }
         var isTold = false
         for pattern in patterns.sorted(by: Self.isMoreSpecific) where pattern.host != "*" {
-            write(pattern, &isTold, &reader)
+            write(pattern, blocks, &isTold, &reader)
         }
         writeTheRest(&reader)
     }
@@ -233,7 +241,8 @@ extension DockerConfiguration {
         return rank(left) < rank(right)
     }
 
-    private func write(_ pattern: Pattern, _ isTold: inout Bool, _ reader: inout ImportReader) {
+    private func write(_ pattern: Pattern, _ blocks: Set<IPPrefix>, _ isTold: inout Bool, _ reader: inout ImportReader)
+    {
         let element = pattern.element
         guard let target = reader.host(pattern.host, element.position, element.path) else { return }
         guard pattern.action == .allow else {
@@ -249,12 +258,13 @@ extension DockerConfiguration {
                     + "loopback is always open to it"
             )
         case .addresses(let prefix):
-            if let block = blocked.first(where: { $0.prefix.contains(prefix) }) {
+            let around = (0...prefix.length).lazy.map { IPPrefix(prefix.address, length: $0) }
+            if let block = around.first(where: blocks.contains) {
                 return reader.note(
                     .leftOut,
                     element.position,
                     element.path,
-                    "\(prefix) is blocked by \(block.prefix); if it is meant all the same: "
+                    "\(prefix) is blocked by \(block); if it is meant all the same: "
                         + PolicyDocument.yaml(
                             of: Rule(.allow, target, ports: pattern.port.map { [$0] } ?? Self.web, transport: .tcp)
                         )

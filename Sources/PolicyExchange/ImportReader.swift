@@ -49,7 +49,8 @@ extension ImportReader {
     var isOverfull: Bool { rules > DocumentLimits.rules }
 
     mutating func add(_ rule: Rule) {
-        rules += 1
+        // Long lists of ports count as several.
+        rules += 1 + rule.ports.count / 16
         if !isOverfull { entries.append(.rule(rule)) }
     }
 

@@ -81,7 +81,10 @@ struct KubernetesExporter {
                     add(.init(.leftOut, path, "too many rules to look at"))
                     continue
                 }
-                let written = write(prefix, ports: rule.ports, transport: rule.transport, denials)
+                guard let written = write(prefix, ports: rule.ports, transport: rule.transport, denials) else {
+                    add(.init(.leftOut, path, "too many rules to look at"))
+                    continue
+                }
                 if written.isEmpty { add(.init(.leftOut, path, "\(prefix): nothing is left of it")) }
                 lines += written
             }
@@ -97,7 +100,11 @@ struct KubernetesExporter {
                 )
             } else {
                 for address in [IPAddress(v4: 0), IPAddress(v6: 0)] {
-                    lines += write(IPPrefix(address, length: 0), ports: [], transport: .tcp, denials)
+                    if let written = write(IPPrefix(address, length: 0), ports: [], transport: .tcp, denials) {
+                        lines += written
+                    } else {
+                        add(.init(.leftOut, "defaultAction", "too many rules to look at"))
+                    }
                 }
             }
         }
@@ -115,13 +122,13 @@ struct KubernetesExporter {
 // MARK: - One allowance
 
 extension KubernetesExporter {
-    /// The lines that allow a block on ports, less what is denied before.
+    /// The lines that allow a block on ports, less what is denied before; `nil` when that is too much to look at.
     private func write(
         _ prefix: IPPrefix,
         ports: [PortRange],
         transport: TransportProtocol?,
         _ denials: [Denial]
-    ) -> [String] {
+    ) -> [String]? {
         // An address that holds an IPv4 address is judged by that as well, which a block cannot say.
         let translations = GuardRanges.translations.filter { $0.family == prefix.family }
         if translations.contains(where: { $0.contains(prefix) }) { return [] }
@@ -133,7 +140,9 @@ extension KubernetesExporter {
         var order: [Peer] = []
         for protocolOfPort in [TransportProtocol.tcp, .udp] where transport == nil || transport == protocolOfPort {
             let relevant = near.filter { $0.transport == nil || $0.transport == protocolOfPort }
-            for range in Self.segments(ports.isEmpty ? [.all] : ports, cut: relevant.flatMap(\.ports)) {
+            let segments = Self.segments(ports.isEmpty ? [.all] : ports, cut: relevant.flatMap(\.ports))
+            guard segments.count * relevant.count <= Self.pairs else { return nil }
+            for range in segments {
                 let covering = relevant.filter { denial in
                     denial.ports.isEmpty || denial.ports.contains { $0.contains(range.lower) }
                 }

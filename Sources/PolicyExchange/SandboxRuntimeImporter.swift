@@ -104,6 +104,7 @@ enum SandboxRuntimeImporter {
                 "missing: an empty list denies everything"
             )
         }
+        let left = denied.isEmpty ? nil : PortRange.complement(denied)
         // An address that is listed may be reached by a name too, so it stands before the addresses that may not.
         var rest = ImportReader(file: reader.file)
         for element in reader.strings(of: member.value, ImportReader.join(path, "allowedDomains"), expected: "names") {
@@ -119,7 +120,7 @@ enum SandboxRuntimeImporter {
                 )
                 continue
             }
-            guard let ports = ports(port, without: denied) else { continue }
+            guard let ports = ports(port, of: left) else { continue }
             let rule = Rule(.allow, target, ports: ports, transport: .tcp)
             if case .addresses = target { reader.add(rule) } else { rest.add(rule) }
         }
@@ -133,12 +134,11 @@ enum SandboxRuntimeImporter {
         reader.append(rest)
     }
 
-    /// The ports of an entry less those that are denied for everything; `nil` when none is left.
-    private static func ports(_ port: PortRange?, without denied: [PortRange]) -> [PortRange]? {
-        guard !denied.isEmpty else { return port.map { [$0] } ?? [] }
-        let left = PortRange.complement(denied).filter { range in port.map { range.contains($0.lower) } ?? true }
-        guard !left.isEmpty else { return nil }
-        return port.map { [$0] } ?? left
+    /// The ports of an entry that are left, where not all are; `nil` when none is.
+    private static func ports(_ port: PortRange?, of left: [PortRange]?) -> [PortRange]? {
+        guard let left else { return port.map { [$0] } ?? [] }
+        guard let port else { return left.isEmpty ? nil : left }
+        return left.contains { $0.contains(port.lower) } ? [port] : nil
     }
 
     private static func pattern(
