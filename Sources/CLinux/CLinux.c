@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <linux/if_xdp.h>
 #include <linux/nsfs.h>
 #include <linux/sockios.h>
 #include <sched.h>
@@ -210,4 +211,44 @@ int clinux_block_icmp(int descriptor) {
     struct icmp6_filter filter;
     memset(&filter, 0xff, sizeof filter);
     return setsockopt(descriptor, IPPROTO_ICMPV6, ICMPV6_FILTER, &filter, sizeof filter);
+}
+
+// The least that bind(2) asks for: memory for one frame, and rings of one entry each. The kernel keeps the page (it counts
+// towards RLIMIT_MEMLOCK without CAP_IPC_LOCK); nothing of it is mapped afterwards.
+static int prepare_queue_socket(int descriptor) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return -1;
+    struct xdp_umem_reg frames;
+    memset(&frames, 0, sizeof frames);
+    frames.addr = (uint64_t)(uintptr_t)memory;
+    frames.len = page;
+    frames.chunk_size = (uint32_t)(page > 4096 ? 4096 : page);
+    int result = setsockopt(descriptor, SOL_XDP, XDP_UMEM_REG, &frames, sizeof frames);
+    const int rings[] = {XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_TX_RING};
+    const int entries = 1;
+    for (size_t index = 0; result == 0 && index < sizeof rings / sizeof rings[0]; index++)
+        result = setsockopt(descriptor, SOL_XDP, rings[index], &entries, sizeof entries);
+    const int failure = errno;
+    munmap(memory, page);
+    errno = failure;
+    return result;
+}
+
+int clinux_occupy_queue(unsigned device, unsigned queue) {
+    const int descriptor = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (descriptor < 0) return -1;
+    struct sockaddr_xdp address;
+    memset(&address, 0, sizeof address);
+    address.sxdp_family = AF_XDP;
+    // With copying every driver does, and none is changed.
+    address.sxdp_flags = XDP_COPY;
+    address.sxdp_ifindex = device;
+    address.sxdp_queue_id = queue;
+    if (prepare_queue_socket(descriptor) == 0 && bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0)
+        return descriptor;
+    const int failure = errno;
+    close(descriptor);
+    errno = failure;
+    return -1;
 }

@@ -64,6 +64,21 @@ struct RulesetSurvey {
 }
 
 extension RulesetSurvey {
+    /// The comments of a chain's rules, in their order; none where there is no such chain.
+    static func comments(
+        _ socket: NetlinkSocket,
+        family: UInt8,
+        table: String,
+        chain: Chain
+    ) throws(NetlinkError) -> [String] {
+        let question = RulesetQuestion.make(Kind.rule.question, flags: UInt16(NLM_F_DUMP))
+        return try socket.dump(question, operation: "list rules").compactMap { message in
+            guard let item = Item(message, .rule), item.family == family, item.table == table, item.chain == chain.name
+            else { return nil }
+            return item.comment
+        }
+    }
+
     /// What is listed.
     private enum Kind: String, CaseIterable {
         case table, chain, set, rule

@@ -17,6 +17,7 @@ import NetPrimitives
 ///     chain in             what arrives: on loopback, on served ports, and what finds our link-layer address
 ///     chain post           what a bound socket would carry around the loopback device
 ///     chain others         nothing goes there: its rule's comment says what else the namespace had when this was made
+///     chain noted          nothing goes there: its rules' comments are notes, where there are any
 struct SandboxRuleset: Hashable, Sendable {
     /// Whether programs reach anything at all.
     enum Door: Hashable, Sendable {
@@ -94,6 +95,8 @@ extension SandboxRuleset {
     static let refused = Chain(name: "refused", attachment: nil)
     /// Not of ``chains``: its rule is kept when the others are replaced.
     static let others = Chain(name: "others", attachment: nil)
+    /// As ``others``.
+    static let noted = Chain(name: "noted", attachment: nil)
 
     /// All chains; those that rules go to come first.
     var chains: [Chain] {

@@ -17,6 +17,8 @@ public final class SandboxTable {
 
     let netlink: NetlinkSocket
     private let ruleset: SandboxRuleset
+    /// What a process after this one is to know, and nobody in the namespace can change: a line each, of at most 200 bytes.
+    private let notes: [String]
     /// Whether the table is made with an owner. Kernels that know `persist` also know how to destroy elements.
     private var isOwned: Bool
     /// What the interval sets hold; `nil` when a change failed and nobody knows.
@@ -27,6 +29,7 @@ public final class SandboxTable {
     /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
     /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly. `upstream`
     /// is what our own sockets have, where they are in the same namespace; `fence` is what an ``EgressFence`` looks for.
+    /// `notes` stay in the table for who reads ``notes(_:)`` after this process.
     public init(
         netlink: NetlinkSocket,
         ports: ListenerPorts,
@@ -34,9 +37,11 @@ public final class SandboxTable {
         refusalLimit: RefusalLimit = .init(),
         gateways: [IPAddress] = [],
         upstream: UpstreamPass? = nil,
-        fence: UpstreamPass? = nil
+        fence: UpstreamPass? = nil,
+        notes: [String] = []
     ) {
         self.netlink = netlink
+        self.notes = notes
         self.isOwned = true
         self.ruleset = SandboxRuleset(
             ports: ports,
@@ -84,7 +89,26 @@ extension SandboxTable {
         }
         batch.create(SandboxRuleset.others, table: table)
         batch.add(comment: survey.digest, to: SandboxRuleset.others, table: table)
+        addNotes(to: &batch)
         try netlink.commit(batch)
+    }
+
+    private func addNotes(to batch: inout Batch) {
+        guard !notes.isEmpty else { return }
+        // A table of a version before has no such chain.
+        batch.create(SandboxRuleset.noted, table: table, mayExist: true)
+        batch.flush(SandboxRuleset.noted, table: table)
+        for note in notes { batch.add(comment: note, to: SandboxRuleset.noted, table: table) }
+    }
+
+    /// What a process before this one noted in the namespace that `netlink` was opened in; nothing where there was none.
+    public static func notes(_ netlink: NetlinkSocket) throws(NetlinkError) -> [String] {
+        try RulesetSurvey.comments(
+            netlink,
+            family: UInt8(NFPROTO_INET),
+            table: SandboxRuleset.table,
+            chain: SandboxRuleset.noted
+        )
     }
 
     private func survey() throws(NetlinkError) -> RulesetSurvey {
@@ -154,6 +178,7 @@ extension SandboxTable {
             batch.flush(chain, table: table)
             for rule in ruleset.rules(of: chain, door: door) { batch.add(rule, to: chain, table: table) }
         }
+        addNotes(to: &batch)
         try netlink.commit(batch)
     }
 

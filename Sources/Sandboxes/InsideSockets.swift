@@ -64,7 +64,8 @@ struct InsideSockets {
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
     /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
     /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
-    /// sockets to the outside have, where they are in the same namespace; `fence` what judged packets get.
+    /// sockets to the outside have, where they are in the same namespace; `fence` what judged packets get. `notes`
+    /// are for a process after this one.
     static func open(
         ports: ListenerPorts,
         refusals: RefusalLimit = .init(),
@@ -74,7 +75,8 @@ struct InsideSockets {
         needsIPv6: Bool = true,
         opensUDP: Bool = true,
         upstream: UpstreamPass? = nil,
-        fence: UpstreamPass? = nil
+        fence: UpstreamPass? = nil,
+        notes: [String] = []
     ) throws -> InsideSockets {
         let addresses = addresses(needsIPv6: needsIPv6)
         var handed = handed
@@ -93,7 +95,8 @@ struct InsideSockets {
             refusalLimit: refusals,
             gateways: gateways,
             upstream: upstream,
-            fence: fence
+            fence: fence,
+            notes: notes
         )
         return try InsideSockets(table, netlinks, inheritance) {
             let families = handed.isEmpty ? try openFamilies(at: addresses, ports: ports) : handed

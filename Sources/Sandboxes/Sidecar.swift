@@ -68,6 +68,7 @@ public actor Sidecar {
     public func begin() async throws {
         let (id, limits, pass, fencePass) = (configuration.id, configuration.limits, pass, fencePass)
         let compiled = try compile(policy)
+        let notes = configuration.upstreamServers.prefix(Self.notedServers).map(\.description)
         let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Keeper.run {
             let inside = try InsideSockets.open(
                 ports: Sandbox.ports,
@@ -77,7 +78,8 @@ public actor Sidecar {
                 needsIPv6: false,
                 opensUDP: true,
                 upstream: pass,
-                fence: fencePass
+                fence: fencePass,
+                notes: notes
             )
             do {
                 try inside.table.setServedPorts([PortRange.all])
@@ -120,6 +122,16 @@ public actor Sidecar {
             }
         }
         try await loop.run { $0[id]?.record(.sandboxAttached) }
+    }
+
+    /// So many servers are noted; nobody has more.
+    private static let notedServers = 32
+
+    /// The DNS servers that the process asked which guarded the calling thread's network before; none where it is the
+    /// first. They stand in the kernel's rules, out of the sandbox's reach. What the system is configured with is not: a
+    /// container shares /etc/resolv.conf with whoever joins its network, or its pod, who may write it.
+    public static func serversAskedBefore() throws -> [Endpoint] {
+        try SandboxTable.notes(try NetlinkSocket()).compactMap { Endpoint(parsing: $0, defaultPort: 53) }
     }
 
     private func isClosed(because change: any Error) {
@@ -222,10 +234,22 @@ extension Sidecar {
 
     private func keep(_ policy: Policy?) async throws {
         guard let path = configuration.policyFile else { return }
-        try await Blocking.run {
-            let temporary = "\(path).new"
-            try DurableFile.write(Array(PolicyDocument.json(of: policy ?? Policy()).utf8), to: temporary)
-            try DurableFile.move(temporary, to: path)
+        do {
+            try await Blocking.run {
+                let temporary = "\(path).new"
+                try DurableFile.write(Array(PolicyDocument.json(of: policy ?? Policy()).utf8), to: temporary)
+                try DurableFile.move(temporary, to: path)
+            }
+        } catch {
+            throw KeepingError(reason: "\(error)")
         }
+    }
+
+    /// Why a policy could not be kept in the policy file. The one before stays in force.
+    public struct KeepingError: Error, CustomStringConvertible {
+        let reason: String
+
+        /// What the system said.
+        public var description: String { reason }
     }
 }

@@ -179,7 +179,7 @@ struct AttachCommand: ParsableCommand {
         if acceptRawSockets { attachment["acceptRawSockets"] = true }
         let body = AttachBody(
             id: id,
-            networkPolicy: try policy.map(PolicyFile.load)?.policy,
+            networkPolicy: try policy.map { try PolicyFile.load($0) }?.policy,
             timeout: timeout,
             attachment: attachment
         )

@@ -17,7 +17,7 @@ struct PolicyAssembly {
     let isReport: Bool
 
     func assemble() throws -> Policy {
-        var policy = try file.map(PolicyFile.load)?.policy ?? Policy()
+        var policy = try file.map { try PolicyFile.load($0) }?.policy ?? Policy()
         let denied = try deny.map { try Self.rule(.deny, $0, option: "--deny") }
         let allowed = try allow.map { try Self.rule(.allow, $0, option: "--allow") }
         let preset = try presets.flatMap { try Self.rules(ofPreset: $0) }

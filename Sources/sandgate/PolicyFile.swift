@@ -10,12 +10,12 @@ enum PolicyFile {
     private static let maximumBytes = 8 * 1024 * 1024
 
     /// Reads and validates the file at `path`; `-` is standard input. Warnings go to standard error.
-    static func load(_ path: String) throws -> PolicyDocument {
+    static func load(_ path: String, kept: Bool = false) throws -> PolicyDocument {
         let document: PolicyDocument
         let name = path == "-" ? "<stdin>" : path
         do {
             document = try PolicyDocument.load(
-                bytes: try read(path),
+                bytes: try read(path, kept: kept),
                 format: .automatic,
                 file: name,
                 now: .current
@@ -27,11 +27,17 @@ enum PolicyFile {
         return document
     }
 
-    /// The file's bytes.
-    static func read(_ path: String) throws(SetupError) -> [UInt8] {
-        let descriptor = path == "-" ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC)
+    /// The file's bytes. One that is `kept` may be read again while the program runs: it has to be a file or a device.
+    /// A pipe would keep who reads it waiting for whoever writes, and be empty for everybody after him.
+    static func read(_ path: String, kept: Bool = false) throws(SetupError) -> [UInt8] {
+        let flags = O_RDONLY | O_CLOEXEC | (kept ? O_NONBLOCK : 0)
+        let descriptor = path == "-" ? dup(STDIN_FILENO) : open(path, flags)
         guard descriptor >= 0 else { throw SetupError("cannot read \(path): \(String(cString: strerror(errno)))") }
         defer { close(descriptor) }
+        var status = stat()
+        if kept, fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFIFO {
+            throw SetupError("cannot read \(path): expected a file, found a pipe")
+        }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 64 * 1024)
         while true {

@@ -262,7 +262,7 @@ extension ServeSettings {
 
     /// What stands in them now.
     func rules() throws -> (Policy, AlwaysRules) {
-        let policy = try defaultPolicy.map(PolicyFile.load)?.policy ?? Policy()
+        let policy = try defaultPolicy.map { try PolicyFile.load($0, kept: true) }?.policy ?? Policy()
         var always = AlwaysRules()
         always.deny = try denyAlways.map { try AlwaysFile.load($0, action: .deny) } ?? []
         always.allow = try allowAlways.map { try AlwaysFile.load($0, action: .allow) } ?? []
@@ -273,7 +273,7 @@ extension ServeSettings {
 /// A file of targets, one a line; `#` begins a comment.
 enum AlwaysFile {
     static func load(_ path: String, action: RuleAction) throws -> [Rule] {
-        let text = String(decoding: try PolicyFile.read(path), as: UTF8.self)
+        let text = String(decoding: try PolicyFile.read(path, kept: true), as: UTF8.self)
         var rules: [Rule] = []
         for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             let words = line.prefix { $0 != "#" }.split(whereSeparator: \.isWhitespace)

@@ -37,25 +37,31 @@ struct SidecarCommand: StagedCommand {
             let parts = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { environment[String(parts[0])] = String(parts[1]) }
         }
-        let settings = try SidecarSettings(environment)
+        var settings = try SidecarSettings(environment)
         guard !check else {
             try SidecarHealth.require(settings.server)
             return {}
         }
+        try Privileges.requireForSidecar()
+        try OwnNetwork.requireSandbox(environment)
+        try settings.completeUpstream(asked: try Sidecar.serversAskedBefore())
         Diagnostics.start(level: settings.logLevel)
         let log = settings.logger()
         settings.remarks.forEach { log.warning("\($0)") }
-        try Privileges.requireForSidecar()
-        try OwnNetwork.requireSandbox(environment)
         umask(0o077)
         try DescriptorLimit.raiseForMany()
+        // For as long as the process lives.
+        let queues = try OccupiedQueues(of: outerDevices())
         try Privileges.giveUp(
             .sidecar,
             apiPort: settings.server.port,
             writing: settings.directories,
             reading: settings.ruleFiles
         )
-        return { try await Self.serve(settings, log) }
+        return { [settings] in
+            try await Self.serve(settings, log)
+            withExtendedLifetime(queues) {}
+        }
     }
 
     private static func serve(_ settings: SidecarSettings, _ log: Logger) async throws {

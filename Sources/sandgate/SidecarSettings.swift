@@ -20,7 +20,8 @@ struct SidecarSettings {
         OPENSANDBOX_EGRESS_TOKEN                 what the header OPENSANDBOX-EGRESS-AUTH has to hold
         OPENSANDBOX_EGRESS_MODE                  dns or dns+nft; both enforce all there is
         OPENSANDBOX_EGRESS_MAX_RULES             the most rules of a policy (4096); 0 for no bound
-        OPENSANDBOX_EGRESS_DNS_UPSTREAM          the DNS servers to ask, IP[:PORT], comma-separated (/etc/resolv.conf)
+        OPENSANDBOX_EGRESS_DNS_UPSTREAM          the DNS servers to ask, IP[:PORT], comma-separated (at the first start in a
+                                                 network those of /etc/resolv.conf, and afterwards the same)
         OPENSANDBOX_EGRESS_DNS_UPSTREAM_TIMEOUT  how long one may take, in seconds (5)
         OPENSANDBOX_EGRESS_BLOCK_DOH_443         true: no TLS or QUIC to the addresses of …_DOH_BLOCKLIST on 443
         OPENSANDBOX_EGRESS_DOH_BLOCKLIST         addresses and prefixes, comma-separated
@@ -100,13 +101,8 @@ struct SidecarSettings {
             }
             logLevel = level
         }
-        sidecar.upstreamServers = try UpstreamOption.servers(Self.list(value("DNS_UPSTREAM")))
-        if let server = sidecar.upstreamServers.first(where: { $0.address.isLoopback }) {
-            throw SetupError(
-                "the DNS server \(server) is in this network, where the sandbox could answer in its name: "
-                    + "name another with \(Self.prefix)DNS_UPSTREAM"
-            )
-        }
+        let servers = Self.list(value("DNS_UPSTREAM"))
+        if !servers.isEmpty { try setUpstream(try UpstreamOption.servers(servers)) }
         if let text = value("DNS_UPSTREAM_TIMEOUT") {
             guard let seconds = UInt64(text), (1...60).contains(seconds) else {
                 throw fail("DNS_UPSTREAM_TIMEOUT", "a number of 1...60 seconds")
@@ -140,6 +136,32 @@ struct SidecarSettings {
         }
     }
 
+    private mutating func setUpstream(_ servers: [Endpoint]) throws {
+        if let server = servers.first(where: { $0.address.isLoopback }) {
+            throw SetupError(
+                "the DNS server \(server) is in this network, where the sandbox could answer in its name: "
+                    + "name another with \(Self.prefix)DNS_UPSTREAM"
+            )
+        }
+        sidecar.upstreamServers = servers
+    }
+
+    /// Where no server is named, has those asked that were `asked` in this network before, or, at the first start, those of
+    /// the system.
+    mutating func completeUpstream(asked: [Endpoint]) throws {
+        guard sidecar.upstreamServers.isEmpty else { return }
+        guard !asked.isEmpty else { return try setUpstream(try UpstreamOption.servers([])) }
+        try setUpstream(asked)
+        let system = UpstreamResolver.systemServers()
+        guard system != asked else { return }
+        let found = system.isEmpty ? "no DNS server" : system.map(\.description).joined(separator: ", ")
+        remarks.append(
+            "/etc/resolv.conf names \(found) now, and whoever shares it may have written that: asking "
+                + "\(asked.map(\.description).joined(separator: ", ")), as before in this network; to change it, set "
+                + "\(Self.prefix)DNS_UPSTREAM"
+        )
+    }
+
     private var blocked: [Rule] = []
 
     /// The operator's rules, as they stand in the files now.
@@ -152,8 +174,9 @@ struct SidecarSettings {
 
     private func load(_ name: String, _ action: RuleAction) throws -> [Rule] {
         let path = "\(rulesDirectory)/\(name).always"
-        // One that cannot be reached is no file without rules.
-        return access(path, F_OK) != 0 && errno == ENOENT ? [] : try AlwaysFile.load(path, action: action)
+        // One that cannot be reached, and one that is a link to nothing, is no file without rules.
+        var status = stat()
+        return lstat(path, &status) != 0 && errno == ENOENT ? [] : try AlwaysFile.load(path, action: action)
     }
 
     /// The files that may change while it runs.
@@ -210,7 +233,7 @@ struct SidecarSettings {
     }
 
     private static func policy(_ rules: String?, file: String?) throws -> Policy? {
-        if let file, access(file, F_OK) == 0 { return try PolicyFile.load(file).policy }
+        if let file, access(file, F_OK) == 0 { return try PolicyFile.load(file, kept: true).policy }
         guard let rules, !["{}", "null"].contains(rules) else { return nil }
         do {
             let name = "\(prefix)RULES"

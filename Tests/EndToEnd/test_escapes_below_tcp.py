@@ -7,6 +7,7 @@ shared with a sidecar, as a container's is with Docker's default capabilities, a
 from __future__ import annotations
 
 import itertools
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
 from lab.sandgate import Sandgate, after_resolving, allowing, attack
-from lab.sidecar import INSIDE4, INSIDE6, RAW, Sidecar, sidecar
+from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, Sidecar, sidecar
 
 PACKETS = [
     *(pytest.param(kind, "ipv4", id=f"ipv4 {kind}") for kind in raw_packets.KINDS4),
@@ -120,6 +121,82 @@ def test_frames_from_a_made_network(internet: Internet, daemon: Daemon, bypass: 
     with internet.capture() as outside:
         done = sandbox.run("/bin/sh", "-c", f"exec {' '.join(command)}")
     assert done.returncode == 0 and text.encode() not in outside.payload, done
+
+
+# Rings
+
+RINGS = str(Path(__file__).parent / "attacks" / "xdp_socket.py")
+NO_RINGS = 3
+
+
+def through_a_ring(device: str, way: str, source: str, neighbour: str) -> list[str]:
+    return ["/usr/bin/python3", RINGS, device, way, source, plan.SINK4, "4444", neighbour]
+
+
+@pytest.mark.attack(
+    "T10",
+    "sends frames through the ring of an AF_XDP socket, behind every hook and the queue, beside a sidecar",
+    stopped_by="fence",
+)
+@pytest.mark.parametrize("way", ["own", "shared"])
+def test_ring_beside_a_sidecar(internet: Internet, shared: Sidecar, way: str) -> None:
+    shared.namespace.ip("link", "set", "lo", "up")
+    shared.namespace.check("ping", "-c", "1", "-W", "2", OUTSIDE4)
+    neighbour = shared.namespace.check("ip", "-4", "neigh", "show", "dev", "eth0").split("lladdr ")[1].split()[0]
+    command = shared.command(*through_a_ring("eth0", way, INSIDE4, neighbour))
+    first = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if first.returncode == NO_RINGS:
+        pytest.skip(first.stderr)
+    wait_until(lambda: "stolen through a ring" in internet.sinks.data(), "the frame: it works without a sidecar")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        internet.forget()
+        shared.start(allowing(plan.ALLOWED))
+        with internet.capture("udp port 4444", unenforced=True) as outside:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 4 and "queues are taken" in done.stderr, done
+        assert b"stolen" not in outside.payload and internet.sinks.data() == ""
+        assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6")
+        # The next one takes them again.
+        shared.end(number)
+
+
+def test_ring_that_was_there_before(internet: Internet, shared: Sidecar) -> None:
+    """A program that has a ring already would keep its way out: the sidecar does not say that it is well."""
+    holder = subprocess.Popen(
+        shared.command(*through_a_ring("eth0", "hold", INSIDE4, "ff:ff:ff:ff:ff:ff")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    if holder.stdout.readline() != "held\n":
+        pytest.skip("this kernel has no AF_XDP sockets")
+    shared.launch(allowing(plan.ALLOWED))
+    wait_until(shared.ended, "its end", 30)
+    assert shared.end_status() != 0 and "cannot take queue 0 of eth0" in shared.log, shared.log
+    assert "a program has an AF_XDP socket there" in shared.log
+    holder.communicate("now\n", timeout=20)
+    shared.start(allowing(plan.ALLOWED))
+    assert shared.reaches(plan.ALLOWED)
+
+
+@pytest.mark.attack(
+    "T10",
+    "sends frames through the ring of an AF_XDP socket in a network that the daemon made",
+    stopped_by="namespaces",
+)
+def test_ring_in_a_made_network(internet: Internet, daemon: Daemon) -> None:
+    internet.plain.check("ping", "-c", "1", "-W", "2", "10.77.0.1")
+    neighbour = internet.plain.check("ip", "-4", "neigh", "show", "dev", "eth0").split("lladdr ")[1].split()[0]
+    command = internet.plain.command(*through_a_ring("eth0", "own", "10.77.0.2", neighbour))
+    first = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if first.returncode == NO_RINGS:
+        pytest.skip(first.stderr)
+    wait_until(lambda: "stolen through a ring" in internet.sinks.data(), "the frame: it works without enforcement")
+    sandbox = daemon.create({"defaultAction": "allow"})
+    with internet.capture() as outside:
+        done = sandbox.run(*through_a_ring("-", "own", "192.0.2.99", "ff:ff:ff:ff:ff:ff"))
+    assert done.returncode == 0 and b"stolen" not in outside.payload, done
 
 
 # Headers of what is allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,47 @@ def test_stale_entries_of_connections(internet: Internet, shared: Sidecar) -> No
     assert plan.OTHER not in internet.web.hosts()
     assert plan.OTHER.encode() not in outside.payload
     assert not [line for line in outside.lines if "Flags [S]" in line], outside
+
+
+@pytest.mark.attack(
+    "T3",
+    "writes a nameserver of its own into the /etc/resolv.conf that it shares with a sidecar, which then begins again",
+    stopped_by="start",
+)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nameserver_of_a_sidecar_that_begins_again(internet: Internet, shared: Sidecar, number: signal.Signals) -> None:
+    """The containers of a pod share the file. Whoever answers for an allowed name chooses where it leads."""
+    other = f"nameserver {plan.OTHER_DNS4}\n"
+
+    def write(text: str) -> None:
+        assert shared.run("/bin/sh", "-c", f"printf '{text}' > /etc/resolv.conf").returncode == 0
+
+    def asked() -> set[str]:
+        queries = {"first": internet.dns.queries(), "other": internet.other_dns.queries()}
+        return {name for name, seen in queries.items() if any(query.name.lower() == plan.ALLOWED for query in seen)}
+
+    # Whoever begins then asks it, where nobody remembers.
+    write(other)
+    shared.run("getent", "ahosts", plan.ALLOWED)
+    assert asked() == {"other"}, "it works without a sidecar"
+    write(f"nameserver {plan.DNS4}\n")
+    shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM="")
+    assert shared.reaches(plan.ALLOWED) and asked() == {"first"}, shared.log
+    for text, words in (
+        (other, f"names {plan.OTHER_DNS4}:53 now"),
+        ("nameserver 127.0.0.1\n", "names 127.0.0.1:53 now"),
+        ("", "names no DNS server now"),
+    ):
+        shared.end(number)
+        write(text)
+        shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM="")
+        assert shared.reaches(plan.ALLOWED) and asked() == {"first"}, shared.log
+        assert words in shared.log
+    # The operator's word holds, and is what is remembered then.
+    for upstream in (plan.OTHER_DNS4, ""):
+        shared.end(number)
+        shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM=upstream)
+        assert shared.reaches(plan.ALLOWED) and asked() == {"other"}, shared.log
 
 
 @pytest.mark.attack("T5", "is shared with a sidecar that has no CAP_NET_ADMIN", stopped_by="start")

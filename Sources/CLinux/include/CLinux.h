@@ -86,6 +86,10 @@ pid_t clinux_process_of_pidfd(int descriptor);
 // pidfd_open(2), close-on-exec; -1 with ESRCH when there is no such process.
 int clinux_pidfd_open(pid_t process);
 
+// An AF_XDP socket (linux/if_xdp.h) that is bound to a queue of a device in the calling thread's network namespace, and
+// neither sends nor receives: nobody else can bind one there while it is open. Its descriptor, close-on-exec, or -1.
+int clinux_occupy_queue(unsigned device, unsigned queue);
+
 // ioctl(2), NS_GET_NSTYPE: CLONE_NEWNET for a network namespace; -1 when the descriptor is of none.
 int clinux_namespace_type(int descriptor);
 extern const int clinux_network_namespace;
