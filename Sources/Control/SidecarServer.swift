@@ -50,26 +50,44 @@ public struct SidecarServer: Sendable {
     public func run(onReady: @escaping @Sendable () async -> Void) async throws {
         var quiet = log
         quiet.logLevel = .warning
-        let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
-        router.add(middleware: PlainErrors())
-        router.get("healthz") { _, _ in
-            let problem = await sidecar.problem
-            return PlainText.answer(problem ?? "ok", problem == nil ? .ok : .serviceUnavailable)
-        }
         let gate = Gate(settings: settings, log: log)
-        for method in [HTTPRequest.Method.get, .post, .put, .patch, .delete] {
-            router.on("policy", method: method) { request, context in
-                if let refusal = try await gate.refusal(of: request, context.channel) { return refusal }
-                return try await answer(request)
+        let responder = CallbackResponder { (request: Request, context: ControlContext) in
+            do {
+                return try await respond(to: request, context, gate)
+            } catch let error as PlainText {
+                return PlainText.answer(error.message + "\n", error.status)
             }
         }
         let application = Application(
-            router: router,
+            responder: responder,
+            server: .http1(configuration: .init(idleTimeout: Self.idlePatience)),
             configuration: ApplicationConfiguration(address: .hostname(try host(), port: settings.port)),
             onServerRunning: { _ in await onReady() },
             logger: quiet
         )
         try await application.run()
+    }
+
+    /// For so long a connection may ask for nothing: the sandbox can open as many as it likes.
+    private static let idlePatience = TimeAmount.seconds(60)
+
+    /// Paths are taken as they are: neither a slash at the end nor two in a row are passed over.
+    private func respond(to request: Request, _ context: ControlContext, _ gate: Gate) async throws -> Response {
+        switch request.uri.path {
+        case "/healthz":
+            let problem = await sidecar.problem
+            return bodiless(PlainText.answer(problem ?? "ok", problem == nil ? .ok : .serviceUnavailable), request)
+        case "/policy":
+            if let refusal = try await gate.refusal(of: request, context.channel) { return bodiless(refusal, request) }
+            return bodiless(try await answer(request, context.channel), request)
+        default:
+            return bodiless(PlainText.answer("404 page not found\n", .notFound), request)
+        }
+    }
+
+    /// HEAD is answered as GET would be, without the body (RFC 9110 9.3.2).
+    private func bodiless(_ response: Response, _ request: Request) -> Response {
+        request.method == .head ? response.createHeadResponse() : response
     }
 
     /// Both families, where there are both.
@@ -82,43 +100,49 @@ public struct SidecarServer: Sendable {
 // MARK: - Answers
 
 extension SidecarServer {
-    /// The members in the order in which the original writes them.
-    private struct Body: Encodable {
-        var status = "ok"
+    /// What is answered about a policy.
+    private struct Body {
         var mode: String
         var enforcementMode: String?
         var reason: String?
-        var policy: PolicyView?
+        /// The policy, where it was asked for.
+        var policy: String?
+
+        /// As the original writes it: these members in this order, and those that it leaves out left out.
+        var json: String {
+            let texts: [(String, String?)] = [
+                ("status", "ok"), ("mode", mode), ("enforcementMode", enforcementMode), ("reason", reason),
+            ]
+            // None of them holds what would have to be escaped.
+            var members = texts.compactMap { name, value in value.map { "\"\(name)\":\"\($0)\"" } }
+            if let policy { members.append("\"policy\":\(policy)") }
+            return "{\(members.joined(separator: ","))}\n"
+        }
     }
 
     /// A policy; one that was reset has `null` in place of its rules.
-    private struct PolicyView: Encodable {
-        let policy: Policy?
-
-        private enum Key: CodingKey { case egress, defaultAction }
-
-        func encode(to encoder: any Encoder) throws {
-            guard let policy else {
-                var container = encoder.container(keyedBy: Key.self)
-                try container.encodeNil(forKey: .egress)
-                try container.encode("deny", forKey: .defaultAction)
-                return
-            }
-            try policy.encode(to: encoder)
-        }
+    private static func text(_ policy: Policy?) -> String {
+        let rules = policy.map { "[\($0.rules.map(PolicyDocument.json(of:)).joined(separator: ","))]" }
+        let action = (policy ?? Policy()).defaultAction.rawValue
+        var members = ["\"egress\":\(rules ?? "null")", "\"defaultAction\":\"\(action)\""]
+        if let mode = policy?.mode, mode != .enforce { members.append("\"mode\":\"\(mode.rawValue)\"") }
+        return "{\(members.joined(separator: ","))}"
     }
 
     /// Every name, address and packet is judged, whichever of the original's modes was asked for.
     private static let enforcementMode = "dns+nft"
 
     private static func mode(_ policy: Policy?) -> String {
+        // Denials are recorded then, and nothing more.
+        if policy?.mode == .report { return "allow_all" }
         guard let policy, !policy.rules.isEmpty else {
             return policy?.defaultAction == .allow ? "allow_all" : "deny_all"
         }
         return "enforcing"
     }
 
-    private func answer(_ request: Request) async throws -> Response {
+    private func answer(_ request: Request, _ channel: any Channel) async throws -> Response {
+        func body() async throws -> [UInt8] { try await Self.body(of: request, over: channel) }
         switch request.method {
         case .get, .head:
             let policy = await sidecar.policy
@@ -126,12 +150,15 @@ extension SidecarServer {
                 Body(
                     mode: Self.mode(policy),
                     enforcementMode: Self.enforcementMode,
-                    policy: PolicyView(policy: policy)
+                    policy: Self.text(policy)
                 )
             )
-        case .patch: return try await patch(try await body(of: request))
-        case .delete: return try await delete(try await body(of: request))
-        default: return try await replace(try await body(of: request))
+        case .patch: return try await patch(try await body())
+        case .delete: return try await delete(try await body())
+        case .post, .put: return try await replace(try await body())
+        default:
+            let allowed: HTTPFields = [.allow: "GET, POST, PUT, PATCH, DELETE"]
+            return PlainText.answer("method not allowed\n", .methodNotAllowed, headers: allowed)
         }
     }
 
@@ -146,13 +173,13 @@ extension SidecarServer {
         } catch {
             throw PlainText(.badRequest, "invalid policy: \(Self.words(error))")
         }
-        let text = String(decoding: bytes, as: UTF8.self).trimmingPrefix(while: \.isWhitespace)
-        let isReset = ["null", "{}"].contains(text.prefix { !$0.isWhitespace })
+        let isReset = Self.isNull(bytes) || bytes.filter { !Self.isSpace($0) } == Array("{}".utf8)
         return Self.changed(try await change { _ in isReset ? nil : policy })
     }
 
     private func patch(_ bytes: [UInt8]) async throws -> Response {
         guard !bytes.allSatisfy(Self.isSpace) else { throw PlainText(.badRequest, "empty body") }
+        guard !Self.isNull(bytes) else { throw PlainText(.badRequest, "invalid patch rules: empty array") }
         let rules: [Rule]
         do {
             rules = try PolicyDocument.loadRules(bytes: bytes, format: .json, file: "body", now: .current).rules
@@ -160,27 +187,45 @@ extension SidecarServer {
             throw PlainText(.badRequest, "invalid patch rules: \(Self.words(error))")
         }
         guard !rules.isEmpty else { throw PlainText(.badRequest, "invalid patch rules: empty array") }
-        // Of rules with the same target, the first holds.
-        var seen: Set<Target> = []
-        let first = rules.filter { seen.insert($0.target).inserted }
-        let targets = seen
+        // Of rules for the same, the first holds.
+        var seen: Set<Subject> = []
+        let first = rules.filter { seen.insert(Subject($0)).inserted }
+        let subjects = seen
         let policy = try await change { policy in
             var changed = policy ?? Policy()
-            changed.rules = first + changed.rules.filter { !targets.contains($0.target) }
+            changed.rules = first + changed.rules.filter { !subjects.contains(Subject($0)) }
             return changed
         }
         return Self.changed(policy)
     }
 
+    /// What a rule speaks of, as far as a patch replaces it: rules for other ports of a target stand beside each other.
+    private struct Subject: Hashable {
+        let target: Target
+        let ports: Set<PortRange>
+        let transport: TransportProtocol?
+        let statesAnyTransport: Bool
+
+        init(_ rule: Rule) {
+            target = rule.target
+            ports = Set(rule.ports)
+            transport = rule.transport
+            statesAnyTransport = rule.statesAnyTransport
+        }
+    }
+
     private func delete(_ bytes: [UInt8]) async throws -> Response {
         guard !bytes.allSatisfy(Self.isSpace) else { throw PlainText(.badRequest, "empty body") }
-        let targets: Set<Target>
+        guard !Self.isNull(bytes) else { throw PlainText(.badRequest, "invalid delete targets: empty array") }
+        let texts: [String]
         do {
-            targets = Set(try PolicyDocument.loadTargets(bytes: bytes, format: .json, file: "body"))
+            texts = try PolicyDocument.loadTexts(bytes: bytes, format: .json, file: "body")
         } catch {
             throw PlainText(.badRequest, "invalid delete targets: \(Self.words(error))")
         }
-        guard !targets.isEmpty else { throw PlainText(.badRequest, "invalid delete targets: empty array") }
+        // What is no target is none of the policy's.
+        let targets = Set(texts.compactMap { try? Target(parsing: $0) })
+        guard !texts.isEmpty else { throw PlainText(.badRequest, "invalid delete targets: empty array") }
         let current = await sidecar.policy
         guard current?.rules.contains(where: { targets.contains($0.target) }) == true else {
             return Self.json(
@@ -191,7 +236,7 @@ extension SidecarServer {
                 )
             )
         }
-        let policy = try await change { policy in
+        let policy = try await change(isBounded: false) { policy in
             var changed = policy ?? Policy()
             changed.rules.removeAll { targets.contains($0.target) }
             return changed
@@ -199,10 +244,13 @@ extension SidecarServer {
         return Self.changed(policy)
     }
 
-    /// Puts a change in force.
+    /// Puts a change in force. What takes rules away is not held to the bound on their number.
     @discardableResult
-    private func change(_ body: @Sendable (Policy?) throws -> Policy?) async throws -> Policy? {
-        let limit = settings.maximumRules
+    private func change(
+        isBounded: Bool = true,
+        _ body: @Sendable (Policy?) throws -> Policy?
+    ) async throws -> Policy? {
+        let limit = isBounded ? settings.maximumRules : 0
         do {
             let policy = try await sidecar.changePolicy { policy in
                 let changed = try body(policy)
@@ -219,6 +267,8 @@ extension SidecarServer {
             return policy
         } catch let error as PlainText {
             throw error
+        } catch let error as Sidecar.KeepingError {
+            throw PlainText(.internalServerError, "failed to persist policy: \(error)")
         } catch {
             throw PlainText(.internalServerError, "failed to apply nftables policy: \(error)")
         }
@@ -228,17 +278,27 @@ extension SidecarServer {
         json(Body(mode: mode(policy), enforcementMode: enforcementMode))
     }
 
-    private func body(of request: Request) async throws -> [UInt8] {
+    private static func body(of request: Request, over channel: any Channel) async throws -> [UInt8] {
         var request = request
+        let tooLarge = PlainText(.contentTooLarge, "failed to read body: at most \(bodyLimit) bytes are accepted")
+        if let length = request.headers[.contentLength].flatMap(Int.init), length > bodyLimit { throw tooLarge }
         do {
-            return Array(try await request.collectBody(upTo: Self.bodyLimit).readableBytesView)
+            try await ContinueResponse.send(for: request, over: channel)
+            return Array(try await request.collectBody(upTo: bodyLimit).readableBytesView)
+        } catch let error as any HTTPResponseError where error.status == .contentTooLarge {
+            throw tooLarge
         } catch {
-            throw PlainText(.contentTooLarge, "failed to read body: at most \(Self.bodyLimit) bytes are accepted")
+            throw PlainText(.badRequest, "failed to read body: \(error)")
         }
     }
 
     /// As the original's; it takes what is longer for what its beginning says.
     private static let bodyLimit = 1 << 20
+
+    /// Whether all there is is `null`.
+    private static func isNull(_ bytes: [UInt8]) -> Bool {
+        bytes.filter { !isSpace($0) } == Array("null".utf8)
+    }
 
     private static func isSpace(_ byte: UInt8) -> Bool { [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
 
@@ -248,11 +308,7 @@ extension SidecarServer {
     }
 
     private static func json(_ body: Body) -> Response {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = .withoutEscapingSlashes
-        // A body of strings and a policy always can be encoded.
-        let bytes = (try? encoder.encode(body)) ?? Data()
-        return Answer.raw(Array(bytes) + [UInt8(ascii: "\n")], type: "application/json")
+        Answer.raw(Array(body.json.utf8), type: "application/json")
     }
 }
 
@@ -324,30 +380,5 @@ private struct PlainText: Error {
         var headers = headers
         headers[.xContentTypeOptions] = "nosniff"
         return Answer.raw(Array(text.utf8), type: "text/plain; charset=utf-8", status: status, headers: headers)
-    }
-}
-
-/// Says errors in plain text.
-private struct PlainErrors: RouterMiddleware {
-    typealias Context = ControlContext
-
-    func handle(
-        _ request: Request,
-        context: Context,
-        next: (Request, Context) async throws -> Response
-    ) async throws -> Response {
-        do {
-            return try await next(request, context)
-        } catch let error as PlainText {
-            return PlainText.answer(error.message + "\n", error.status)
-        } catch let error as HTTPError where error.status == .notFound {
-            if request.uri.path == "/policy" {
-                let allowed: HTTPFields = [.allow: "GET, POST, PUT, PATCH, DELETE"]
-                return PlainText.answer("method not allowed\n", .methodNotAllowed, headers: allowed)
-            }
-            return PlainText.answer("404 page not found\n", .notFound)
-        } catch let error as HTTPError {
-            return PlainText.answer((error.body ?? error.status.reasonPhrase) + "\n", error.status)
-        }
     }
 }

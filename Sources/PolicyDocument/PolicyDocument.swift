@@ -71,6 +71,15 @@ extension PolicyDocument {
         return targets
     }
 
+    /// Reads a list of strings, whatever they say.
+    public static func loadTexts(bytes: [UInt8], format: Format, file: String) throws(DocumentError) -> [String] {
+        var reader = PolicyReader(file: file, now: WallTime(microseconds: 0))
+        let root = try tree(bytes, format, file) ?? DocumentNode(value: .null, position: .init())
+        let texts = reader.readTexts(root)
+        try refuse(reader.problems)
+        return texts
+    }
+
     /// Throws what is wrong, in the order of the document.
     package static func refuse(_ problems: [Problem]) throws(DocumentError) {
         guard !problems.isEmpty else { return }

@@ -102,11 +102,23 @@ extension PolicyReader {
 
     /// A list of targets.
     mutating func readTargets(_ node: DocumentNode) -> [Target] {
+        readList(node) { reader, element, path in reader.readTarget(element, path) }
+    }
+
+    /// A list of strings.
+    mutating func readTexts(_ node: DocumentNode) -> [String] {
+        readList(node) { reader, element, path in reader.text(element, path) }
+    }
+
+    private mutating func readList<Element>(
+        _ node: DocumentNode,
+        _ read: (inout PolicyReader, DocumentNode, String) -> Element?
+    ) -> [Element] {
         guard case .sequence(let elements) = node.value else {
             report(node.position, "", "expected a list of targets, found \(node.kind)")
             return []
         }
-        return elements.enumerated().compactMap { readTarget($1, "[\($0)]") }
+        return elements.enumerated().compactMap { read(&self, $1, "[\($0)]") }
     }
 }
 
