@@ -17,7 +17,7 @@ from bench.goals import GOALS, NAMES
 from bench.machine import binary_facts, machine
 from bench.result import NotMeasured, Outcome
 from bench.stage import Effort, Programs, Stage, stage
-from rows import connections, in_process, memory, node, resolver, start_up, transfer
+from rows import connections, in_process, memory, node, resolver, sidecar, start_up, transfer
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ EXPERIMENTS = (
     Experiment(in_process.NAMES, in_process.measure),
     Experiment(memory.RESIDENT, lambda stage, _: memory.measure_resident(stage)),
     Experiment(start_up.NAMES, lambda stage, _: start_up.measure(stage)),
+    Experiment(sidecar.NAMES, lambda stage, _: sidecar.measure(stage)),
     Experiment(node.NAMES, node.measure),
 )
 

@@ -11,8 +11,8 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-from .internet import Internet
 from .namespaces import Namespace
 from .processes import check, end_process, wait_until
 from .sandgate import REPOSITORY
@@ -29,6 +29,13 @@ CONTAINERS6 = "fd80:80::/64"
 BUSYBOX = ("sh", "sleep", "nc", "ip", "ping", "cat", "true")
 PROGRAMS = ("/usr/bin/curl",)
 """With the libraries that they need: a static program cannot use the C library's resolver."""
+
+
+class Outside(Protocol):
+    """What is outside of the engine's machine: the lab's Internet, or another."""
+
+    @property
+    def namespace(self) -> Namespace: ...
 
 
 class Engine:
@@ -139,7 +146,7 @@ def _tools() -> bytes:
 
 
 @contextlib.contextmanager
-def engine(internet: Internet, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
+def engine(internet: Outside, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
     """A container engine whose containers are told of a nameserver; everything that it left is removed."""
     directory.mkdir(parents=True, exist_ok=True)
     namespace = Namespace("engine")
