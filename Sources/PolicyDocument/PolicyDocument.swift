@@ -20,11 +20,33 @@ public struct PolicyDocument: Hashable, Sendable {
     public var policy: Policy
     /// What is accepted, but probably not meant.
     public var warnings: [Problem]
+    /// Where each of the policy's rules stands, in their order; empty where the policy was not read from a text.
+    public var rulePlaces: [Place]
+    /// Where the default action is stated; `nil` when it is not.
+    public var defaultPlace: Place?
+
+    /// A place in a document.
+    public struct Place: Hashable, Sendable {
+        /// The line, from 1.
+        public let line: Int
+        /// The column, from 1, in Unicode scalars.
+        public let column: Int
+        /// The field: `networkPolicy.egress[2]`.
+        public let path: String
+
+        /// A place from its parts.
+        public init(line: Int, column: Int, path: String) {
+            self.line = line
+            self.column = column
+            self.path = path
+        }
+    }
 
     /// A document from its parts.
     public init(policy: Policy, warnings: [Problem] = []) {
         self.policy = policy
         self.warnings = warnings
+        rulePlaces = []
     }
 }
 
@@ -44,7 +66,9 @@ extension PolicyDocument {
         let root = try tree(bytes, format, file)
         let policy = reader.readDocument(root)
         try refuse(reader.problems)
-        return PolicyDocument(policy: policy, warnings: reader.warnings)
+        var document = PolicyDocument(policy: policy, warnings: reader.warnings)
+        (document.rulePlaces, document.defaultPlace) = (reader.rulePlaces, reader.defaultPlace)
+        return document
     }
 
     /// Reads a list of rules alone, as a change to a policy has it.

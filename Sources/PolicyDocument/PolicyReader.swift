@@ -10,6 +10,9 @@ struct PolicyReader {
     private let now: WallTime
     private(set) var problems: [Problem] = []
     private(set) var warnings: [Problem] = []
+    /// Where each rule stands that was read without a problem.
+    private(set) var rulePlaces: [PolicyDocument.Place] = []
+    private(set) var defaultPlace: PolicyDocument.Place?
 
     init(file: String, now: WallTime) {
         self.file = file
@@ -22,6 +25,10 @@ struct PolicyReader {
 
     private mutating func warn(_ position: Position, _ path: String, _ message: String) {
         warnings.append(problem(position, path, message))
+    }
+
+    private func place(_ position: Position, _ path: String) -> PolicyDocument.Place {
+        PolicyDocument.Place(line: position.line, column: position.column, path: path)
     }
 
     private func problem(_ position: Position, _ path: String, _ message: String) -> Problem {
@@ -74,6 +81,7 @@ extension PolicyReader {
             case "defaultAction", "default_action":
                 if hasDefault { report(member.position, path, "defaultAction and default_action are the same key") }
                 hasDefault = true
+                defaultPlace = place(member.position, path)
                 guard !member.value.isNull, member.value.text != "" else { continue }
                 policy.defaultAction = choice(member.value, path) ?? .deny
             case "mode":
@@ -157,6 +165,7 @@ extension PolicyReader {
         rule.action = action
         rule.target = target
         reviewRule(rule, node.position, path)
+        rulePlaces.append(place(node.position, path))
         return rule
     }
 

@@ -57,6 +57,22 @@ struct RecordedDestinations {
         self.destinations = destinations
     }
 
+    /// The positions of the policy's rules that something recorded matches: the rule that decides a connection, and each
+    /// rule about a name that was asked for.
+    func rules(of policy: CompiledPolicy, at time: WallTime) -> Set<Int> {
+        var matched: Set<Int> = []
+        for destination in destinations {
+            if destination.isQuery, let name = destination.flow.name {
+                for (index, rule) in policy.policy.rules.enumerated() where rule.target.covers(.name(name)) {
+                    matched.insert(index)
+                }
+            } else if let rule = policy.decide(destination.flow, at: time).rule, rule.source == .policy {
+                matched.insert(rule.index)
+            }
+        }
+        return matched
+    }
+
     private static func key(of record: AuditLine) -> Key? {
         guard record.event.hasPrefix("dns.") || record.event.hasPrefix("connection."),
             record.event != "connection.closed",
