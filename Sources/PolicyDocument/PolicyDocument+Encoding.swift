@@ -49,7 +49,7 @@ extension PolicyDocument {
     }
 
     /// A string in double quotes, with escapes that JSON and YAML read alike.
-    private static func quote(_ text: String) -> String {
+    static func quote(_ text: String) -> String {
         var quoted = "\""
         for scalar in text.unicodeScalars {
             switch scalar {

@@ -130,7 +130,7 @@ extension PolicyDocument {
         }
     }
 
-    private static func isJSON(_ text: [UInt8], _ format: Format, _ file: String) -> Bool {
+    static func isJSON(_ text: [UInt8], _ format: Format, _ file: String) -> Bool {
         switch format {
         case .json: return true
         case .yaml: return false

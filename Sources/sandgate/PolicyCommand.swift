@@ -9,6 +9,7 @@ struct PolicyCommand: ParsableCommand {
             EXAMPLES:
               sandgate policy check policy.yaml
               sandgate policy lint policy.yaml
+              sandgate policy fmt policy.yaml
               sandgate policy explain policy.yaml --host api.github.com
               sandgate policy test policy.yaml
               sandgate policy diff old.yaml new.yaml
@@ -21,7 +22,7 @@ struct PolicyCommand: ParsableCommand {
         subcommands: [
             PolicyCheckCommand.self, PolicyExplainCommand.self, PolicyTestCommand.self, PolicyPresetsCommand.self,
             PolicyDetectCommand.self, PolicyDiffCommand.self, PolicySuggestCommand.self, PolicyImportCommand.self,
-            PolicyExportCommand.self, PolicyLintCommand.self,
+            PolicyExportCommand.self, PolicyLintCommand.self, PolicyFormatCommand.self,
         ]
     )
 }

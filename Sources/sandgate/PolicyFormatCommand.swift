@@ -1,0 +1,115 @@
+import ArgumentParser
+import NetPrimitives
+import PolicyDocument
+import Reactor
+
+/// `sandgate policy fmt`: policies in the form that reviewers get used to.
+struct PolicyFormatCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fmt",
+        abstract: "Write policies in one form, with their comments.",
+        usage: "sandgate policy fmt FILE… [--check | --stdout]",
+        discussion: """
+            In YAML, rules in braces on one line get their keys in order and even spacing; targets, actions and \
+            protocols get their canonical spelling, and lines lose the blanks at their end. Comments stay as they are, \
+            and rules over several lines keep the order of their lines. JSON is laid out anew. What the policy means \
+            is compared before a file is written, which happens in one step. Files that are as they should be are not \
+            touched; the names of the others are printed.
+
+            The exit status is 1 when a file is not valid or cannot be written, and with --check when a file would \
+            change, else 0.
+
+            EXAMPLES:
+              sandgate policy fmt policy.yaml
+              sandgate policy fmt --check policies/*.yaml
+              sandgate policy fmt --stdout - < policy.yaml
+            """
+    )
+
+    @Argument(help: ArgumentHelp("Policy files; - is standard input, with --check or --stdout.", valueName: "file"))
+    var files: [String]
+
+    @Flag(help: "Write nothing: name the files that would change, and show how.")
+    var check = false
+
+    @Flag(help: "Print the formatted text instead of writing the file.")
+    var stdout = false
+
+    private static let wouldChange = ExitCode(1)
+
+    func validate() throws {
+        if check, stdout { throw ValidationError("--check and --stdout: only one of them is accepted") }
+        if stdout, files.count != 1 { throw ValidationError("--stdout: expected one file") }
+        if files.contains("-"), !check, !stdout {
+            throw ValidationError("standard input cannot be written back: say --check or --stdout")
+        }
+    }
+
+    func run() throws {
+        var isFailure = false
+        for file in files {
+            do {
+                if try format(file), check { isFailure = true }
+            } catch {
+                // The others are looked at all the same.
+                Console.errorText(error is DocumentError ? "\(error)\n" : "sandgate: \(error)\n")
+                isFailure = true
+            }
+        }
+        if isFailure { throw Self.wouldChange }
+    }
+
+    /// Whether the file is not as it should be.
+    private func format(_ file: String) throws -> Bool {
+        let name = file == "-" ? "<stdin>" : file
+        let bytes = try PolicyFile.read(file)
+        let formatted = try PolicyFormatter.format(bytes: bytes, format: .automatic, file: name, now: .current)
+        if stdout {
+            var output = StandardOutput()
+            try output.line(formatted.last == UInt8(ascii: "\n") ? formatted.dropLast() : formatted[...])
+            try output.flush()
+            return false
+        }
+        guard formatted != bytes else { return false }
+        Console.output(name)
+        if check {
+            for line in Self.difference(bytes, formatted) { Console.output(line) }
+        } else {
+            try ReplacedFile.write(formatted, to: file)
+        }
+        return true
+    }
+
+    /// The lines that change, with the number that each has in its text.
+    private static func difference(_ old: [UInt8], _ new: [UInt8]) -> [String] {
+        let (old, new) = (lines(of: old), lines(of: new))
+        let changes = new.difference(from: old)
+        var (removed, inserted): (Set<Int>, Set<Int>) = ([], [])
+        for case .remove(let offset, _, _) in changes { removed.insert(offset) }
+        for case .insert(let offset, _, _) in changes { inserted.insert(offset) }
+        var shown: [String] = []
+        var (left, right) = (0, 0)
+        while left < old.count || right < new.count {
+            if removed.contains(left) {
+                shown.append("  \(left + 1) - \(old[left])")
+                left += 1
+            } else if inserted.contains(right) {
+                shown.append("  \(right + 1) + \(new[right])")
+                right += 1
+            } else {
+                (left, right) = (left + 1, right + 1)
+            }
+        }
+        return shown
+    }
+
+    /// Made safe for a terminal: a file may hold anything.
+    private static func lines(of bytes: [UInt8]) -> [String] {
+        bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map { line in
+            String(decoding: line, as: UTF8.self).unicodeScalars.map { scalar in
+                scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
+            }
+            .joined()
+        }
+    }
+}
