@@ -10,8 +10,12 @@ public struct Explanation {
     private let port: UInt16
     private let transport: TransportProtocol
     private let skipsAddressRules: Bool
+    /// What each rule has to say; `nil` unless it was asked for.
+    private let trace: [RuleTrace]?
+    private let guardRange: IPPrefix?
+    private let defaultAction: RuleAction
 
-    /// Judges a destination as it would be at `now`. `host` may be an address, as in a URL; a host that is neither is denied as it is on
+    /// Judges a destination as it would be at `now`; verbose, with what each rule has to say of it. `host` may be an address, as in a URL; a host that is neither is denied as it is on
     /// the wire.
     public init(
         of policy: CompiledPolicy,
@@ -19,7 +23,8 @@ public struct Explanation {
         address: IPAddress?,
         port: UInt16,
         transport: TransportProtocol,
-        at now: WallTime
+        at now: WallTime,
+        isVerbose: Bool = false
     ) {
         let literal = host.flatMap { IPAddress($0) }
         let name = literal == nil ? host.flatMap { try? DomainName($0) } : nil
@@ -27,15 +32,19 @@ public struct Explanation {
         self.address = address ?? literal
         self.port = port
         self.transport = transport
+        defaultAction = policy.policy.defaultAction
         if self.host != nil, name == nil {
             verdict = Verdict(.deny, .malformedName)
             query = nil
             skipsAddressRules = false
+            (trace, guardRange) = (nil, nil)
             return
         }
         let flow = Flow(name: name, address: self.address, port: port, transport: transport)
         verdict = policy.decide(flow, at: now)
         query = name.map { policy.decideQuery($0, at: now) }
+        trace = isVerbose ? policy.trace(flow, at: now) : nil
+        guardRange = self.address.flatMap { policy.guards.range(around: $0) }
         skipsAddressRules =
             self.address == nil
             && (policy.always.deny + policy.always.allow + policy.policy.rules).contains {
@@ -51,7 +60,28 @@ public struct Explanation {
         lines.append("flow: \(destination)")
         if let query { lines.append("dns: \(text(of: query))") }
         lines += notes.map { "note: \($0)" }
+        return lines + traceLines
+    }
+
+    /// The steps in the order in which they are taken: guard ranges, every rule, the default.
+    private var traceLines: [String] {
+        guard let trace else { return [] }
+        var lines = ["trace:"]
+        if address != nil {
+            lines.append("  guard ranges: " + (guardText ?? "the address lies in none"))
+        }
+        lines += trace.map { "  \($0.rule.place): \($0.outcome.phrase)" }
+        let isReached = verdict.reason == .default || verdict.reason == .expiredRule
+        lines.append("  defaultAction \(defaultAction.rawValue): " + (isReached ? "decides" : "not reached"))
         return lines
+    }
+
+    private var guardText: String? {
+        guardRange.map { range in
+            let isClosed = verdict.reason == .guardRange
+            return "the address lies in \(range), "
+                + (isClosed ? "which no rule inside it opens" : "which a rule inside it opens")
+        }
     }
 
     private var reasonText: String {
@@ -108,7 +138,9 @@ public struct Explanation {
             port: port,
             protocol: transport.description,
             dns: answer,
-            notes: notes
+            notes: notes,
+            trace: trace?.map { Document.Step(rule: Document.Rule($0.rule), outcome: $0.outcome.rawValue) },
+            guardRange: trace == nil ? nil : guardRange?.description
         )
     }
 
@@ -133,6 +165,11 @@ public struct Explanation {
             }
         }
 
+        struct Step: Encodable, Sendable {
+            let rule: Rule
+            let outcome: String
+        }
+
         let verdict: String
         let report: Bool?
         let reason: String
@@ -143,5 +180,23 @@ public struct Explanation {
         let `protocol`: String
         let dns: String?
         let notes: [String]
+        let trace: [Step]?
+        let guardRange: String?
+    }
+}
+
+extension RuleTrace.Outcome {
+    fileprivate var phrase: String {
+        switch self {
+        case .decides: "decides"
+        case .matches: "would match, but what stands before it decides"
+        case .noName: "does not match: it speaks of names, and there is none"
+        case .noAddress: "not judged: it speaks of addresses, and none is given"
+        case .target: "does not match: another target"
+        case .transport: "does not match: another protocol"
+        case .udpNotAsked: "does not match: for a name UDP must be asked for, with ports"
+        case .ports: "does not match: other ports"
+        case .expired: "would match, but has expired"
+        }
     }
 }

@@ -9,12 +9,23 @@ struct PolicyDiffCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "diff",
         abstract: "Say what becomes reachable and what stops being reachable from one policy to another.",
-        usage: "sandgate policy diff OLD NEW [--json]",
+        usage: "sandgate policy diff OLD NEW [--deny-always FILE] [--allow-always FILE] [--exit-code] [--json]",
         discussion: """
             Policies are compared by what they decide, not by their lines: rules that moved without effect are no \
             difference. Lines that begin with + become reachable, those with - stop being so.
 
-            The exit status is 0, whether there is a difference or not, and 1 when a policy is not valid.
+            The operator's rules before every policy (denyAlways and allowAlways of sandgate serve, deny.always and \
+            allow.always of the sidecar) count where they are given: then only what they leave to the policy is a \
+            difference. With --new-deny-always and --new-allow-always a change of theirs is compared, too.
+
+            The exit status is 0, whether there is a difference or not, and 1 when a policy is not valid. With \
+            --exit-code it is 2 when there is a difference.
+
+            EXAMPLES:
+              sandgate policy diff old.yaml new.yaml
+              git show main:policy.yaml | sandgate policy diff - policy.yaml
+              sandgate policy diff policy.yaml policy.yaml --deny-always deny.always --new-deny-always deny.new
+              sandgate policy diff --json old.yaml new.yaml | jq -e '.opened == []'
             """
     )
 
@@ -24,8 +35,21 @@ struct PolicyDiffCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("The policy that is to be.", valueName: "new"))
     var new: String
 
+    @OptionGroup var alwaysFiles: AlwaysOptions
+
+    @Option(help: ArgumentHelp("What --deny-always is to become; the same if left out.", valueName: "file"))
+    var newDenyAlways: String?
+
+    @Option(help: ArgumentHelp("What --allow-always is to become; the same if left out.", valueName: "file"))
+    var newAllowAlways: String?
+
+    @Flag(help: "End with exit status 2 when there is a difference.")
+    var exitCode = false
+
     @Flag(help: "Print one JSON object.")
     var json = false
+
+    private static let different = ExitCode(2)
 
     private struct Document: Encodable {
         let opened: [String]
@@ -33,16 +57,23 @@ struct PolicyDiffCommand: ParsableCommand {
     }
 
     func run() throws {
-        let policies = try [old, new].map { CompiledPolicy(try PolicyFile.load($0).policy) }
-        let difference = PolicyDifference(from: policies[0], to: policies[1], at: .current)
+        let always = try alwaysFiles.rules()
+        var newAlways = always
+        if let newDenyAlways { newAlways.deny = try AlwaysFile.load(newDenyAlways, action: .deny) }
+        if let newAllowAlways { newAlways.allow = try AlwaysFile.load(newAllowAlways, action: .allow) }
+        let before = CompiledPolicy(try PolicyFile.load(old).policy, always: always)
+        let after = CompiledPolicy(try PolicyFile.load(new).policy, always: newAlways)
+        let difference = PolicyDifference(from: before, to: after, at: .current)
         let opened = difference.opened.map(\.description)
         let closed = difference.closed.map(\.description)
-        guard json else {
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            let document = Document(opened: opened, closed: closed)
+            Console.output(String(decoding: try encoder.encode(document), as: UTF8.self))
+        } else {
             for line in opened.map({ "+ \($0)" }) + closed.map({ "- \($0)" }) { Console.output(line) }
-            return
         }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        Console.output(String(decoding: try encoder.encode(Document(opened: opened, closed: closed)), as: UTF8.self))
+        if exitCode, !difference.isEmpty { throw Self.different }
     }
 }

@@ -11,7 +11,8 @@ struct PolicyExplainCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "explain",
         abstract: "Say what a policy decides about one destination: verdict, rule and reason.",
-        usage: "sandgate policy explain FILE (--host NAME | --ip ADDRESS) [--port PORT] [--protocol tcp|udp] [--json]",
+        usage:
+            "sandgate policy explain FILE (--host NAME | --ip ADDRESS) [--port PORT] [--protocol tcp|udp] [--verbose]",
         discussion: """
             The first line of standard output is the verdict alone: allow or deny. The exit status is 0 for both, and \
             1 when the policy is not valid.
@@ -24,6 +25,7 @@ struct PolicyExplainCommand: ParsableCommand {
               sandgate policy explain policy.yaml --host db.example --ip 10.0.0.7
               sandgate policy explain policy.yaml --ip 169.254.169.254 --port 80
               sandgate policy explain policy.yaml --host example.com | head -n 1
+              sandgate policy explain policy.yaml --host example.com --verbose    # what each rule has to say
             """
     )
 
@@ -42,6 +44,11 @@ struct PolicyExplainCommand: ParsableCommand {
     @Option(name: .customLong("protocol"), help: "tcp or udp.")
     var transport: TransportOption = .tcp
 
+    @OptionGroup var alwaysFiles: AlwaysOptions
+
+    @Flag(name: .shortAndLong, help: "Say of each rule, in order, why it matches or does not.")
+    var verbose = false
+
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -59,12 +66,13 @@ struct PolicyExplainCommand: ParsableCommand {
     func run() throws {
         let policy = try PolicyFile.load(file).policy
         let explanation = Explanation(
-            of: CompiledPolicy(policy),
+            of: CompiledPolicy(policy, always: try alwaysFiles.rules()),
             host: host,
             address: ip.flatMap { IPAddress($0) },
             port: port,
             transport: transport.transport,
-            at: .current
+            at: .current,
+            isVerbose: verbose
         )
         if json {
             let encoder = JSONEncoder()
