@@ -192,7 +192,7 @@ def test_check_warns_of_a_wildcard_below_a_public_suffix() -> None:
     assert "*.com" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["policy"], ["policy", "check"], ["policy", "explain"]])
+@pytest.mark.parametrize("command", [["policy"], *(["policy", it] for it in ("check", "explain", "lint", "fmt", "diff"))])
 def test_help_has_examples(command: list[str]) -> None:
     done = tool(*command, "--help")
     assert done.returncode == 0
