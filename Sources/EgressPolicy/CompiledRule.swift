@@ -7,7 +7,7 @@ struct CompiledRule: Sendable {
     /// Microseconds since the epoch from when on the rule does not exist; `.max` for never.
     let expiry: Int64
     let coversTCP: Bool
-    let coversUDP: Bool
+    var coversUDP: Bool
     /// Sorted, disjoint; empty means every port.
     let ports: [PortRange]
 

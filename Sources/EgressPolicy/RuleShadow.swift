@@ -11,6 +11,8 @@ public struct RuleShadow: Hashable, Sendable {
         case nameBudget
         /// A rule for exactly this address opens it should it be the node's own, which the earlier one does not.
         case nodeAddress
+        /// A denial that names no protocol refuses datagrams too, of which the earlier allowance does not speak.
+        case datagrams
     }
 
     /// The position of the covered rule in the policy's list.
@@ -36,8 +38,12 @@ extension CompiledPolicy {
             let compiled = rules[offset + position]
             for earlier in index.candidates(for: rule.target).sorted() {
                 let (other, cover) = (policy.rules[earlier], rules[offset + earlier])
-                guard cover.coversAll(of: compiled), cover.expiry >= compiled.expiry else { continue }
-                guard let remainder = remainder(of: position, behind: earlier) else { continue }
+                guard cover.expiry >= compiled.expiry else { continue }
+                let speaksOfDatagramsToo =
+                    rule.action == .deny && other.action == .allow && rule.transport == nil && !rule.statesAnyTransport
+                guard cover.coversAll(of: speaksOfDatagramsToo ? compiled.overTCPAlone : compiled) else { continue }
+                guard var remainder = remainder(of: position, behind: earlier) else { continue }
+                if speaksOfDatagramsToo, !cover.coversUDP { remainder = .datagrams }
                 found.append(
                     RuleShadow(
                         index: position,
@@ -113,6 +119,14 @@ extension CompiledRule {
         return other.ports.allSatisfy { range in
             ports.contains { $0.lower <= range.lower && range.upper <= $0.upper }
         }
+    }
+}
+
+extension CompiledRule {
+    fileprivate var overTCPAlone: CompiledRule {
+        var rule = self
+        rule.coversUDP = false
+        return rule
     }
 }
 

@@ -294,6 +294,14 @@ private struct PolicyLint {
                 "decides nothing behind \(cover), unless the address is the node's own",
                 "remove it, unless the sandbox must reach the node"
             )
+        case .datagrams:
+            add(
+                .shadowedRule,
+                .error,
+                shadow.index,
+                "never decides a connection: \(cover) stands before it and covers it; only datagrams are left to it",
+                "move it before that rule if it is meant to hold, or say protocol: udp"
+            )
         case nil where shadow.isDuplicate:
             add(.duplicateRule, .warning, shadow.index, "says the same as \(cover)", "remove it")
         case nil:
