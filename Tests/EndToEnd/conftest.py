@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -33,6 +34,50 @@ RUN_BY_BOTH = (
     "test_unread_output",
 )
 """The modules whose tests are run by root and by an ordinary user, slow ones too: the same holds for both."""
+
+ALONE = {
+    "test_compose": "a container engine",
+    "test_containers": "a container engine",
+    "test_image": "a container engine",
+    "test_opensandbox": "a container engine",
+    "test_kubernetes_manifests": "asks a package index",
+    "test_packaging": "boots an operating system",
+    "test_serve_scale": "the whole machine",
+    "test_floods": "compares what passes while a flood goes on",
+    "test_under_pressure": "takes the machine's descriptors, memory and disk",
+}
+"""The modules whose tests run on the machine itself and with no others beside them (see in_parallel.py), and why."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("in_parallel.py")
+    group.addoption("--tests", metavar="FILE", type=Path, help="runs just the tests whose ids are in FILE, as JSON")
+    group.addoption("--outcomes", metavar="FILE", type=Path, help="notes in FILE how each phase of each test went")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if (reason := ALONE.get(item.path.stem)) is not None:
+            item.add_marker(pytest.mark.alone(reason))
+    if (file := config.getoption("--tests")) is not None:
+        wanted = {json.loads(line) for line in file.read_text().splitlines()}
+        items[:] = [item for item in items if item.nodeid in wanted]
+
+
+class _Outcomes:
+    """Notes how each phase of each test went, as soon as it is known."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("w", buffering=1)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        outcome = "xfailed" if report.skipped and hasattr(report, "wasxfail") else report.outcome
+        self._file.write(json.dumps([report.nodeid, report.when, outcome, report.duration]) + "\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (file := config.getoption("--outcomes")) is not None:
+        config.pluginmanager.register(_Outcomes(file))
 
 
 @pytest.fixture(scope="session")
