@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from .processes import check, end_process, wait_until
+from .processes import check, end_processes, wait_until
 
 PREFIX = "sglab-"
 NODE_LINK = "sglab-node"
@@ -64,8 +64,7 @@ class Namespace:
 def remove_namespace(name: str) -> None:
     """Removes a namespace of the lab and everything that lives in it."""
     found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-    for pid in found.stdout.split():
-        end_process(int(pid))
+    end_processes(map(int, found.stdout.split()))
     subprocess.run(["ip", "netns", "delete", name], capture_output=True)
     shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -41,18 +41,31 @@ def is_alive(pid: int) -> bool:
 
 def end_process(pid: int, timeout: float = 5) -> None:
     """Ends a process that need not be a child: SIGTERM, and after `timeout` seconds SIGKILL. Waits until it is gone."""
+    end_processes([pid], timeout)
+
+
+def end_processes(pids: Iterable[int], timeout: float = 5) -> None:
+    """Ends processes that need not be children: SIGTERM to all, and after `timeout` seconds SIGKILL to those that are left.
+
+    Waits until they are gone. Together: dnsmasq's children that serve an idle connection do not end at SIGTERM.
+    """
+    left: set[int] = set()
     try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, number)
-            if select.select([descriptor], [], [], timeout)[0]:
-                return
+                left.add(os.pidfd_open(pid))
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for descriptor in left:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, number)
+            deadline = time.monotonic() + timeout
+            while left and (ended := select.select(left, [], [], max(0, deadline - time.monotonic()))[0]):
+                for descriptor in ended:
+                    left.remove(descriptor)
+                    os.close(descriptor)
     finally:
-        os.close(descriptor)
+        for descriptor in left:
+            os.close(descriptor)
 
 
 class Daemon:
