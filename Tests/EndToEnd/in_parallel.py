@@ -86,9 +86,11 @@ class Job:
 
     def failed(self) -> list[str]:
         """Tests that failed, or of which nothing is known."""
-        told = {"failed": "FAILED  ", "": "NOT TOLD"}
-        found = ((self.outcomes.get(test, ""), test) for test in self.tests)
-        return [f"{told[outcome]} {test}" for outcome, test in found if outcome in told]
+        found = [f"FAILED   {test}" for test in self.tests if self.outcomes.get(test) == "failed"]
+        silent = [test for test in self.tests if test not in self.outcomes]
+        if silent:
+            found.append(f"NOT TOLD {silent[0]}, and {len(silent) - 1} after it in {self.name}")
+        return found
 
     def is_good(self) -> bool:
         """Whether all tests were reported on and passed, and pytest says so too."""
@@ -249,8 +251,9 @@ def report(jobs: list[Job], alone: Job | None) -> bool:
     failed += [f"FAILED   {job.name}: pytest's exit status says so" for job in wrong]
     counted = Counter(job.outcomes.get(test, "not told") for job in every for test in job.tests)
     used = os.times()
-    print(f"\n======== {sum(counted.values())} tests: " + ", ".join(f"{n} {o}" for o, n in sorted(counted.items())), end="")
-    print(f"; {used.children_user + used.children_system:.0f} s of the processors")
+    went = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items()))
+    seconds = used.children_user + used.children_system
+    print(f"\n======== {sum(counted.values())} tests: {went}; {seconds:.0f} s of the processors")
     print("\n".join(failed), end="\n" if failed else "")
     return not failed
 
@@ -259,7 +262,8 @@ def main() -> int:
     """Runs what the command line asks for."""
     if sys.argv[1:2] == ["--node"]:
         return be_node(Path(sys.argv[2]), sys.argv[3:])
-    parser = argparse.ArgumentParser(description="Runs the end-to-end tests several files at a time.", allow_abbrev=False)
+    description = "Runs the end-to-end tests several files at a time."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--workers", type=int, default=3, help="how many files at a time (%(default)s)")
     options, arguments = parser.parse_known_args()
 

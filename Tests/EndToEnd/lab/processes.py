@@ -45,7 +45,7 @@ def end_process(pid: int, timeout: float = 5) -> None:
 
 
 def end_processes(pids: Iterable[int], timeout: float = 5) -> None:
-    """Ends processes that need not be children: SIGTERM to all, and after `timeout` seconds SIGKILL to those that are left.
+    """Ends processes that need not be children: SIGTERM to all, after `timeout` seconds SIGKILL to those that are left.
 
     Waits until they are gone. Together: dnsmasq's children that serve an idle connection do not end at SIGTERM.
     """
