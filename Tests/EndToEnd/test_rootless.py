@@ -63,6 +63,7 @@ def test_ids_are_the_users(internet: Internet, sandgate: Sandgate, user: User) -
     assert run.stdout.split() == [str(user.id)] * 4 + ["1"], run
 
 
+@pytest.mark.alone("the limit is of all processes of the user, on whichever node")
 def test_a_limit_of_processes_is_named(internet: Internet, sandgate: Sandgate) -> None:
     """Whichever step it is that comes to it."""
     said = ""
