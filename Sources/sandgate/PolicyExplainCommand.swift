@@ -25,7 +25,7 @@ struct PolicyExplainCommand: ParsableCommand {
               sandgate policy explain policy.yaml --host db.example --ip 10.0.0.7
               sandgate policy explain policy.yaml --ip 169.254.169.254 --port 80
               sandgate policy explain policy.yaml --host example.com | head -n 1
-              sandgate policy explain policy.yaml --host example.com --verbose    # what each rule has to say
+              sandgate policy explain policy.yaml --host example.com --verbose
             """
     )
 

@@ -32,7 +32,7 @@ struct RunCommand: ParsableCommand {
               sandgate run --preset claude-code --preset github -- claude
               sandgate run --detect -- pip install requests   # from its configured index
               sandgate run --report --policy policy.yaml -- make test   # what is missing?
-              sandgate run --learn --suggest policy.yaml -- make test    # write that policy
+              sandgate run --learn --suggest policy.yaml -- make test
               sandgate run -- python3 untrusted.py            # no network at all
             """
     )

@@ -51,9 +51,9 @@ def test_lint_says_what_where_and_what_to_do(policy: Path) -> None:
         "no-effect",
     ]
     assert lines[0] == (
-        f"{policy}:6:7: error: networkPolicy.egress[1]: deny private.example.com never decides: egress[0] "
-        "(allow *.example.com, line 5) stands before it and covers it; move it before that rule if it is meant to hold, "
-        "else remove it [shadowed-rule]"
+        f"{policy}:6:7: error: networkPolicy.egress[1]: deny private.example.com never decides a "
+        "connection: egress[0] (allow *.example.com, line 5) stands before it and covers it; only datagrams are left to it; "
+        "move it before that rule if it is meant to hold, or say protocol: udp [shadowed-rule]"
     )
 
 
