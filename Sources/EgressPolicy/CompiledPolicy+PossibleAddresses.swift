@@ -40,10 +40,8 @@ extension CompiledPolicy {
 
     private func blocks(_ family: IPAddress.Family) -> [Block] {
         var blocks = guards.prefixes(family).map { Block(prefix: $0, rules: nil) }
-        blocks += addresses.sorted(family).map { Block(prefix: $0.prefix, rules: $0.value) }
-        return blocks.sorted {
-            ($0.prefix.first.value, $0.prefix.length) < ($1.prefix.first.value, $1.prefix.length)
-        }
+        blocks += addresses.blocks(family).map { Block(prefix: $0.prefix, rules: $0.value) }
+        return blocks.map(\.prefix).nestingOrder().map { blocks[$0] }
     }
 
     private func possible(

@@ -48,21 +48,26 @@ public final class CompiledPolicy: Sendable {
         self.always = always
         self.generation = generation
         self.guards = guards
-        let ordered =
-            always.deny.map { ($0, RuleAction.deny) } + always.allow.map { ($0, .allow) }
-            + policy.rules.map { ($0, $0.action) }
-        let rules = ordered.map { CompiledRule($0.0, action: $0.1) }
-        var names = NameIndex()
+        let groups: [(rules: [Rule], action: RuleAction?)] = [
+            (always.deny, .deny), (always.allow, .allow), (policy.rules, nil),
+        ]
+        let count = groups.reduce(0) { $0 + $1.rules.count }
+        var rules: [CompiledRule] = []
+        rules.reserveCapacity(count)
+        var names = NameIndex(capacity: groups.reduce(0) { $0 + $1.rules.count { !$0.target.isOfAddresses } })
         var addresses = PrefixMap<BlockRules>()
         var allowsAddressesUntil = Int64.min
-        for (position, (rule, _)) in ordered.enumerated() {
-            if case .addresses(let prefix) = rule.target {
-                addresses[prefix, default: BlockRules()].append(Int32(position), rules[position].action)
-                if rules[position].action == .allow {
-                    allowsAddressesUntil = max(allowsAddressesUntil, rules[position].expiry)
+        for (group, action) in groups {
+            for rule in group {
+                let position = Int32(rules.count)
+                let compiled = CompiledRule(rule, action: action ?? rule.action)
+                rules.append(compiled)
+                guard case .addresses(let prefix) = rule.target else {
+                    names.insert(rule.target, position, compiled)
+                    continue
                 }
-            } else {
-                names.insert(rule.target, Int32(position), rules[position])
+                addresses[prefix, default: BlockRules()].append(position, compiled.action)
+                if compiled.action == .allow { allowsAddressesUntil = max(allowsAddressesUntil, compiled.expiry) }
             }
         }
         names.freeze(rules)

@@ -17,7 +17,7 @@ struct CompiledRule: Sendable {
         self.action = action
         self.expiry = rule.expiresAt?.microseconds ?? .max
         self.ports = PortRange.merged(rule.ports)
-        let isAddress = if case .addresses = rule.target { true } else { false }
+        let isAddress = rule.target.isOfAddresses
         self.coversTCP = rule.transport != .udp
         let asksForUDP = (rule.transport == .udp || rule.statesAnyTransport) && !rule.ports.isEmpty
         self.coversUDP = rule.transport != .tcp && (action == .deny || isAddress || asksForUDP)

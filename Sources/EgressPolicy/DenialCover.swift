@@ -32,10 +32,10 @@ struct DenialCover: Sendable {
         _ guards: GuardRanges
     ) -> [[Int32]]? {
         var blocks: [(prefix: IPPrefix, denials: [Int32])] = guards.prefixes(family).map { ($0, []) }
-        for (prefix, block) in addresses.sorted(family) where !block.denials.positions.isEmpty {
+        for (prefix, block) in addresses.blocks(family) where !block.denials.positions.isEmpty {
             blocks.append((prefix, block.denials.positions))
         }
-        blocks.sort { ($0.prefix.first.value, $0.prefix.length) < ($1.prefix.first.value, $1.prefix.length) }
+        blocks = blocks.map(\.prefix).nestingOrder().map { blocks[$0] }
         var hasOwnRegion = Array(repeating: false, count: blocks.count)
         var around: [Int: [Int]] = [:]
         var isOpen = false

@@ -27,55 +27,79 @@ struct NameIndex: Sendable {
         var patterns: [Key: [Key: RuleBucket]] = [:]
         /// The latest expiry of an allow rule about names below this one; `.min` when there is none.
         var allowsBelowUntil = Int64.min
+
+        /// Enters a rule about names below this one as `body` does; whether it allows what was not allowed before.
+        mutating func enter(_ rule: CompiledRule, _ body: (inout Node) -> Void) -> Bool {
+            body(&self)
+            return noteAllowance(rule)
+        }
+
+        /// Notes that `rule` speaks of names below this one; whether that is news.
+        mutating func noteAllowance(_ rule: CompiledRule) -> Bool {
+            guard rule.action == .allow, allowsBelowUntil < rule.expiry else { return false }
+            allowsBelowUntil = rule.expiry
+            return true
+        }
+
+        mutating func freeze(_ rules: [CompiledRule]) {
+            exact.freeze(rules)
+            below.freeze(rules)
+            for prefix in patterns.keys {
+                for suffix in patterns[prefix]!.keys {
+                    patterns[prefix]![suffix]!.freeze(rules)
+                }
+            }
+        }
     }
 
     private var nodes: [Key: Node] = [:]
+
+    /// An index with room for about so many names.
+    init(capacity: Int = 0) {
+        nodes.reserveCapacity(capacity)
+    }
 
     /// Enters a rule; positions must rise. A target of addresses is none of this index's business.
     mutating func insert(_ target: Target, _ position: Int32, _ rule: CompiledRule) {
         switch target {
         case .name(let name):
             nodes[Key(bytes: name.bytes[...]), default: Node()].exact.append(position)
-            noteAllowance(above: name, rule)
+            noteAllowance(above: name.bytes, 0, rule)
         case .subdomains(let parent):
-            nodes[Key(bytes: parent.bytes[...]), default: Node()].below.append(position)
-            noteAllowance(at: parent, rule)
+            enter(below: parent, rule) { $0.below.append(position) }
         case .label(let prefix, let suffix, let parent):
             let (prefix, suffix) = (Key(bytes: prefix[...]), Key(bytes: suffix[...]))
-            nodes[Key(bytes: parent.bytes[...]), default: Node()]
-                .patterns[prefix, default: [:]][suffix, default: RuleBucket()].append(position)
-            noteAllowance(at: parent, rule)
+            enter(below: parent, rule) {
+                $0.patterns[prefix, default: [:]][suffix, default: RuleBucket()].append(position)
+            }
         case .addresses:
             break
         }
     }
 
-    private mutating func noteAllowance(above name: DomainName, _ rule: CompiledRule) {
-        if let parent = name.parent { noteAllowance(at: parent, rule) }
+    /// Enters a rule about names below `name`, with one look-up for it and for what it allows.
+    private mutating func enter(below name: DomainName, _ rule: CompiledRule, _ body: (inout Node) -> Void) {
+        let isNews = nodes[Key(bytes: name.bytes[...]), default: Node()].enter(rule, body)
+        if isNews { noteAllowance(above: name.bytes, 0, rule) }
     }
 
-    private mutating func noteAllowance(at name: DomainName, _ rule: CompiledRule) {
+    private mutating func noteAllowance(above bytes: [UInt8], _ start: Int, _ rule: CompiledRule) {
         guard rule.action == .allow else { return }
-        var start: Int? = 0
-        while let from = start {
-            let key = Key(bytes: name.bytes[from...])
+        var next = Self.nextLabel(bytes, start)
+        while let start = next {
             // Whatever stands above a name that was noted has been noted too.
-            if let known = nodes[key]?.allowsBelowUntil, known >= rule.expiry { return }
-            nodes[key, default: Node()].allowsBelowUntil = rule.expiry
-            start = Self.nextLabel(name.bytes, from)
+            guard nodes[Key(bytes: bytes[start...]), default: Node()].noteAllowance(rule) else { return }
+            next = Self.nextLabel(bytes, start)
         }
     }
 
     /// To be called once, when all rules are in.
     mutating func freeze(_ rules: [CompiledRule]) {
-        for name in nodes.keys {
-            nodes[name]!.exact.freeze(rules)
-            nodes[name]!.below.freeze(rules)
-            for prefix in nodes[name]!.patterns.keys {
-                for suffix in nodes[name]!.patterns[prefix]!.keys {
-                    nodes[name]!.patterns[prefix]![suffix]!.freeze(rules)
-                }
-            }
+        // By place: a look-up for each name would cost as much as entering it, and going through the names a copy of all.
+        var index = nodes.startIndex
+        while index != nodes.endIndex {
+            nodes.values[index].freeze(rules)
+            nodes.formIndex(after: &index)
         }
     }
 

@@ -50,21 +50,30 @@ struct PrefixMap<Value: Sendable>: Sendable {
         }
     }
 
-    /// All blocks of a family with their values, so that a block stands right before those inside it.
-    func sorted(_ family: IPAddress.Family) -> [(prefix: IPPrefix, value: Value)] {
-        let all = (family == .v4 ? levels4 : levels6).flatMap { level in
+    /// All blocks of a family with their values, in no order.
+    func blocks(_ family: IPAddress.Family) -> [(prefix: IPPrefix, value: Value)] {
+        (family == .v4 ? levels4 : levels6).flatMap { level in
             level.values.map { (IPPrefix(IPAddress(family: family, value: $0.key)!, length: level.length), $0.value) }
         }
-        return all.sorted { ($0.0.address.value, $0.0.length) < ($1.0.address.value, $1.0.length) }
+    }
+
+    /// All blocks of a family with their values, so that a block stands right before those inside it.
+    func sorted(_ family: IPAddress.Family) -> [(prefix: IPPrefix, value: Value)] {
+        let blocks = blocks(family)
+        return blocks.map(\.prefix).nestingOrder().map { blocks[$0] }
     }
 
     /// Changes every value.
     mutating func updateValues(_ change: (inout Value) -> Void) {
-        for index in levels4.indices {
-            for key in levels4[index].values.keys { change(&levels4[index].values[key]!) }
-        }
-        for index in levels6.indices {
-            for key in levels6[index].values.keys { change(&levels6[index].values[key]!) }
+        for index in levels4.indices { Self.updateValues(&levels4[index].values, change) }
+        for index in levels6.indices { Self.updateValues(&levels6[index].values, change) }
+    }
+
+    private static func updateValues(_ values: inout [UInt128: Value], _ change: (inout Value) -> Void) {
+        var index = values.startIndex
+        while index != values.endIndex {
+            change(&values.values[index])
+            values.formIndex(after: &index)
         }
     }
 
@@ -82,4 +91,20 @@ struct PrefixMap<Value: Sendable>: Sendable {
         }
         return (isV4, index)
     }
+}
+
+extension [IPPrefix] {
+    /// The order in which a block stands right before those inside it, for blocks of one family; equal ones stay as they
+    /// are. Numbers are sorted, so that what belongs to the blocks is moved once.
+    func nestingOrder() -> [Int] {
+        var places = enumerated().map { Place(address: $1.address.value, length: $1.length, index: $0) }
+        places.sort { ($0.address, $0.length, $0.index) < ($1.address, $1.length, $1.index) }
+        return places.map(\.index)
+    }
+}
+
+private struct Place {
+    let address: UInt128
+    let length: Int
+    let index: Int
 }

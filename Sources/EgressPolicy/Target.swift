@@ -11,4 +11,7 @@ public enum Target: Hashable, Sendable {
     case label(prefix: [UInt8], suffix: [UInt8], parent: DomainName)
     /// `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.
     case addresses(IPPrefix)
+
+    /// Whether it speaks of addresses and not of names.
+    var isOfAddresses: Bool { if case .addresses = self { true } else { false } }
 }
