@@ -140,7 +140,7 @@ let package = Package(
         // No product: deploy/benchmark builds it, and nobody installs it.
         .executableTarget(
             name: "sandgate-benchmark",
-            dependencies: ["EgressPolicy", "Nftables"],
+            dependencies: ["NetPrimitives", "WireFormat", "EgressPolicy", "EgressCore", "Nftables"],
             path: "Tests/Benchmarks/InProcess"
         ),
 

@@ -75,11 +75,7 @@ extension QueryJudge {
             return query.wireName.isRoot ? refuse(.malformedName) : deny(Verdict(.deny, .malformedName))
         }
         if query.type == .ptr, name.isReverse { return answerPointer(query, name) }
-        switch policy.decideQuery(name, at: wallTime) {
-        case .deny(let verdict): return deny(verdict)
-        case .noData(let verdict): return .deny(DNSResponse(.noError, extendedError: Self.blocked(verdict)), verdict)
-        case .allow: break
-        }
+        if let (response, verdict) = refusal(of: name) { return .deny(response, verdict) }
         guard Self.answeredTypes.contains(query.type) else { return refuse(.default) }
         // A pointer elsewhere than in the reverse tree; the name itself exists, so NXDOMAIN would be a lie that kills it.
         if query.type == .ptr { return .answer(DNSResponse(.noError)) }
@@ -89,8 +85,11 @@ extension QueryJudge {
     /// Whether an answer that has arrived for `name` may still be released: the policy may have changed, or the sandbox
     /// been paused, since it was asked for. `nil` when it may.
     public func judgeRelease(of name: DomainName) -> (DNSResponse, Verdict)? {
-        guard case .deny(let response, let verdict) = judge(DNSQuery(name, .a)) else { return nil }
-        return (response, verdict)
+        guard !isPaused else {
+            let verdict = Verdict(.deny, .paused)
+            return (refusal(verdict), verdict)
+        }
+        return refusal(of: name)
     }
 
     /// What is recorded of a query for `name` that was answered: the rule that allows it, in report mode what would have
@@ -134,6 +133,15 @@ extension QueryJudge {
     /// The answer to a query whose name may be allowed, but not so.
     public func refusal(_ verdict: Verdict) -> DNSResponse {
         DNSResponse(.refused, extendedError: Self.blocked(verdict))
+    }
+
+    /// What the policy answers to a name that it does not allow; `nil` for one that it does.
+    private func refusal(of name: DomainName) -> (DNSResponse, Verdict)? {
+        switch policy.decideQuery(name, at: wallTime) {
+        case .allow: nil
+        case .deny(let verdict): (denial(verdict), verdict)
+        case .noData(let verdict): (DNSResponse(.noError, extendedError: Self.blocked(verdict)), verdict)
+        }
     }
 
     private func deny(_ verdict: Verdict) -> Decision { .deny(denial(verdict), verdict) }

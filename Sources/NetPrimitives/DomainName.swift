@@ -24,7 +24,12 @@ public struct DomainName: Hashable, Sendable {
     /// Parses presentation-form bytes. Upper case is folded and one trailing dot removed. A name whose last label is
     /// numeric (`127.1`, `0x7f.1`, `1.2.3.4`) is refused: some resolver would read it as an address.
     public init(ascii: some Collection<UInt8>) throws(ParseError) {
-        var bytes = Array(ascii)
+        try self.init(ascii: Array(ascii))
+    }
+
+    /// The same of an array, as most are.
+    public init(ascii: [UInt8]) throws(ParseError) {
+        var bytes = ascii
         if bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
         guard !bytes.isEmpty else { throw .empty }
         guard bytes.count <= 253 else { throw .tooLong }
@@ -66,6 +71,8 @@ public struct DomainName: Hashable, Sendable {
 
     private static func isNumeric(_ label: ArraySlice<UInt8>) -> Bool {
         let digits = UInt8(ascii: "0")...UInt8(ascii: "9")
+        // Hexadecimal ones begin with a digit as well.
+        guard let first = label.first, digits.contains(first) else { return false }
         if label.allSatisfy({ digits.contains($0) }) { return true }
         guard label.starts(with: Array("0x".utf8)) else { return false }
         return label.dropFirst(2).allSatisfy {
@@ -75,6 +82,11 @@ public struct DomainName: Hashable, Sendable {
 }
 
 extension DomainName {
+    /// The bytes at once: one by one, hashing them took longer than all else that a look-up does.
+    public func hash(into hasher: inout Hasher) {
+        bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+    }
+
     /// The labels, left-most first.
     public var labels: [ArraySlice<UInt8>] { bytes.split(separator: UInt8(ascii: ".")) }
 

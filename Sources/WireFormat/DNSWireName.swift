@@ -16,13 +16,17 @@ public struct DNSWireName: Hashable, Sendable {
 
     /// The wire form of a host name.
     public init(_ name: DomainName) {
+        // A length takes the place before each label: that of the dot, but for the first.
         var bytes: [UInt8] = []
         bytes.reserveCapacity(name.bytes.count + 2)
-        for label in name.labels {
-            bytes.append(UInt8(label.count))
-            bytes += label
-        }
         bytes.append(0)
+        bytes += name.bytes
+        bytes.append(0)
+        var length = 0
+        for index in 1..<bytes.count where bytes[index] == UInt8(ascii: ".") || index == bytes.count - 1 {
+            bytes[length] = UInt8(index - length - 1)
+            length = index
+        }
         self.bytes = bytes
     }
 
@@ -46,7 +50,14 @@ public struct DNSWireName: Hashable, Sendable {
 
     /// The name with ASCII upper case folded (RFC 4343). Length bytes are below 64 and stay as they are.
     public var folded: DNSWireName {
-        DNSWireName(wire: bytes.map { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) ? $0 | 0x20 : $0 })
+        let upper = UInt8(ascii: "A")...UInt8(ascii: "Z")
+        guard bytes.contains(where: { upper.contains($0) }) else { return self }
+        return DNSWireName(wire: bytes.map { upper.contains($0) ? $0 | 0x20 : $0 })
+    }
+
+    /// The bytes at once; see ``DomainName/hash(into:)``.
+    public func hash(into hasher: inout Hasher) {
+        bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
     }
 
     /// Whether the name is `ancestor` or lies below it, case included.
@@ -63,13 +74,16 @@ public struct DNSWireName: Hashable, Sendable {
     public func domainName() throws(DomainName.ParseError) -> DomainName {
         var text: [UInt8] = []
         text.reserveCapacity(bytes.count)
-        for label in labels {
+        var index = 0
+        while index < bytes.count, bytes[index] != 0 {
+            let end = index + 1 + Int(bytes[index])
             if !text.isEmpty { text.append(UInt8(ascii: ".")) }
             // A dot inside a label must not become a border between labels.
-            for byte in label {
+            for byte in bytes[(index + 1)..<end] {
                 guard let byte = DomainName.fold(byte) else { throw .invalidByte(byte) }
                 text.append(byte)
             }
+            index = end
         }
         return try DomainName(ascii: text)
     }

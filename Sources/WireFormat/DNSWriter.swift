@@ -2,8 +2,14 @@
 /// which RFC 3597 wants for all types but the oldest, but they may be what later owners point to.
 struct DNSWriter {
     private(set) var bytes: [UInt8] = []
-    /// Where a whole name, folded, stands in the message.
-    private var offsets: [DNSWireName: UInt16] = [:]
+    /// Where a whole name, folded, stands in the message; the first ones of a message, which has few.
+    private var names: [(name: DNSWireName, offset: UInt16)] = []
+    private static let mostNames = 32
+
+    init() {
+        // Most answers over UDP are no longer.
+        bytes.reserveCapacity(512)
+    }
 
     mutating func append(byte: UInt8) { bytes.append(byte) }
 
@@ -23,7 +29,7 @@ struct DNSWriter {
 
     /// Appends a record, whose data is at most 65,535 bytes long since it was read from a message.
     mutating func append(_ record: DNSResourceRecord) {
-        if let offset = offsets[record.owner] {
+        if let offset = offset(of: record.owner) {
             append(0xc000 | offset)
         } else {
             remember(record.owner)
@@ -41,7 +47,11 @@ struct DNSWriter {
     /// The next thing written is `name`.
     private mutating func remember(_ name: DNSWireName) {
         // A pointer has 14 bits; the root is shorter than a pointer.
-        guard bytes.count < 0x4000, !name.isRoot, offsets[name] == nil else { return }
-        offsets[name] = UInt16(bytes.count)
+        guard bytes.count < 0x4000, names.count < Self.mostNames, !name.isRoot, offset(of: name) == nil else { return }
+        names.append((name, UInt16(bytes.count)))
+    }
+
+    private func offset(of name: DNSWireName) -> UInt16? {
+        names.first { $0.name == name }?.offset
     }
 }

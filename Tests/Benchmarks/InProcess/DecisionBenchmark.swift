@@ -28,7 +28,7 @@ struct DecisionBenchmark {
     }
 
     /// What both policies have an answer to, and what neither has.
-    private static var flows: [Flow] {
+    static var flows: [Flow] {
         [
             flow("host1.example.com", "203.0.0.1"), flow("a.b.zone0.example", "203.0.1.1"),
             flow("api1-x.pattern.example", "198.51.100.1"), flow("nothing.invalid", "2001:db8:0:1::1"),
@@ -40,7 +40,10 @@ struct DecisionBenchmark {
         Flow(name: name.map { try! DomainName($0) }, address: IPAddress(address), port: 443, transport: .tcp)
     }
 
-    private static func mixed(_ count: Int) -> CompiledPolicy {
+    private static func mixed(_ count: Int) -> CompiledPolicy { CompiledPolicy(rules(count)) }
+
+    /// Rules of every kind of target.
+    static func rules(_ count: Int) -> Policy {
         var rules: [Rule] = []
         for index in 0..<(count / 5) {
             rules.append(Rule(.allow, try! Target(parsing: "host\(index).example.com")))
@@ -51,6 +54,6 @@ struct DecisionBenchmark {
             let network6 = IPAddress(v6: 0x2001_0db8 << 96 + UInt128(index) << 64)
             rules.append(Rule(.deny, .addresses(IPPrefix(network6, length: 64)), ports: [PortRange(443)!]))
         }
-        return CompiledPolicy(Policy(rules: rules))
+        return Policy(rules: rules)
     }
 }

@@ -4,8 +4,10 @@ import Glibc
 /// in the unit of the row; one right after the other, so that what else the machine does weighs on both.
 ///
 ///     sandgate-benchmark policy-decision|policy-compile|pin-latency|ruleset-apply ROUNDS
+///     sandgate-benchmark WORK COUNT
 ///
-/// The last two change the network namespace that they run in, as root; start them in one made for it.
+/// The second form does something so often and prints nothing: callgrind counts (Tests/Benchmarks/instructions.py). Of the
+/// first, the last two change the network namespace that they run in, as root; start them in one made for it.
 @main struct Main {
     static func main() throws {
         let arguments = CommandLine.arguments
@@ -15,12 +17,15 @@ import Glibc
         case "policy-compile": CompileBenchmark().run(rounds)
         case "pin-latency": try PinBenchmark().run(rounds)
         case "ruleset-apply": try RulesetBenchmark().run(rounds)
-        default: explain()
+        case let word:
+            guard let work = CountedWork(rawValue: word) else { return explain() }
+            work.run(rounds)
         }
     }
 
     private static func explain() {
         print("usage: sandgate-benchmark policy-decision|policy-compile|pin-latency|ruleset-apply ROUNDS")
+        print("       sandgate-benchmark \(CountedWork.allCases.map(\.rawValue).joined(separator: "|")) COUNT")
         exit(2)
     }
 }
