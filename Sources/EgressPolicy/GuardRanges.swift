@@ -36,15 +36,29 @@ public struct GuardRanges: Sendable {
 
     /// The node's own addresses, as far as they are known; empty where there is no node to guard.
     public let nodeAddresses: Set<IPAddress>
-    private var ranges = PrefixMap<Bool>()
 
     /// The common ranges and the node's own addresses, each a range of its own: `10.0.0.0/8` does not open the node's
     /// `10.0.0.1`.
     public init(nodeAddresses: [IPAddress] = []) {
         self.nodeAddresses = Set(nodeAddresses)
-        for range in Self.common + nodeAddresses.map(IPPrefix.init(host:)) {
-            ranges[range, default: true] = true
-        }
+    }
+
+    /// A common range, as numbers.
+    private struct Range {
+        let first: UInt128
+        let last: UInt128
+        let length: Int
+    }
+
+    // In order, and none inside another: a few comparisons find an address, where a look-up for each prefix length that
+    // occurs was a third of every decision.
+    private static let common4 = sorted(.v4)
+    private static let common6 = sorted(.v6)
+
+    private static func sorted(_ family: IPAddress.Family) -> [Range] {
+        common.filter { $0.family == family }
+            .map { Range(first: $0.first.value, last: $0.last.value, length: $0.length) }
+            .sorted { $0.first < $1.first }
     }
 
     /// Whether `address` lies in a range, itself or by an IPv4 address inside it.
@@ -64,9 +78,14 @@ public struct GuardRanges: Sendable {
     }
 
     private func ownRequiredLength(for address: IPAddress) -> Int {
-        var length = 0
-        ranges.forEach(containing: address) { prefixLength, _ in length = prefixLength }
-        return length
+        if !nodeAddresses.isEmpty, nodeAddresses.contains(address) { return address.family.bitWidth }
+        let ranges = address.family == .v4 ? Self.common4 : Self.common6
+        var (low, high) = (0, ranges.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].last < address.value { low = middle + 1 } else { high = middle }
+        }
+        return low < ranges.count && ranges[low].first <= address.value ? ranges[low].length : 0
     }
 
     private static func bitsBefore(embedded index: Int, in address: IPAddress) -> Int {
@@ -77,12 +96,16 @@ public struct GuardRanges: Sendable {
 
     /// All ranges of a family, IPv6 with the translations of the IPv4 ranges.
     func prefixes(_ family: IPAddress.Family) -> [IPPrefix] {
-        let own = ranges.sorted(family).map(\.prefix)
+        let own = own(family)
         guard family == .v6 else { return own }
-        return own
-            + Self.translations.flatMap { form in
-                ranges.sorted(.v4).map { Self.translate($0.prefix, by: form) }
-            }
+        let own4 = self.own(.v4)
+        return own + Self.translations.flatMap { form in own4.map { Self.translate($0, by: form) } }
+    }
+
+    private func own(_ family: IPAddress.Family) -> [IPPrefix] {
+        let common = Set(Self.common.filter { $0.family == family })
+        let own = Array(common.union(nodeAddresses.filter { $0.family == family }.map(IPPrefix.init(host:))))
+        return own.nestingOrder().map { own[$0] }
     }
 
     /// The block of IPv6 addresses that hold an address of `block` behind the prefix `form`.
