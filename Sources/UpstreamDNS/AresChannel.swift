@@ -15,13 +15,20 @@ internal import Reactor
 final class AresChannel {
     /// Whether queries carry an OPT record (RFC 6891), and at most that and nothing behind it.
     let usesEDNS: Bool
-    private let loop: EventLoop
+    let loop: EventLoop
+    /// Whether the event at hand has brought a datagram.
+    var hasReceivedDatagram = false
     private var channel: ares_channel?
     private var watches: [CInt: SocketWatch] = [:]
     private var timer: TimerToken?
     private var outcome: Result<[UInt8], UpstreamError>?
     private var completion: ((Result<[UInt8], UpstreamError>) -> Void)?
     private var isSending = false
+    /// The server that the channel has, and whether the last query to it was answered by the first datagram.
+    private var server: Endpoint?
+    private var wasAnsweredAtOnce = false
+    /// Whether c-ares went on with the query after the first event: over TCP, without EDNS, or to wait further.
+    private var hasGoneOn = false
 
     init(loop: EventLoop, timeoutMilliseconds: Int, usesEDNS: Bool) throws(UpstreamError) {
         self.loop = loop
@@ -61,22 +68,13 @@ final class AresChannel {
             options.lookups = buffer.baseAddress
             return ares_init_options(&channel, &options, mask)
         }
-        if status == ARES_SUCCESS, loop.upstreamPass != nil {
-            // Called for each socket before it is connected; an error closes it.
-            let context = Unmanaged.passUnretained(self).toOpaque()
-            ares_set_socket_configure_callback(
-                channel,
-                { descriptor, _, context in
-                    guard let pass = AresChannel.at(context).loop.upstreamPass else { return 0 }
-                    return Sockets.hold(descriptor, pass) ? 0 : -1
-                },
-                context
-            )
+        if status == ARES_SUCCESS {
+            ares_set_socket_functions(channel, Self.socketFunctions, Unmanaged.passUnretained(self).toOpaque())
         }
         return status
     }
 
-    private static func at(_ context: UnsafeMutableRawPointer?) -> AresChannel {
+    static func at(_ context: UnsafeMutableRawPointer?) -> AresChannel {
         Unmanaged<AresChannel>.fromOpaque(context!).takeUnretainedValue()
     }
 }
@@ -94,6 +92,7 @@ extension AresChannel {
         precondition(self.completion == nil, "an AresChannel carries one query at a time")
         self.completion = completion
         isSending = true
+        hasGoneOn = false
         let status = setServer(server)
         if status == ARES_SUCCESS {
             let context = Unmanaged.passUnretained(self).toOpaque()
@@ -133,9 +132,10 @@ extension AresChannel {
     }
 
     /// Whether the channel is as new. When a server takes an OPT record for an error in the format, c-ares asks again
-    /// without it and does without EDNS on that channel from then on.
+    /// without it and does without EDNS on that channel from then on. To have that looked up takes a copy of everything
+    /// that the channel was made with.
     var isReusable: Bool {
-        guard usesEDNS else { return true }
+        guard usesEDNS, !wasAnsweredAtOnce else { return true }
         var options = ares_options()
         var mask: CInt = 0
         guard ares_save_options(channel, &options, &mask) == ARES_SUCCESS else { return false }
@@ -144,6 +144,12 @@ extension AresChannel {
     }
 
     private func setServer(_ server: Endpoint) -> CInt {
+        defer {
+            self.server = server
+            wasAnsweredAtOnce = false
+        }
+        // Setting them makes c-ares begin with them anew, which matters after something went wrong.
+        if wasAnsweredAtOnce, self.server == server { return ARES_SUCCESS }
         var node = ares_addr_port_node()
         node.family = server.address.family == .v4 ? AF_INET : AF_INET6
         withUnsafeMutableBytes(of: &node.addr) { $0.copyBytes(from: server.address.networkBytes) }
@@ -185,13 +191,18 @@ extension AresChannel {
 
     fileprivate func process(reading: CInt, writing: CInt) {
         guard let channel else { return }
+        hasReceivedDatagram = false
         ares_process_fd(channel, reading, writing)
         settle()
     }
 
     /// Goes on when the call into c-ares is over.
     private func settle() {
-        guard let outcome else { return arm() }
+        guard let outcome else {
+            hasGoneOn = true
+            return arm()
+        }
+        if case .success = outcome { wasAnsweredAtOnce = !hasGoneOn }
         self.outcome = nil
         disarm()
         let completion = completion

@@ -15,8 +15,10 @@ public final class UpstreamResolver {
         var avoidedUntil: MonotonicTime?
     }
 
-    /// How many unused channels are kept. One takes some 80 KiB.
-    private static let idleLimit = 16
+    /// How many unused channels are kept at most. One takes some 80 KiB, and a file and hundreds of allocations to make.
+    private static let idleLimit = 64
+    /// After so long, those that were not needed meanwhile are given back, in seconds.
+    private static let idleSeconds: UInt64 = 10
     /// How long a server that failed is asked after the others.
     private static let avoidSeconds: UInt64 = 30
 
@@ -25,6 +27,9 @@ public final class UpstreamResolver {
     private(set) var servers: [Server]
     private let timeoutMilliseconds: Int
     private var idleChannels: [AresChannel] = []
+    /// The fewest that were unused at a time since they were last looked through.
+    private var leastIdle = 0
+    private var idleTimer: TimerToken?
     private var active: [ObjectIdentifier: UpstreamQuery] = [:]
     private var isClosed = false
 
@@ -45,6 +50,7 @@ public final class UpstreamResolver {
     }
 
     deinit {
+        if let idleTimer { loop.cancel(idleTimer) }
         for query in active.values { query.end() }
         for channel in idleChannels { channel.destroy() }
     }
@@ -75,6 +81,8 @@ public final class UpstreamResolver {
         for query in Array(active.values) { query.finish(.failure(.cancelled)) }
         for channel in idleChannels { channel.destroy() }
         idleChannels = []
+        if let idleTimer { loop.cancel(idleTimer) }
+        idleTimer = nil
     }
 }
 
@@ -94,8 +102,10 @@ extension UpstreamResolver {
 
     func takeChannel(usesEDNS: Bool) throws(UpstreamError) -> AresChannel {
         if let index = idleChannels.lastIndex(where: { $0.usesEDNS == usesEDNS }) {
+            leastIdle = min(leastIdle, idleChannels.count - 1)
             return idleChannels.remove(at: index)
         }
+        leastIdle = 0
         return try AresChannel(loop: loop, timeoutMilliseconds: timeoutMilliseconds, usesEDNS: usesEDNS)
     }
 
@@ -104,7 +114,25 @@ extension UpstreamResolver {
             channel.destroy()
         } else {
             idleChannels.append(channel)
+            scheduleThinning()
         }
+    }
+
+    private func scheduleThinning() {
+        guard idleTimer == nil, idleChannels.count > 1 else { return }
+        leastIdle = idleChannels.count
+        idleTimer = loop.schedule(at: loop.now.advanced(bySeconds: Self.idleSeconds)) { [weak self] in self?.thin() }
+    }
+
+    /// Gives back those that nobody has needed; one stays.
+    private func thin() {
+        idleTimer = nil
+        let unneeded = min(leastIdle, idleChannels.count - 1)
+        if unneeded > 0 {
+            for channel in idleChannels[..<unneeded] { channel.destroy() }
+            idleChannels.removeFirst(unneeded)
+        }
+        scheduleThinning()
     }
 
     func forget(_ query: UpstreamQuery) {
