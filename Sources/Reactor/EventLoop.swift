@@ -6,6 +6,9 @@ public import NetPrimitives
 ///
 ///     wait ─▶ events of descriptors ─▶ due timers ─▶ sources that asked to be called again ─▶ wait
 ///
+/// Long transfers have an allowance in each of the two places where they move bytes. When it is spent, the others stand in
+/// line until the next turn, so that a turn takes a few milliseconds whatever there is to move.
+///
 /// Everything but ``mailbox`` is confined to the thread that runs the loop.
 public final class EventLoop {
     /// A registration's slot, and its generation: a slot is used again, a pair never is. Both are in epoll's user
@@ -26,6 +29,8 @@ public final class EventLoop {
     }
 
     private static let batchSize = 256
+    /// Bytes. Some two milliseconds for a core.
+    private static let allowance = 2 * 1024 * 1024
     private static let scratchSize = 64 * 1024
 
     /// The time of the current wake-up; read once per wake-up, and again before timers run.
@@ -38,6 +43,9 @@ public final class EventLoop {
     public private(set) var eventCount = 0
     /// The number of this turn: those that follow each other have numbers that do.
     public private(set) var turn: UInt64 = 0
+
+    /// How many bytes of long transfers may still be moved before others have had their turn.
+    private var allowanceLeft = 0
 
     /// Lent to whoever handles an event, for bytes that do not outlive the call.
     let scratch: UnsafeMutableRawBufferPointer
@@ -180,6 +188,14 @@ extension EventLoop {
         slots[Int(registration.slot)].isQueued = true
         soon.append(registration)
     }
+
+    /// Whether long transfers have moved enough for now; who has more to move asks for another turn.
+    var isAllowanceSpent: Bool { allowanceLeft <= 0 }
+
+    /// Counts bytes that a long transfer has moved.
+    func spendAllowance(_ count: Int) {
+        allowanceLeft -= count
+    }
 }
 
 // MARK: - Timers
@@ -217,6 +233,7 @@ extension EventLoop {
             now = .current
             eventCount = count + soon.count
             turn &+= 1
+            allowanceLeft = Self.allowance
             for index in 0..<count {
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }
@@ -264,9 +281,12 @@ extension EventLoop {
 
     private func runAgain() {
         guard !soon.isEmpty else { return }
+        allowanceLeft = Self.allowance
         let turn = soon
         soon.removeAll(keepingCapacity: true)
-        for registration in turn {
+        for (position, registration) in turn.enumerated() {
+            // Those who have waited longest are the first in the next turn.
+            guard !isAllowanceSpent else { return soon.insert(contentsOf: turn[position...], at: 0) }
             let index = Int(registration.slot)
             guard slots[index].generation == registration.generation, slots[index].isQueued else { continue }
             slots[index].isQueued = false

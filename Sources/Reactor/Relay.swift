@@ -171,7 +171,7 @@ public final class Relay: EventSource {
     public override func handle(_ readiness: Readiness) {
         up.sourceChanged(readiness)
         down.sinkChanged(readiness)
-        advance()
+        takeTurn()
     }
 }
 
@@ -181,7 +181,16 @@ extension Relay {
     fileprivate func handleUpstream(_ readiness: Readiness) {
         down.sourceChanged(readiness)
         up.sinkChanged(readiness)
-        advance()
+        takeTurn()
+    }
+
+    /// However many long transfers there are, whoever else is told of something waits for a few of them only.
+    private func takeTurn() {
+        if loop.isAllowanceSpent, up.isLong || down.isLong {
+            loop.runSoon(self)
+        } else {
+            advance()
+        }
     }
 
     private func advance() {

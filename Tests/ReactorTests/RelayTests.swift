@@ -18,6 +18,22 @@ private final class Keeper: KeepingSource {
     override func handle(_ readiness: Readiness) { told.formUnion(readiness) }
 }
 
+/// Sees in every turn how much relays have moved since the last.
+private final class Witness: EventSource {
+    private let count: () -> [UInt64]
+    private(set) var last: [UInt64] = []
+    /// The most in a turn.
+    private(set) var most: UInt64 = 0
+
+    init(_ count: @escaping () -> [UInt64]) { self.count = count }
+
+    override func handle(_ readiness: Readiness) {
+        let counts = count()
+        if !last.isEmpty { most = max(most, counts.reduce(0, +) - last.reduce(0, +)) }
+        last = counts
+    }
+}
+
 /// A relay between two peers: `client ─ downstream │ relay │ upstream ─ server`.
 private final class Bench {
     let loop: EventLoop
@@ -244,6 +260,29 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         quiet.client.say(bytes("hello"))
         #expect(try loop.run(seconds: 5) { quiet.server.heard == bytes("hello") })
         #expect(busy.result == nil)
+    }
+
+    /// However many are busy: who else is told of something is told soon, and none of the busy ones waits for ever.
+    @Test func aTurnIsBoundedHoweverManyAreBusy() throws {
+        var streams: [ByteStream] = []
+        let benches = try (0..<40).map { index in
+            let bench = try Bench(loop, .unwatched)
+            bench.client.keepsBytes = false
+            streams.append(ByteStream(seed: UInt64(index), count: 1 << 30))
+            bench.server.say { streams[index].next() }
+            return bench
+        }
+        var ends: [CInt] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        let witness = Witness { benches.map(\.relay.bytes.down) }
+        // Its writing end is closed: it has something to tell in every turn.
+        Sockets.close(ends[1])
+        try loop.register(witness, descriptor: ends[0], interest: .readable)
+        #expect(try loop.run(seconds: 60) { witness.last.reduce(0, +) > 96 << 20 })
+        #expect(witness.most <= 8 << 20)
+        #expect(witness.last.min()! > 512 << 10, "\(witness.last)")
+        loop.deregister(witness)
+        Sockets.close(ends[0])
     }
 
     @Test(arguments: Start.allCases)
