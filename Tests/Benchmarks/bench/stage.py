@@ -48,7 +48,8 @@ class Effort:
     short_connections: int = 20_000
     connect_connections: int = 4_000
     latency_connections: int = 3_000
-    tunnels: int = 3_000
+    tunnels: int = 2_000
+    """Five rounds of two contenders dial from one address; each port is out of use for a minute afterwards."""
     queries: int = 60_000
     uncached_queries: int = 2_000
     start_ups: int = 21
