@@ -163,41 +163,42 @@ ssize_t clinux_receive_descriptors(int socket, void *bytes, size_t length, int *
     return received;
 }
 
-int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count) {
+// One call for at most CLINUX_DATAGRAMS_MAX of them, in the kernel's form.
+struct batch {
     struct mmsghdr messages[CLINUX_DATAGRAMS_MAX];
     struct iovec parts[CLINUX_DATAGRAMS_MAX];
-    if (count > CLINUX_DATAGRAMS_MAX) count = CLINUX_DATAGRAMS_MAX;
-    for (unsigned i = 0; i < count; i++) {
-        parts[i] = (struct iovec){.iov_base = datagrams[i].bytes, .iov_len = datagrams[i].length};
-        messages[i].msg_hdr = (struct msghdr){
+    unsigned count;
+};
+
+static void describe(struct batch *batch, struct clinux_datagram *datagrams, unsigned count) {
+    batch->count = count > CLINUX_DATAGRAMS_MAX ? CLINUX_DATAGRAMS_MAX : count;
+    for (unsigned i = 0; i < batch->count; i++) {
+        batch->parts[i] = (struct iovec){.iov_base = datagrams[i].bytes, .iov_len = datagrams[i].length};
+        batch->messages[i].msg_hdr = (struct msghdr){
             .msg_name = &datagrams[i].address,
-            .msg_namelen = sizeof datagrams[i].address,
-            .msg_iov = &parts[i],
+            .msg_namelen = datagrams[i].address_length,
+            .msg_iov = &batch->parts[i],
             .msg_iovlen = 1,
         };
     }
-    int taken = recvmmsg(descriptor, messages, count, MSG_DONTWAIT, NULL);
+}
+
+int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count) {
+    struct batch batch;
+    describe(&batch, datagrams, count);
+    for (unsigned i = 0; i < batch.count; i++) batch.messages[i].msg_hdr.msg_namelen = sizeof datagrams[i].address;
+    int taken = recvmmsg(descriptor, batch.messages, batch.count, MSG_DONTWAIT, NULL);
     for (int i = 0; i < taken; i++) {
-        datagrams[i].length = messages[i].msg_len;
-        datagrams[i].address_length = messages[i].msg_hdr.msg_namelen;
+        datagrams[i].length = batch.messages[i].msg_len;
+        datagrams[i].address_length = batch.messages[i].msg_hdr.msg_namelen;
     }
     return taken;
 }
 
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count) {
-    struct mmsghdr messages[CLINUX_DATAGRAMS_MAX];
-    struct iovec parts[CLINUX_DATAGRAMS_MAX];
-    if (count > CLINUX_DATAGRAMS_MAX) count = CLINUX_DATAGRAMS_MAX;
-    for (unsigned i = 0; i < count; i++) {
-        parts[i] = (struct iovec){.iov_base = datagrams[i].bytes, .iov_len = datagrams[i].length};
-        messages[i].msg_hdr = (struct msghdr){
-            .msg_name = &datagrams[i].address,
-            .msg_namelen = datagrams[i].address_length,
-            .msg_iov = &parts[i],
-            .msg_iovlen = 1,
-        };
-    }
-    return sendmmsg(descriptor, messages, count, MSG_DONTWAIT);
+    struct batch batch;
+    describe(&batch, datagrams, count);
+    return sendmmsg(descriptor, batch.messages, batch.count, MSG_DONTWAIT);
 }
 
 int clinux_block_icmp(int descriptor) {

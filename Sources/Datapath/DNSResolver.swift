@@ -120,39 +120,35 @@ extension DNSResolver {
     /// Takes one message of a program: records and counts what can be said at once.
     func receive(_ message: UnsafeRawBufferPointer, over transport: DNSResponse.Transport) -> Reception {
         if transport == .udp, let bytes = readyAnswer(to: message) { return .answer(bytes) }
+        let now = attachment.loop.now
         let query: DNSQuery
         do {
             query = try DNSQuery(parsing: Array(message))
         } catch {
             attachment.record(event(.dnsDenied, Verdict(.deny, .malformedHello), host: nil))
-            if error.reply != nil { attachment.latencies.countAnswer(.refused, since: attachment.loop.now) }
+            if error.reply != nil { attachment.latencies.countAnswer(.refused, since: now) }
             return .answer(error.reply)
         }
         switch judge().judge(query) {
         case .answer(let response):
-            attachment.latencies.countAnswer(.local, since: attachment.loop.now)
+            attachment.latencies.countAnswer(.local, since: now)
             return .answer(response.encode(for: query, over: transport))
         case .deny(let response, let verdict):
             let event = event(.dnsDenied, verdict, host: "\(query.wireName.folded)")
-            let answer = Answer(response, [event], .refused)
+            let answer = Answer(response: response, events: [event], outcome: .refused)
             // Of an address it depends on what is pinned.
             let term = query.type == .ptr ? nil : MonotonicTime(nanoseconds: .max)
-            return .answer(
-                give(answer, to: query, over: transport, since: attachment.loop.now, message, isSameUntil: term)
-            )
+            return .answer(give(answer, to: query, over: transport, since: now, message, isSameUntil: term))
         case .resolve(let name):
             let key = DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
-            guard let hit = cache.hit(for: key, at: attachment.loop.now) else {
-                let start = attachment.loop.now
-                return .question(Question(query: query, key: key, transport: transport, start: start))
+            guard let hit = cache.hit(for: key, at: now) else {
+                return .question(Question(query: query, key: key, transport: transport, start: now))
             }
             let outcome = release(hit.answer, for: name, isCached: true)
             // What could not be pinned now may be pinned next.
             let term: MonotonicTime? = if case .released = outcome { hit.isSameUntil } else { nil }
             let answer = answer(to: name, outcome)
-            return .answer(
-                give(answer, to: query, over: transport, since: attachment.loop.now, message, isSameUntil: term)
-            )
+            return .answer(give(answer, to: query, over: transport, since: now, message, isSameUntil: term))
         }
     }
 
@@ -170,12 +166,6 @@ extension DNSResolver {
         let response: DNSResponse
         let events: [AuditEvent]
         let outcome: LatencyCounts.AnswerOutcome
-
-        init(_ response: DNSResponse, _ events: [AuditEvent], _ outcome: LatencyCounts.AnswerOutcome) {
-            self.response = response
-            self.events = events
-            self.outcome = outcome
-        }
     }
 
     /// Records and counts an answer, and returns its bytes. With a `term` it is ready for who sends `message` again until
@@ -238,12 +228,14 @@ extension DNSResolver {
             var response = DNSResponse(answer.code, answers: answer.records, authorities: answer.authorities)
             response.isAuthenticData = answer.isAuthenticData
             let events = [event(.dnsAllowed, verdict, host: "\(name)")] + events(forAliasesOf: answer, verdict)
-            return Answer(response, events, outcome.counted)
+            return Answer(response: response, events: events, outcome: outcome.counted)
         case .denied(let response, let verdict):
-            return Answer(response, [event(.dnsDenied, verdict, host: "\(name)")], outcome.counted)
+            let event = event(.dnsDenied, verdict, host: "\(name)")
+            return Answer(response: response, events: [event], outcome: outcome.counted)
         case .failed(let reason):
             let event = event(.dnsDenied, Verdict(.deny, reason), host: "\(name)")
-            return Answer(DNSResponse(.serverFailure, extendedError: .networkError), [event], outcome.counted)
+            let response = DNSResponse(.serverFailure, extendedError: .networkError)
+            return Answer(response: response, events: [event], outcome: outcome.counted)
         }
     }
 

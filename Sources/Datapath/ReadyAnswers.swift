@@ -18,7 +18,7 @@ struct ReadyAnswers {
         /// How it is counted.
         let outcome: LatencyCounts.AnswerOutcome
         /// Until when it is the same.
-        let isSameUntil: MonotonicTime
+        var isSameUntil: MonotonicTime
     }
 
     /// What the answers stand on besides the time.
@@ -89,17 +89,10 @@ struct ReadyAnswers {
             self.basis = basis
             term = wallTime..<(basis.policy.nextExpiry(after: wallTime) ?? WallTime(microseconds: .max))
         }
-        let limit = now.advanced(bySeconds: Self.maximumSeconds)
+        var answer = answer
+        answer.isSameUntil = min(answer.isSameUntil, now.advanced(bySeconds: Self.maximumSeconds))
         let question = UnsafeRawBufferPointer(rebasing: query[2...])
-        entries[Self.hash(question)] = Entry(
-            query: Array(question),
-            answer: Answer(
-                message: answer.message,
-                events: answer.events,
-                outcome: answer.outcome,
-                isSameUntil: min(answer.isSameUntil, limit)
-            )
-        )
+        entries[Self.hash(question)] = Entry(query: Array(question), answer: answer)
     }
 
     /// Forgets everything.

@@ -1,6 +1,6 @@
-/// The ASCII form of internationalised labels (RFC 3492), for the hint in an error message only: names are never
-/// converted silently, since what a person sees and what is matched would then differ.
-enum Punycode {
+/// The ASCII form of internationalised labels (RFC 3492), for hints to people only: names are never converted silently,
+/// since what a person sees and what is matched would then differ.
+package enum Punycode {
     /// The `xn--` form of a dotted name with labels that are not ASCII; `nil` when that needs more than lower-casing
     /// (combining marks, which would have to be composed first) or a label gets too long.
     static func encode(name: String) -> String? {
@@ -55,7 +55,7 @@ enum Punycode {
         var quotient = delta
         var position: UInt32 = 36
         while true {
-            let threshold = position <= bias ? 1 : min(position - bias, 26)
+            let threshold = threshold(at: position, bias)
             guard quotient >= threshold else { break }
             output.unicodeScalars.append(digit(threshold + (quotient - threshold) % (36 - threshold)))
             quotient = (quotient - threshold) / (36 - threshold)
@@ -66,6 +66,57 @@ enum Punycode {
 
     private static func digit(_ value: UInt32) -> Unicode.Scalar {
         Unicode.Scalar(UInt8(value < 26 ? value + 0x61 : value - 26 + 0x30))
+    }
+
+    /// The letters that what stands behind `xn--` is for; `nil` when it is none.
+    package static func decode(_ label: some BidirectionalCollection<UInt8>) -> [Unicode.Scalar]? {
+        let bytes = Array(label)
+        let delimiter = bytes.lastIndex(of: UInt8(ascii: "-"))
+        var output = (delimiter.map { bytes[..<$0] } ?? []).map { UInt32($0) }
+        var position: UInt32 = 0
+        var point: UInt32 = 128
+        var bias: UInt32 = 72
+        var index = delimiter.map { $0 + 1 } ?? 0
+        while index < bytes.count {
+            let start = position
+            var weight: UInt32 = 1
+            var base: UInt32 = 36
+            while true {
+                guard index < bytes.count, let digit = digit(bytes[index]) else { return nil }
+                index += 1
+                let (step, isTooBig) = digit.multipliedReportingOverflow(by: weight)
+                guard !isTooBig, position <= UInt32.max - step else { return nil }
+                position += step
+                let threshold = threshold(at: base, bias)
+                if digit < threshold { break }
+                let (next, overflow) = weight.multipliedReportingOverflow(by: 36 - threshold)
+                guard !overflow else { return nil }
+                weight = next
+                base += 36
+            }
+            let count = UInt32(output.count + 1)
+            bias = adapt(position - start, points: count, isFirst: start == 0)
+            let (sum, overflow) = point.addingReportingOverflow(position / count)
+            guard !overflow else { return nil }
+            point = sum
+            position %= count
+            output.insert(point, at: Int(position))
+            position += 1
+        }
+        let scalars = output.compactMap { Unicode.Scalar($0) }
+        return scalars.count == output.count ? scalars : nil
+    }
+
+    private static func digit(_ byte: UInt8) -> UInt32? {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(byte - UInt8(ascii: "a"))
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0")) + 26
+        default: nil
+        }
+    }
+
+    private static func threshold(at position: UInt32, _ bias: UInt32) -> UInt32 {
+        position <= bias ? 1 : min(position - bias, 26)
     }
 
     private static func adapt(_ delta: UInt32, points: UInt32, isFirst: Bool) -> UInt32 {

@@ -1,3 +1,4 @@
+import EgressPolicy
 import NetPrimitives
 import PolicyDocument
 
@@ -162,65 +163,4 @@ enum Skeleton {
         }
         return alike
     }()
-}
-
-/// Labels in punycode, read (RFC 3492).
-enum Punycode {
-    /// The letters that what stands behind `xn--` is for; `nil` when it is none.
-    static func decode(_ label: some BidirectionalCollection<UInt8>) -> [Unicode.Scalar]? {
-        let bytes = Array(label)
-        let delimiter = bytes.lastIndex(of: UInt8(ascii: "-"))
-        var output = (delimiter.map { bytes[..<$0] } ?? []).map { UInt32($0) }
-        var position: UInt32 = 0
-        var point: UInt32 = 128
-        var bias: UInt32 = 72
-        var index = delimiter.map { $0 + 1 } ?? 0
-        while index < bytes.count {
-            let start = position
-            var weight: UInt32 = 1
-            var base: UInt32 = 36
-            while true {
-                guard index < bytes.count, let digit = digit(bytes[index]) else { return nil }
-                index += 1
-                let (step, isTooBig) = digit.multipliedReportingOverflow(by: weight)
-                guard !isTooBig, position <= UInt32.max - step else { return nil }
-                position += step
-                let threshold = base <= bias ? 1 : min(base - bias, 26)
-                if digit < threshold { break }
-                let (next, overflow) = weight.multipliedReportingOverflow(by: 36 - threshold)
-                guard !overflow else { return nil }
-                weight = next
-                base += 36
-            }
-            let count = UInt32(output.count + 1)
-            bias = adapt(position - start, count, isFirst: start == 0)
-            let (sum, overflow) = point.addingReportingOverflow(position / count)
-            guard !overflow else { return nil }
-            point = sum
-            position %= count
-            output.insert(point, at: Int(position))
-            position += 1
-        }
-        let scalars = output.compactMap { Unicode.Scalar($0) }
-        return scalars.count == output.count ? scalars : nil
-    }
-
-    private static func digit(_ byte: UInt8) -> UInt32? {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(byte - UInt8(ascii: "a"))
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0")) + 26
-        default: nil
-        }
-    }
-
-    private static func adapt(_ delta: UInt32, _ points: UInt32, isFirst: Bool) -> UInt32 {
-        var delta = isFirst ? delta / 700 : delta / 2
-        delta += delta / points
-        var bias: UInt32 = 0
-        while delta > 455 {
-            delta /= 35
-            bias += 36
-        }
-        return bias + 36 * delta / (delta + 38)
-    }
 }

@@ -125,12 +125,11 @@ def test_frames_from_a_made_network(internet: Internet, daemon: Daemon, bypass: 
 
 # Rings
 
-RINGS = str(Path(__file__).parent / "attacks" / "xdp_socket.py")
 NO_RINGS = 3
 
 
 def through_a_ring(device: str, way: str, source: str, neighbour: str) -> list[str]:
-    return ["/usr/bin/python3", RINGS, device, way, source, plan.SINK4, "4444", neighbour]
+    return attack("xdp_socket", device, way, source, plan.SINK4, 4444, neighbour)
 
 
 @pytest.mark.attack(
@@ -141,10 +140,8 @@ def through_a_ring(device: str, way: str, source: str, neighbour: str) -> list[s
 @pytest.mark.parametrize("way", ["own", "shared"])
 def test_ring_beside_a_sidecar(internet: Internet, shared: Sidecar, way: str) -> None:
     shared.namespace.ip("link", "set", "lo", "up")
-    shared.namespace.check("ping", "-c", "1", "-W", "2", OUTSIDE4)
-    neighbour = shared.namespace.check("ip", "-4", "neigh", "show", "dev", "eth0").split("lladdr ")[1].split()[0]
-    command = shared.command(*through_a_ring("eth0", way, INSIDE4, neighbour))
-    first = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = through_a_ring("eth0", way, INSIDE4, shared.namespace.neighbour(OUTSIDE4))
+    first = shared.run(*command, timeout=60)
     if first.returncode == NO_RINGS:
         pytest.skip(first.stderr)
     wait_until(lambda: "stolen through a ring" in internet.sinks.data(), "the frame: it works without a sidecar")
@@ -152,7 +149,7 @@ def test_ring_beside_a_sidecar(internet: Internet, shared: Sidecar, way: str) ->
         internet.forget()
         shared.start(allowing(plan.ALLOWED))
         with internet.capture("udp port 4444", unenforced=True) as outside:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = shared.run(*command, timeout=60)
         assert done.returncode == 4 and "queues are taken" in done.stderr, done
         assert b"stolen" not in outside.payload and internet.sinks.data() == ""
         assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6")
@@ -171,10 +168,8 @@ def test_ring_that_was_there_before(internet: Internet, shared: Sidecar) -> None
     assert holder.stdout is not None
     if holder.stdout.readline() != "held\n":
         pytest.skip("this kernel has no AF_XDP sockets")
-    shared.launch(allowing(plan.ALLOWED))
-    wait_until(shared.ended, "its end", 30)
-    assert shared.end_status() != 0 and "cannot take queue 0 of eth0" in shared.log, shared.log
-    assert "a program has an AF_XDP socket there" in shared.log
+    said = shared.refuses(allowing(plan.ALLOWED))
+    assert "cannot take queue 0 of eth0" in said and "a program has an AF_XDP socket there" in said, said
     holder.communicate("now\n", timeout=20)
     shared.start(allowing(plan.ALLOWED))
     assert shared.reaches(plan.ALLOWED)
@@ -186,8 +181,7 @@ def test_ring_that_was_there_before(internet: Internet, shared: Sidecar) -> None
     stopped_by="namespaces",
 )
 def test_ring_in_a_made_network(internet: Internet, daemon: Daemon) -> None:
-    internet.plain.check("ping", "-c", "1", "-W", "2", "10.77.0.1")
-    neighbour = internet.plain.check("ip", "-4", "neigh", "show", "dev", "eth0").split("lladdr ")[1].split()[0]
+    neighbour = internet.plain.neighbour("10.77.0.1")
     command = internet.plain.command(*through_a_ring("eth0", "own", "10.77.0.2", neighbour))
     first = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if first.returncode == NO_RINGS:

@@ -14,7 +14,7 @@ import pytest
 
 from lab import plan
 from lab.certificates import make_certificates
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Sandbox, running
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.receiver import Receiver, receiving

@@ -44,7 +44,7 @@ class Ring:
         self.memory = mmap.mmap(-1, FRAME * FRAMES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if has_memory:
             address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-            self._set(UMEM_REG, struct.pack("QQIIII", address, FRAME * FRAMES, FRAME, 0, 0, 0)[:32])
+            self._set(UMEM_REG, struct.pack("QQIIII", address, FRAME * FRAMES, FRAME, 0, 0, 0))
         for option in (FILL_RING, COMPLETION_RING, RX_RING, TX_RING):
             self._set(option, struct.pack("I", ENTRIES))
 

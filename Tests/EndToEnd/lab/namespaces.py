@@ -40,6 +40,11 @@ class Namespace:
         """Runs `ip` on the namespace from outside."""
         check("ip", "-n", self.name, *arguments)
 
+    def neighbour(self, address: str) -> str:
+        """The hardware address that the namespace's eth0 reaches an IPv4 address by."""
+        self.check("ping", "-c", "1", "-W", "2", address)
+        return self.check("ip", "-4", "neigh", "show", address, "dev", "eth0").split("lladdr ")[1].split()[0]
+
     def sysctl(self, key: str, value: str) -> None:
         """Sets a sysctl of the namespace."""
         self.check("sysctl", "-qw", f"{key}={value}")

@@ -45,6 +45,13 @@ class Sidecar:
         wait_until(lambda: self.ended() or self.is_healthy(), "the sidecar", 30)
         assert not self.ended(), self.log
 
+    def refuses(self, policy: object = None, **variables: str) -> str:
+        """Has it refuse to start; what it said."""
+        self.launch(policy, **variables)
+        wait_until(self.ended, "its end", 20)
+        assert self.process is not None and self.process.returncode != 0, self.log
+        return self.log
+
     def launch(self, policy: object = None, **variables: str) -> None:
         """Starts it."""
         binary = find_binary() or pytest.fail("no binary: swift build -c release")
@@ -74,10 +81,6 @@ class Sidecar:
 
     def ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
-
-    def end_status(self) -> int:
-        assert self.process is not None
-        return self.process.wait(1)
 
     def end(self, number: int) -> int:
         assert self.process is not None
