@@ -52,6 +52,7 @@ let package = Package(
                 .embedInCode("../../policies/github.yaml"),
                 .embedInCode("../../policies/hugging-face.yaml"),
                 .embedInCode("../../policies/langgraph.yaml"),
+                .embedInCode("../../policies/node-install.yaml"),
                 .embedInCode("../../policies/qwen-code.yaml"),
             ]
         ),

@@ -93,18 +93,19 @@ public struct AuditRecord: Hashable, Sendable {
             object.member("index", number: UInt64(max(rule.index, 0)))
             object.member("action", string: rule.action.rawValue)
             object.member("target", string: rule.target.description)
-            if let source = rule.source.fileName { object.member("source", string: source) }
+            if let source = rule.source.listName { object.member("source", string: source) }
         }
     }
 }
 
 extension RuleReference.Source {
-    /// The operator's file that the rule stands in; `nil` for the policy itself.
-    var fileName: String? {
+    /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, or the set-up phase.
+    var listName: String? {
         switch self {
         case .policy: nil
         case .denyAlways: "deny.always"
         case .allowAlways: "allow.always"
+        case .setup: "setup.egress"
         }
     }
 }

@@ -78,7 +78,7 @@ extension DenialSummary {
 
     private func advice(for kind: Kind) -> (topic: String, text: String)? {
         if let text = kind.reason.advice { return (kind.reason.rawValue, text) }
-        if let rule = kind.rule, rule.source != .policy {
+        if let rule = kind.rule, [.denyAlways, .allowAlways].contains(rule.source) {
             return (rule.place, "the operator's rules stand before every policy")
         }
         if let number = kind.destination.ipProtocol, ![6, 17].contains(number), kind.layer != .dns {

@@ -14,6 +14,8 @@ public struct Explanation {
     private let trace: [RuleTrace]?
     private let guardRange: IPPrefix?
     private let defaultAction: RuleAction
+    /// What the lock will make of it, and when at the latest; `nil` where it makes no difference.
+    private let locked: (verdict: Verdict, endsAt: WallTime)?
 
     /// Judges a destination as it would be at `now`; verbose, with what each rule has to say of it. `host` may be an address, as in a URL; a host that is neither is denied as it is on
     /// the wire.
@@ -37,7 +39,7 @@ public struct Explanation {
             verdict = Verdict(.deny, .malformedName)
             query = nil
             skipsAddressRules = false
-            (trace, guardRange) = (nil, nil)
+            (trace, guardRange, locked) = (nil, nil, nil)
             return
         }
         let flow = Flow(name: name, address: self.address, port: port, transport: transport)
@@ -45,9 +47,14 @@ public struct Explanation {
         query = name.map { policy.decideQuery($0, at: now) }
         trace = isVerbose ? policy.trace(flow, at: now) : nil
         guardRange = self.address.flatMap { policy.guards.range(around: $0) }
+        let action = verdict.action
+        locked = policy.policy.setup.flatMap { phase in
+            let later = policy.locked().decide(flow, at: now)
+            return later.action == action ? nil : (verdict: later, endsAt: phase.endsAt)
+        }
         skipsAddressRules =
             self.address == nil
-            && (policy.always.deny + policy.always.allow + policy.policy.rules).contains {
+            && (policy.always.deny + policy.always.allow + policy.policy.unphased.rules).contains {
                 if case .addresses = $0.target { true } else { false }
             }
     }
@@ -110,6 +117,11 @@ public struct Explanation {
 
     private var notes: [String] {
         var notes: [String] = []
+        if let locked {
+            notes.append(
+                "only in set-up, until the lock or \(Timestamp.text(of: locked.endsAt)); then \(locked.verdict.words)"
+            )
+        }
         if verdict.isReportOnly { notes.append("the policy is in report mode: enforced, it would be denied") }
         if verdict.action == .allow, verdict.basis == .name, !verdict.isReportOnly {
             notes.append("only to an address that was resolved for the name through the sandbox's resolver")
@@ -156,12 +168,7 @@ public struct Explanation {
                 index = rule.index
                 action = rule.action.rawValue
                 target = rule.target.description
-                source =
-                    switch rule.source {
-                    case .policy: nil
-                    case .denyAlways: "deny.always"
-                    case .allowAlways: "allow.always"
-                    }
+                source = rule.source.listName
             }
         }
 
@@ -183,6 +190,11 @@ public struct Explanation {
         let trace: [Step]?
         let guardRange: String?
     }
+}
+
+extension Verdict {
+    /// `deny (default)`.
+    fileprivate var words: String { "\(action.rawValue) (\(reason.rawValue))" }
 }
 
 extension RuleTrace.Outcome {

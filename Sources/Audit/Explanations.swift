@@ -3,7 +3,7 @@ public import EgressPolicy
 extension RuleReference {
     /// Where the rule stands and what it says: `egress[3] deny *.example`.
     public var place: String {
-        "\(source.fileName ?? "egress")[\(index)] \(action.rawValue) \(target)"
+        "\(source.listName ?? "egress")[\(index)] \(action.rawValue) \(target)"
     }
 }
 

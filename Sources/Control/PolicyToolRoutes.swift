@@ -25,6 +25,7 @@ struct PolicyToolRoutes {
     private struct Difference: Encodable {
         let opened: [String]
         let closed: [String]
+        let stopsAtLock: [String]?
     }
 
     /// Compares `old` (or the policy in force for `sandbox`) with `new`, both with the node's rules before them.
@@ -40,11 +41,12 @@ struct PolicyToolRoutes {
         let policies = [old, comparison.new].map {
             CompiledPolicy($0, always: rules.always, nodeAddresses: rules.nodeAddresses)
         }
-        let difference = PolicyDifference(from: policies[0], to: policies[1], at: .current)
+        let difference = PhasedDifference(from: policies[0], to: policies[1], at: .current)
         return Answer.json(
             Difference(
                 opened: difference.opened.map(\.description),
-                closed: difference.closed.map(\.description)
+                closed: difference.closed.map(\.description),
+                stopsAtLock: comparison.new.setup.map { _ in difference.stopsAtLock.map(\.description) }
             )
         )
     }

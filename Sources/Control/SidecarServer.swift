@@ -141,6 +141,9 @@ extension SidecarServer {
         return "enforcing"
     }
 
+    /// Why a policy has no set-up phase here: OpenSandbox's API, which this one is, has nothing to lock it with.
+    public static let noSetup = "a sidecar has no set-up phase: change the policy when set-up has ended"
+
     private func answer(_ request: Request, _ channel: any Channel) async throws -> Response {
         func body() async throws -> [UInt8] { try await Self.body(of: request, over: channel) }
         switch request.method {
@@ -169,7 +172,9 @@ extension SidecarServer {
         }
         let policy: Policy
         do {
-            policy = try PolicyDocument.load(bytes: bytes, format: .json, file: "body", now: .current).policy
+            let document = try PolicyDocument.load(bytes: bytes, format: .json, file: "body", now: .current)
+            try document.refuseSetup(file: "body", Self.noSetup)
+            policy = document.policy
         } catch {
             throw PlainText(.badRequest, "invalid policy: \(Self.words(error))")
         }

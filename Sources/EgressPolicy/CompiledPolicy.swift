@@ -7,9 +7,9 @@ public import NetPrimitives
 ///              a rule opens     rules that match the address ─┘   none: defaultAction
 ///              the range        (hash by every prefix length)
 ///
-/// There is one order over all rules: `deny.always`, `allow.always`, then the policy's. Rules with one target stand in
-/// one bucket; a decision takes the lowest live position over the buckets that match. See `RuleBucket`, `NameIndex`
-/// and `PrefixMap` for why each step is bounded.
+/// There is one order over all rules: `deny.always`, `allow.always`, the policy's, then those of its set-up phase. Rules
+/// with one target stand in one bucket; a decision takes the lowest live position over the buckets that match. See
+/// `RuleBucket`, `NameIndex` and `PrefixMap` for why each step is bounded.
 ///
 /// Immutable, so it can be shared between threads.
 public final class CompiledPolicy: Sendable {
@@ -50,6 +50,7 @@ public final class CompiledPolicy: Sendable {
         self.guards = guards
         let groups: [(rules: [Rule], action: RuleAction?)] = [
             (always.deny, .deny), (always.allow, .allow), (policy.rules, nil),
+            (policy.setup?.boundedRules ?? [], .allow),
         ]
         let count = groups.reduce(0) { $0 + $1.rules.count }
         var rules: [CompiledRule] = []
@@ -190,6 +191,10 @@ extension CompiledPolicy {
             return RuleReference(source: .allowAlways, index: index, action: action, target: always.allow[index].target)
         }
         index -= always.allow.count
-        return RuleReference(source: .policy, index: index, action: action, target: policy.rules[index].target)
+        if index < policy.rules.count {
+            return RuleReference(source: .policy, index: index, action: action, target: policy.rules[index].target)
+        }
+        index -= policy.rules.count
+        return RuleReference(source: .setup, index: index, action: action, target: policy.setup!.rules[index].target)
     }
 }

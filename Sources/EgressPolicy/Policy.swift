@@ -16,12 +16,20 @@ public struct Policy: Hashable, Sendable {
     public var mode: Mode
     /// The rules in order of precedence.
     public var rules: [Rule]
+    /// What is allowed besides until the policy is locked; `nil` when there is no such phase, or it is over.
+    public var setup: SetupPhase?
 
     /// A policy from its parts; with none, everything is denied.
-    public init(defaultAction: RuleAction = .deny, mode: Mode = .enforce, rules: [Rule] = []) {
+    public init(
+        defaultAction: RuleAction = .deny,
+        mode: Mode = .enforce,
+        rules: [Rule] = [],
+        setup: SetupPhase? = nil
+    ) {
         self.defaultAction = defaultAction
         self.mode = mode
         self.rules = rules
+        self.setup = setup
     }
 }
 

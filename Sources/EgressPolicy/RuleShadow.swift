@@ -15,7 +15,7 @@ public struct RuleShadow: Hashable, Sendable {
         case datagrams
     }
 
-    /// The position of the covered rule in the policy's list.
+    /// The position of the covered rule in the policy's list, behind which that of its set-up phase goes on.
     public let index: Int
     /// The position of the rule that covers it; always the first one that does.
     public let coveredBy: Int
@@ -34,15 +34,16 @@ extension CompiledPolicy {
         var index = CoverIndex()
         var found: [RuleShadow] = []
         let offset = always.deny.count + always.allow.count
-        for (position, rule) in policy.rules.enumerated() {
+        let listed = policy.unphased.rules
+        for (position, rule) in listed.enumerated() {
             let compiled = rules[offset + position]
             for earlier in index.candidates(for: rule.target).sorted() {
-                let (other, cover) = (policy.rules[earlier], rules[offset + earlier])
+                let (other, cover) = (listed[earlier], rules[offset + earlier])
                 guard cover.expiry >= compiled.expiry else { continue }
                 let speaksOfDatagramsToo =
                     rule.action == .deny && other.action == .allow && rule.transport == nil && !rule.statesAnyTransport
                 guard cover.coversAll(of: speaksOfDatagramsToo ? compiled.overTCPAlone : compiled) else { continue }
-                guard var remainder = remainder(of: position, behind: earlier) else { continue }
+                guard var remainder = remainder(of: position, behind: earlier, in: listed) else { continue }
                 if speaksOfDatagramsToo, !cover.coversUDP { remainder = .datagrams }
                 found.append(
                     RuleShadow(
@@ -62,8 +63,8 @@ extension CompiledPolicy {
     }
 
     /// What depends on a rule that an earlier one covers in targets, ports and time. The outer `nil`: it can decide.
-    private func remainder(of position: Int, behind earlier: Int) -> RuleShadow.Remainder?? {
-        let (rule, other) = (policy.rules[position], policy.rules[earlier])
+    private func remainder(of position: Int, behind earlier: Int, in listed: [Rule]) -> RuleShadow.Remainder?? {
+        let (rule, other) = (listed[position], listed[earlier])
         guard case .addresses(let block) = rule.target, case .addresses(let around) = other.target else {
             if case .name = rule.target, rule.action == .allow, other.action == .allow, rule.target != other.target {
                 return .some(.nameBudget)
@@ -75,10 +76,11 @@ extension CompiledPolicy {
         case (.deny, .allow):
             // While some rule allows addresses, names are taken to have one: see `decideQuery`.
             let expiry = rules[always.deny.count + always.allow.count + position].expiry
-            return denials.chains.isEmpty || allowsAddresses(until: expiry, besides: position) ? .some(nil) : nil
+            let isTaken = denials.chains.isEmpty || allowsAddresses(until: expiry, besides: position, in: listed)
+            return isTaken ? .some(nil) : nil
         case (.allow, .deny):
             // A broad rule allows, but opens no guard range; the denial inside it keeps later rules from opening one.
-            let closes = policy.rules[(position + 1)...].contains { later in
+            let closes = listed[(position + 1)...].contains { later in
                 guard later.action == .allow, case .addresses(let opened) = later.target else { return false }
                 return opened.contains(block) || block.contains(opened)
             }
@@ -94,14 +96,14 @@ extension CompiledPolicy {
         }
     }
 
-    private func allowsAddresses(until expiry: Int64, besides position: Int) -> Bool {
+    private func allowsAddresses(until expiry: Int64, besides position: Int, in listed: [Rule]) -> Bool {
         let offset = always.deny.count + always.allow.count
-        return policy.rules.indices.contains { index in
+        return listed.indices.contains { index in
             guard index != position, rules[offset + index].action == .allow, rules[offset + index].expiry >= expiry
             else {
                 return false
             }
-            if case .addresses = policy.rules[index].target { return true }
+            if case .addresses = listed[index].target { return true }
             return false
         }
     }

@@ -62,8 +62,13 @@ extension CompiledPolicy {
     }
 
     private func source(of position: Int) -> Rule {
-        let before = always.deny + always.allow
-        return position < before.count ? before[position] : policy.rules[position - before.count]
+        let reference = reference(to: Int32(position))
+        return switch reference.source {
+        case .denyAlways: always.deny[reference.index]
+        case .allowAlways: always.allow[reference.index]
+        case .policy: policy.rules[reference.index]
+        case .setup: policy.setup!.rules[reference.index]
+        }
     }
 }
 

@@ -122,6 +122,8 @@ public struct RuleReference: Hashable, Sendable {
         case denyAlways
         /// The operator's `allow.always`.
         case allowAlways
+        /// The `egress` of the policy's set-up phase.
+        case setup
     }
 
     /// The list the rule stands in.

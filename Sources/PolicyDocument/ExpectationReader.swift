@@ -19,7 +19,18 @@ struct ExpectationReader {
             report(section.value, "expect", "expected the lists allow and deny, found \(section.value.kind)")
             return []
         }
-        return lists.flatMap { readList($0, "expect.") }
+        return lists.flatMap { $0.key == "setup" ? readSetup($0) : readList($0, "expect.") }
+    }
+
+    /// What is expected of the set-up phase.
+    private mutating func readSetup(_ member: DocumentNode.Member) -> [PolicyExpectation] {
+        guard case .mapping(let lists) = member.value.value else {
+            report(member.value, "expect.setup", "expected the lists allow and deny, found \(member.value.kind)")
+            return []
+        }
+        var expectations = lists.flatMap { readList($0, "expect.setup.") }
+        for index in expectations.indices { expectations[index].isOfSetup = true }
+        return expectations
     }
 
     private mutating func report(_ node: DocumentNode, _ path: String, _ message: String) {

@@ -3,7 +3,8 @@ import NetPrimitives
 
 /// Policies as parts of answers, in the form that ``PolicyDocument`` reads.
 extension Policy: Encodable {
-    private enum Key: CodingKey { case defaultAction, mode, egress }
+    private enum Key: CodingKey { case defaultAction, mode, egress, setup }
+    private enum SetupKey: CodingKey { case expiresAt, egress }
 
     /// `mode` is written where it is not `enforce`.
     public func encode(to encoder: any Encoder) throws {
@@ -11,6 +12,10 @@ extension Policy: Encodable {
         try container.encode(defaultAction.rawValue, forKey: .defaultAction)
         if mode != .enforce { try container.encode(mode.rawValue, forKey: .mode) }
         try container.encode(rules, forKey: .egress)
+        guard let setup else { return }
+        var phase = container.nestedContainer(keyedBy: SetupKey.self, forKey: .setup)
+        try phase.encode(InternetTime.text(of: setup.endsAt), forKey: .expiresAt)
+        try phase.encode(setup.rules, forKey: .egress)
     }
 }
 

@@ -8,6 +8,10 @@ extension PolicyDocument {
         if policy.mode != .enforce { lines.append("  mode: \(policy.mode.rawValue)") }
         lines.append(policy.rules.isEmpty ? "  egress: []" : "  egress:")
         lines += policy.rules.map { "    " + yaml(of: $0) }
+        if let setup = policy.setup {
+            lines += ["  setup:", "    expiresAt: \(quote(InternetTime.text(of: setup.endsAt)))", "    egress:"]
+            lines += setup.rules.map { "      " + yaml(of: $0) }
+        }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -19,8 +23,15 @@ extension PolicyDocument {
     /// The policy as a JSON object on one line, keys in a fixed order.
     public static func json(of policy: Policy) -> String {
         let mode = policy.mode == .enforce ? "" : "\"mode\":\"\(policy.mode.rawValue)\","
-        let rules = policy.rules.map(json(of:)).joined(separator: ",")
-        return "{\"defaultAction\":\"\(policy.defaultAction.rawValue)\",\(mode)\"egress\":[\(rules)]}"
+        let setup = policy.setup.map { setup in
+            ",\"setup\":{\"expiresAt\":\(quote(InternetTime.text(of: setup.endsAt))),\"egress\":\(json(of: setup.rules))}"
+        }
+        return "{\"defaultAction\":\"\(policy.defaultAction.rawValue)\",\(mode)\"egress\":\(json(of: policy.rules))"
+            + "\(setup ?? "")}"
+    }
+
+    private static func json(of rules: [Rule]) -> String {
+        "[" + rules.map(json(of:)).joined(separator: ",") + "]"
     }
 
     /// A rule as a JSON object.

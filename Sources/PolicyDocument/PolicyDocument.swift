@@ -22,6 +22,10 @@ public struct PolicyDocument: Hashable, Sendable {
     public var warnings: [Problem]
     /// Where each of the policy's rules stands, in their order; empty where the policy was not read from a text.
     public var rulePlaces: [Place]
+    /// The same for the rules of its set-up phase.
+    public var setupPlaces: [Place]
+    /// Where the set-up phase stands; `nil` when there is none.
+    public var setupPlace: Place?
     /// Where the default action is stated; `nil` when it is not.
     public var defaultPlace: Place?
 
@@ -46,7 +50,15 @@ public struct PolicyDocument: Hashable, Sendable {
     public init(policy: Policy, warnings: [Problem] = []) {
         self.policy = policy
         self.warnings = warnings
-        rulePlaces = []
+        (rulePlaces, setupPlaces) = ([], [])
+    }
+
+    /// Refuses a set-up phase where there can be none; `reason` is a clause that says why.
+    public func refuseSetup(file: String, _ reason: String) throws(DocumentError) {
+        guard policy.setup != nil else { return }
+        let place = setupPlace ?? Place(line: 1, column: 1, path: "setup")
+        let problem = Problem(file: file, line: place.line, column: place.column, path: place.path, message: reason)
+        throw DocumentError(problems: [problem])
     }
 }
 
@@ -68,6 +80,7 @@ extension PolicyDocument {
         try refuse(reader.problems)
         var document = PolicyDocument(policy: policy, warnings: reader.warnings)
         (document.rulePlaces, document.defaultPlace) = (reader.rulePlaces, reader.defaultPlace)
+        (document.setupPlaces, document.setupPlace) = (reader.setupPlaces, reader.setupPlace)
         return document
     }
 

@@ -14,6 +14,8 @@ public struct PolicyExpectation: Hashable, Sendable {
     public var text: String
     /// The line it stands in, from 1.
     public var line: Int
+    /// Whether it is of the policy's set-up phase, rather than of what a lock leaves.
+    public var isOfSetup = false
 
     /// An expectation from its parts.
     public init(_ action: RuleAction, _ flow: Flow, text: String, line: Int) {
@@ -44,7 +46,8 @@ public struct PolicyExpectation: Hashable, Sendable {
 
 extension PolicyExpectation {
     /// Reads the expectations of a document, in order: the lists `allow` and `deny` below `expect`, or at its top beside
-    /// `networkPolicy`. Empty when it has none. The error holds all problems.
+    /// `networkPolicy`; those of the set-up phase below `expect.setup`. Empty when it has none. The error holds all
+    /// problems.
     public static func load(
         bytes: [UInt8],
         format: PolicyDocument.Format,

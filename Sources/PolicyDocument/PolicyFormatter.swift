@@ -31,7 +31,8 @@ public enum PolicyFormatter {
     }
 
     private static let ruleKeys = ["action", "target", "ports", "protocol", "expiresAt", "ttl", "comment"]
-    private static let policyKeys = ["defaultAction", "default_action", "mode", "egress"]
+    private static let policyKeys = ["defaultAction", "default_action", "mode", "egress", "setup"]
+    private static let setupKeys = ["expiresAt", "ttl", "egress"]
 
     /// The mapping that is the policy.
     private static func policyNode(_ root: DocumentNode) -> DocumentNode {
@@ -109,6 +110,8 @@ extension PolicyFormatter {
             }
             if member.key == "egress", case .sequence(let rules) = member.value.value {
                 for rule in rules { edits += self.edits(ofRule: rule, lines) }
+            } else if member.key == "setup" {
+                edits += self.edits(of: member.value, lines)
             } else {
                 edits += edit(member, lines)
             }
@@ -255,28 +258,32 @@ extension PolicyFormatter {
             return "[\n" + texts.joined(separator: ",\n") + "\n\(indentation)]"
         case .mapping(let members):
             if members.isEmpty { return "{}" }
-            let isPolicy = node.position == policy
-            let ordered = isPolicy ? sorted(members, by: policyKeys) : members
-            let texts = ordered.map { member in
-                let key = isPolicy && member.key == "default_action" ? "defaultAction" : member.key
-                return "\(inner)\(PolicyDocument.quote(key)): "
-                    + (isPolicy ? value(member, policy, inner) : json(member.value, policy, indentation: inner))
+            if node.position == policy { return object(members, policyKeys, indentation) }
+            let texts = members.map { member in
+                "\(inner)\(PolicyDocument.quote(member.key)): " + json(member.value, policy, indentation: inner)
             }
             return "{\n" + texts.joined(separator: ",\n") + "\n\(indentation)}"
         }
     }
 
-    private static func value(
-        _ member: DocumentNode.Member,
-        _ policy: DocumentNode.Position,
-        _ indentation: String
-    ) -> String {
-        if policyKeys.contains(member.key), member.key != "egress" { return field(member) }
-        guard member.key == "egress", case .sequence(let rules) = member.value.value, !rules.isEmpty else {
-            return json(member.value, policy, indentation: indentation)
-        }
+    /// A policy or a set-up phase: keys in order, one rule a line.
+    private static func object(_ members: [DocumentNode.Member], _ keys: [String], _ indentation: String) -> String {
         let inner = indentation + "  "
-        return "[\n" + rules.map { inner + rule($0) }.joined(separator: ",\n") + "\n\(indentation)]"
+        let texts = sorted(members, by: keys).map { member in
+            let key = member.key == "default_action" ? "defaultAction" : member.key
+            return "\(inner)\(PolicyDocument.quote(key)): \(value(member, inner))"
+        }
+        return "{\n" + texts.joined(separator: ",\n") + "\n\(indentation)}"
+    }
+
+    private static func value(_ member: DocumentNode.Member, _ indentation: String) -> String {
+        switch (member.key, member.value.value) {
+        case ("egress", .sequence(let rules)) where !rules.isEmpty:
+            let inner = indentation + "  "
+            return "[\n" + rules.map { inner + rule($0) }.joined(separator: ",\n") + "\n\(indentation)]"
+        case ("setup", .mapping(let members)): return object(members, setupKeys, indentation)
+        default: return field(member)
+        }
     }
 
     private static func rule(_ node: DocumentNode) -> String {

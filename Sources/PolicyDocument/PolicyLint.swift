@@ -52,6 +52,10 @@ public struct LintFinding: Hashable, Sendable {
         case noEffect = "no-effect"
         /// No destination of the audit matches the rule.
         case unmatchedRule = "unmatched-rule"
+        /// The set-up phase lasts long if nobody ends it.
+        case longSetup = "long-setup"
+        /// The set-up phase is over.
+        case setupEnded = "setup-ended"
     }
 
     /// What kind of finding it is.
@@ -60,8 +64,8 @@ public struct LintFinding: Hashable, Sendable {
     public let severity: Severity
     /// Where: the rule, or the document's begin.
     public let place: PolicyDocument.Place
-    /// The rule's position in the policy; `nil` where it is not about one.
-    public let rule: Int?
+    /// The rule's position in the policy's own list; `nil` where it is not about one of these.
+    public internal(set) var rule: Int?
     /// What is wrong.
     public let message: String
     /// What to do about it.
@@ -89,15 +93,17 @@ extension PolicyDocument {
     /// Everything that a reviewer should look at, in the order of the document.
     ///
     /// `seconds` is how long before its end a rule is told to expire soon. `matched` holds the positions of rules that
-    /// something recorded matched; without it nothing is said of that.
+    /// something recorded matched, those of the set-up phase behind the policy's own; without it nothing is said of that.
     public func lint(at now: WallTime, expiringWithin seconds: Int64, matched: Set<Int>? = nil) -> [LintFinding] {
-        var lint = PolicyLint(document: self, now: now, soon: now.advanced(bySeconds: seconds))
+        // The phase's rules are reviewed as if they were the policy's last: that is where they are tried.
+        let flat = policy.unphased
+        var lint = PolicyLint(document: self, rules: flat.rules, now: now, soon: now.advanced(bySeconds: seconds))
         lint.reviewWhole()
-        for (index, rule) in policy.rules.enumerated() { lint.review(rule, index) }
+        for (index, rule) in flat.rules.enumerated() { lint.review(rule, index) }
         for shadow in CompiledPolicy(policy).shadows() { lint.add(shadow) }
         if let matched {
             let told = Set(lint.findings.filter { PolicyLint.deadCodes.contains($0.code) }.compactMap(\.rule))
-            for index in policy.rules.indices where !matched.contains(index) && !told.contains(index) {
+            for index in flat.rules.indices where !matched.contains(index) && !told.contains(index) {
                 lint.add(
                     .unmatchedRule,
                     .note,
@@ -109,7 +115,11 @@ extension PolicyDocument {
         }
         return lint.findings.enumerated()
             .sorted { ($0.element.rule ?? -1, $0.offset) < ($1.element.rule ?? -1, $1.offset) }
-            .map(\.element)
+            .map { finding in
+                var finding = finding.element
+                if let rule = finding.rule, rule >= policy.rules.count { finding.rule = nil }
+                return finding
+            }
     }
 }
 
@@ -119,15 +129,20 @@ private struct PolicyLint {
     static let deadCodes: Set<LintFinding.Code> = [.shadowedRule, .duplicateRule, .expiredRule, .noEffect]
     /// More ports than this are many.
     private static let manyPorts = 1024
+    /// A set-up that takes longer than this is long, in seconds.
+    private static let longSetup: Int64 = 86_400
     private static let metadata = IPAddress("169.254.169.254")!
 
     let document: PolicyDocument
+    /// The policy's rules, and behind them those of its set-up phase.
+    let rules: [Rule]
     let now: WallTime
     let soon: WallTime
     private(set) var findings: [LintFinding] = []
 
-    init(document: PolicyDocument, now: WallTime, soon: WallTime) {
+    init(document: PolicyDocument, rules: [Rule], now: WallTime, soon: WallTime) {
         self.document = document
+        self.rules = rules
         self.now = now
         self.soon = soon
     }
@@ -145,16 +160,43 @@ private struct PolicyLint {
     }
 
     private func place(_ index: Int) -> PolicyDocument.Place {
-        document.rulePlaces.indices.contains(index)
-            ? document.rulePlaces[index] : PolicyDocument.Place(line: 1, column: 1, path: "egress[\(index)]")
+        let own = document.policy.rules.count
+        let (places, position, list) =
+            index < own ? (document.rulePlaces, index, "egress") : (document.setupPlaces, index - own, "setup.egress")
+        return places.indices.contains(position)
+            ? places[position] : PolicyDocument.Place(line: 1, column: 1, path: "\(list)[\(position)]")
+    }
+
+    /// The rule as messages refer to it: `egress[3]`.
+    private func reference(_ index: Int) -> String {
+        let own = document.policy.rules.count
+        return index < own ? "egress[\(index)]" : "setup.egress[\(index - own)]"
     }
 
     private func name(_ index: Int) -> String {
-        let rule = document.policy.rules[index]
+        let rule = rules[index]
         return "\(rule.action.rawValue) \(rule.target)"
     }
 
+    private mutating func reviewSetup(_ setup: SetupPhase) {
+        let place = document.setupPlace ?? PolicyDocument.Place(line: 1, column: 1, path: "setup")
+        let end = InternetTime.text(of: setup.endsAt)
+        func add(_ code: LintFinding.Code, _ message: String, _ advice: String) {
+            findings.append(LintFinding(code, .warning, place, message, advice: advice))
+        }
+        if setup.endsAt <= now {
+            add(.setupEnded, "the set-up phase is over since \(end)", "remove it, or give it a ttl instead of a time")
+        } else if setup.endsAt > now.advanced(bySeconds: Self.longSetup) {
+            add(
+                .longSetup,
+                "the set-up phase lasts until \(end) if nobody locks it",
+                "give it a ttl that set-up takes at most, such as 15m"
+            )
+        }
+    }
+
     mutating func reviewWhole() {
+        if let setup = document.policy.setup { reviewSetup(setup) }
         if document.policy.defaultAction == .allow {
             add(
                 .defaultAllow,
@@ -274,8 +316,8 @@ private struct PolicyLint {
     }
 
     mutating func add(_ shadow: RuleShadow) {
-        let (rule, other) = (document.policy.rules[shadow.index], document.policy.rules[shadow.coveredBy])
-        let cover = "egress[\(shadow.coveredBy)] (\(name(shadow.coveredBy)), line \(place(shadow.coveredBy).line))"
+        let (rule, other) = (rules[shadow.index], rules[shadow.coveredBy])
+        let cover = "\(reference(shadow.coveredBy)) (\(name(shadow.coveredBy)), line \(place(shadow.coveredBy).line))"
         if let expiry = rule.expiresAt, expiry <= now { return }
         switch shadow.remainder {
         case .nameBudget:

@@ -12,6 +12,9 @@ struct PolicyReader {
     private(set) var warnings: [Problem] = []
     /// Where each rule stands that was read without a problem.
     private(set) var rulePlaces: [PolicyDocument.Place] = []
+    /// The same of the rules of the set-up phase.
+    private(set) var setupPlaces: [PolicyDocument.Place] = []
+    private(set) var setupPlace: PolicyDocument.Place?
     private(set) var defaultPlace: PolicyDocument.Place?
 
     init(file: String, now: WallTime) {
@@ -39,7 +42,8 @@ struct PolicyReader {
 // MARK: - The document
 
 extension PolicyReader {
-    private static let policyKeys = ["defaultAction", "default_action", "mode", "egress"]
+    private static let policyKeys = ["defaultAction", "default_action", "mode", "egress", "setup"]
+    private static let setupKeys = ["egress", "expiresAt", "ttl"]
     private static let ruleKeys = ["action", "target", "ports", "protocol", "expiresAt", "ttl", "comment"]
 
     /// The policy of a bare object, of a `networkPolicy` key or of a create request.
@@ -87,11 +91,66 @@ extension PolicyReader {
             case "mode":
                 guard !member.value.isNull else { continue }
                 policy.mode = choice(member.value, path) ?? .enforce
+            case "setup":
+                setupPlace = place(member.position, path)
+                policy.setup = readSetup(member.value, path)
             default:
                 policy.rules = readRules(member.value, path)
             }
         }
+        if policy.setup != nil, policy.defaultAction == .allow, let setupPlace {
+            let position = Position(line: setupPlace.line, column: setupPlace.column)
+            report(
+                position,
+                setupPlace.path,
+                "has no effect beside defaultAction allow: it widens what denies by default"
+            )
+        }
         return policy
+    }
+
+    /// The set-up phase; `null` is none.
+    private mutating func readSetup(_ node: DocumentNode, _ path: String) -> SetupPhase? {
+        guard !node.isNull else { return nil }
+        let before = problems.count
+        guard let members = members(of: node, path, allowed: Self.setupKeys) else { return nil }
+        let permanent = rulePlaces
+        rulePlaces = []
+        defer { (rulePlaces, setupPlaces) = (permanent, rulePlaces) }
+        var setup = SetupPhase(rules: [], endsAt: now.advanced(bySeconds: SetupPhase.usualSeconds))
+        var endKey: String?
+        for member in members {
+            let path = join(path, member.key)
+            switch member.key {
+            case "egress": setup.rules = readRules(member.value, path)
+            case _ where member.value.isNull: break
+            default: setup.endsAt = readEnd(member, path, &endKey) ?? setup.endsAt
+            }
+        }
+        let isSound = problems.count == before
+        for (rule, place) in zip(setup.rules, rulePlaces) where isSound && rule.action == .deny {
+            report(
+                Position(line: place.line, column: place.column),
+                join(place.path, "action"),
+                "a set-up phase only allows: what is never to be reached stands in the policy's own egress"
+            )
+        }
+        if isSound, setup.rules.isEmpty {
+            report(node.position, join(path, "egress"), "missing: expected the rules that hold until the lock")
+        }
+        if setup.endsAt <= now, endKey != nil {
+            warn(node.position, join(path, endKey!), "has passed: the set-up phase is over")
+        }
+        return setup
+    }
+
+    /// When something ends, as `expiresAt` or `ttl`; one of them, and not both.
+    private mutating func readEnd(_ member: DocumentNode.Member, _ path: String, _ stated: inout String?) -> WallTime? {
+        if let stated {
+            report(member.position, path, "stands beside \(stated): only one of them is accepted")
+        }
+        stated = member.key
+        return member.key == "ttl" ? readDuration(member.value, path) : readTime(member.value, path)
     }
 
     /// A list of rules.
@@ -150,12 +209,7 @@ extension PolicyReader {
                 rule.transport = readTransport(value, path)
                 rule.statesAnyTransport = rule.transport == nil
             case "comment": rule.comment = text(value, path)
-            default:
-                if let expiryKey {
-                    report(member.position, path, "stands beside \(expiryKey): only one of them is accepted")
-                }
-                expiryKey = member.key
-                rule.expiresAt = member.key == "ttl" ? readDuration(value, path) : readTime(value, path)
+            default: rule.expiresAt = readEnd(member, path, &expiryKey)
             }
         }
         for key in ["action", "target"] where !members.contains(where: { $0.key == key }) {

@@ -34,6 +34,7 @@ struct KubernetesExporter {
             lines.append("    # \(note.text)")
         }
         if policy.mode == .report { add(.init(.narrowed, "mode", "there is no report mode: what is denied is denied")) }
+        if let setup = policy.setup { add(.leftOut(setup)) }
         var denials: [Denial] = []
         var deniedName: (path: String, target: Target)?
         var work = 0

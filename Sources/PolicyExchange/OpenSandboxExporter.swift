@@ -17,6 +17,7 @@ struct OpenSandboxExporter {
         if policy.mode == .report {
             notes.append(.init(.narrowed, "mode", "there is no report mode: what is denied is denied"))
         }
+        notes += policy.setup.map { [.leftOut($0)] } ?? []
         if policy.defaultAction == .allow {
             notes.append(
                 .init(.widened, "defaultAction", "allow: there also UDP and private addresses, unless rules deny them")

@@ -1,3 +1,5 @@
+import EgressPolicy
+
 /// A policy in another tool's form, and what that form cannot say.
 public struct PolicyExport: Hashable, Sendable {
     /// Something that the form cannot say.
@@ -33,4 +35,12 @@ public struct PolicyExport: Hashable, Sendable {
     public let document: String
     /// Everything that it does not say, in the order of the policy.
     public let notes: [Note]
+}
+
+extension PolicyExport.Note {
+    /// That a set-up phase cannot be said.
+    static func leftOut(_ setup: SetupPhase) -> Self {
+        let rules = setup.rules.count == 1 ? "1 rule" : "\(setup.rules.count) rules"
+        return Self(.leftOut, "setup", "\(rules): there is no set-up phase there: it is written as the lock leaves it")
+    }
 }

@@ -14,6 +14,7 @@ public struct Preset: Hashable, Sendable {
         Preset(name: "github", document: PackageResources.github_yaml),
         Preset(name: "hugging-face", document: PackageResources.hugging_face_yaml),
         Preset(name: "langgraph", document: PackageResources.langgraph_yaml),
+        Preset(name: "node-install", document: PackageResources.node_install_yaml),
         Preset(name: "qwen-code", document: PackageResources.qwen_code_yaml),
     ]
 

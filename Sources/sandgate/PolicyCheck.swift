@@ -46,7 +46,10 @@ struct PolicyCheck {
         guard let policy else { return nil }
         let rules = policy.rules.count == 1 ? "1 rule" : "\(policy.rules.count) rules"
         let mode = policy.mode == .report ? ", report mode" : ""
-        return "\(file): valid: \(rules), default \(policy.defaultAction.rawValue)\(mode)"
+        let setup = policy.setup.map { phase in
+            ", \(phase.rules.count == 1 ? "1 more" : "\(phase.rules.count) more") in set-up"
+        }
+        return "\(file): valid: \(rules)\(setup ?? ""), default \(policy.defaultAction.rawValue)\(mode)"
     }
 
     /// The outcome for a script.
@@ -57,6 +60,7 @@ struct PolicyCheck {
             file: file,
             valid: isValid,
             rules: policy?.rules.count,
+            setupRules: policy?.setup?.rules.count,
             defaultAction: policy?.defaultAction.rawValue,
             mode: policy?.mode.rawValue,
             problems: told,
@@ -87,6 +91,7 @@ struct PolicyCheck {
         let file: String
         let valid: Bool
         let rules: Int?
+        let setupRules: Int?
         let defaultAction: String?
         let mode: String?
         let problems: [Finding]

@@ -18,6 +18,10 @@ struct PolicyDiffCommand: ParsableCommand {
             allow.always of the sidecar) count where they are given: then only what they leave to the policy is a \
             difference. With --new-deny-always and --new-allow-always a change of theirs is compared, too.
 
+            Where a policy has a set-up phase, both are compared as they are until the lock and as it leaves them; what \
+            differs in one of the two alone says so. Lines that begin with ! are what the new policy's lock takes away: \
+            they are no difference.
+
             The exit status is 0, whether there is a difference or not, and 1 when a policy is not valid. With \
             --exit-code it is 2 when there is a difference.
 
@@ -54,6 +58,7 @@ struct PolicyDiffCommand: ParsableCommand {
     private struct Document: Encodable {
         let opened: [String]
         let closed: [String]
+        let stopsAtLock: [String]?
     }
 
     func run() throws {
@@ -63,16 +68,18 @@ struct PolicyDiffCommand: ParsableCommand {
         if let newAllowAlways { newAlways.allow = try AlwaysFile.load(newAllowAlways, action: .allow) }
         let before = CompiledPolicy(try PolicyFile.load(old).policy, always: always)
         let after = CompiledPolicy(try PolicyFile.load(new).policy, always: newAlways)
-        let difference = PolicyDifference(from: before, to: after, at: .current)
+        let difference = PhasedDifference(from: before, to: after, at: .current)
         let opened = difference.opened.map(\.description)
         let closed = difference.closed.map(\.description)
+        let stops = after.policy.setup.map { _ in difference.stopsAtLock.map(\.description) }
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            let document = Document(opened: opened, closed: closed)
+            let document = Document(opened: opened, closed: closed, stopsAtLock: stops)
             Console.output(String(decoding: try encoder.encode(document), as: UTF8.self))
         } else {
             for line in opened.map({ "+ \($0)" }) + closed.map({ "- \($0)" }) { Console.output(line) }
+            for line in stops ?? [] { Console.output("! \(line)") }
         }
         if exitCode, !difference.isEmpty { throw Self.different }
     }

@@ -9,8 +9,9 @@ enum PolicyFile {
     /// More than any policy needs; see `PolicyDocument`'s own limit.
     private static let maximumBytes = 8 * 1024 * 1024
 
-    /// Reads and validates the file at `path`; `-` is standard input. Warnings go to standard error.
-    static func load(_ path: String, kept: Bool = false) throws -> PolicyDocument {
+    /// Reads and validates the file at `path`; `-` is standard input. Warnings go to standard error. `refusingSetup` says
+    /// why there can be no set-up phase, if so.
+    static func load(_ path: String, kept: Bool = false, refusingSetup: String? = nil) throws -> PolicyDocument {
         let document: PolicyDocument
         let name = path == "-" ? "<stdin>" : path
         do {
@@ -20,6 +21,7 @@ enum PolicyFile {
                 file: name,
                 now: .current
             )
+            if let refusingSetup { try document.refuseSetup(file: name, refusingSetup) }
         } catch let error as DocumentError {
             throw SetupError(error.problems.map(\.description).joined(separator: "\n"))
         }

@@ -17,7 +17,8 @@ struct PolicyLintCommand: ParsableCommand {
 
             Each finding has a severity and a code: error (shadowed-rule with the other action, invalid-policy), \
             warning (shadowed-rule, duplicate-rule, expired-rule, public-suffix, whole-internet, broad-addresses, \
-            wide-ports, guard-range-closed, opens-guard-range of metadata services, no-effect, default-allow), note \
+            wide-ports, guard-range-closed, opens-guard-range of metadata services, no-effect, default-allow, \
+            long-setup, setup-ended), note \
             (covered-rule, expires-soon, opens-guard-range, report-mode, unmatched-rule).
 
             The exit status is 1 when there is a finding of the severity of --fail-on or a greater one, else 0.
@@ -89,7 +90,7 @@ struct PolicyLintCommand: ParsableCommand {
                 return LintFinding(.invalidPolicy, .error, place, $0.message, advice: "see sandgate policy check")
             }
         }
-        let policy = CompiledPolicy(document.policy)
+        let policy = CompiledPolicy(document.policy.unphased)
         let matched = recorded.reduce(into: Set<Int>()) { $0.formUnion($1.rules(of: policy, at: now)) }
         return document.lint(at: now, expiringWithin: expiresWithin * 86400, matched: audit.isEmpty ? nil : matched)
     }

@@ -87,7 +87,10 @@ struct PolicySuggestCommand: ParsableCommand {
         options.threshold = threshold
         options.collapses = collapse
         if let policy {
-            options.base = try PolicyFile.load(policy).policy
+            options.base = try PolicyFile.load(
+                policy,
+                refusingSetup: "a policy with a set-up phase cannot be completed: give one without, and add the phase"
+            ).policy
             options.baseName = policy
         }
         let observations = try RecordedTraffic(query: query).observations(in: audit)

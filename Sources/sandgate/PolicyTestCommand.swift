@@ -26,6 +26,9 @@ struct PolicyTestCommand: ParsableCommand {
             port and protocol: a name together with an address is a connection that carries the name to that \
             address. A name that would not be resolved counts as denied.
 
+            Of a policy with a set-up phase, expect speaks of what the lock leaves, and expect: {setup: {allow: […], \
+            deny: […]}} of the phase.
+
             The exit status is 0 when every expectation is met, 1 when one is not, a file is not valid, or there are \
             no expectations.
 
@@ -95,17 +98,22 @@ struct PolicyTest {
         let now = WallTime.current
         do {
             let document = try PolicyDocument.load(bytes: bytes, format: .automatic, file: name, now: now)
-            let policy = CompiledPolicy(document.policy)
+            let inSetup = CompiledPolicy(document.policy)
+            let locked = inSetup.locked()
             var outcomes: [Outcome] = []
             for (file, bytes) in [(name, bytes)] + (try Self.companion(of: path).map { [$0] } ?? []) {
                 outcomes += try PolicyExpectation.load(bytes: bytes, format: .automatic, file: file).map {
-                    let verdict = $0.verdict(of: policy, at: now)
+                    if $0.isOfSetup, document.policy.setup == nil {
+                        throw SetupError("\(file):\($0.line): expect.setup: the policy has no set-up phase")
+                    }
+                    let verdict = $0.verdict(of: $0.isOfSetup ? inSetup : locked, at: now)
                     return Outcome(file: file, line: $0.line, text: $0.text, expected: $0.action, verdict: verdict)
                 }
             }
             if let audit {
                 outcomes += try RecordedDestinations(path: audit).destinations.map {
-                    let verdict = $0.verdict(of: policy, at: now)
+                    // What was allowed may have been so in set-up alone; what was denied may have been so after it.
+                    let verdict = $0.verdict(of: $0.action == .allow ? inSetup : locked, at: now)
                     return Outcome(file: audit, line: $0.line, text: $0.text, expected: $0.action, verdict: verdict)
                 }
             }

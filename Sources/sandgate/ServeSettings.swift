@@ -260,9 +260,13 @@ extension ServeSettings {
         [stateDir, runtimeDir, auditDir, PathName.directory(of: socket)]
     }
 
+    /// Its time would count from the reading of the file, and a lock of one sandbox would leave it to the others.
+    private static let noSetup = "the default policy has no set-up phase: a sandbox gets one with its own networkPolicy"
+
     /// What stands in them now.
     func rules() throws -> (Policy, AlwaysRules) {
-        let policy = try defaultPolicy.map { try PolicyFile.load($0, kept: true) }?.policy ?? Policy()
+        let document = try defaultPolicy.map { try PolicyFile.load($0, kept: true, refusingSetup: Self.noSetup) }
+        let policy = document?.policy ?? Policy()
         var always = AlwaysRules()
         always.deny = try denyAlways.map { try AlwaysFile.load($0, action: .deny) } ?? []
         always.allow = try allowAlways.map { try AlwaysFile.load($0, action: .allow) } ?? []

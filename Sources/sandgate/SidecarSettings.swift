@@ -233,11 +233,15 @@ struct SidecarSettings {
     }
 
     private static func policy(_ rules: String?, file: String?) throws -> Policy? {
-        if let file, access(file, F_OK) == 0 { return try PolicyFile.load(file, kept: true).policy }
+        if let file, access(file, F_OK) == 0 {
+            return try PolicyFile.load(file, kept: true, refusingSetup: SidecarServer.noSetup).policy
+        }
         guard let rules, !["{}", "null"].contains(rules) else { return nil }
         do {
             let name = "\(prefix)RULES"
-            return try PolicyDocument.load(bytes: Array(rules.utf8), format: .json, file: name, now: .current).policy
+            let document = try PolicyDocument.load(bytes: Array(rules.utf8), format: .json, file: name, now: .current)
+            try document.refuseSetup(file: name, SidecarServer.noSetup)
+            return document.policy
         } catch {
             throw SetupError(error.problems.map(\.description).joined(separator: "\n"))
         }

@@ -26,11 +26,17 @@ enum Sample {
         _ rules: String...,
         defaultAction: RuleAction = .deny,
         mode: Policy.Mode = .enforce,
+        setup: [String] = [],
         always: AlwaysRules = AlwaysRules(),
         nodeAddresses: [IPAddress] = []
     ) -> CompiledPolicy {
         CompiledPolicy(
-            Policy(defaultAction: defaultAction, mode: mode, rules: rules.map { rule($0) }),
+            Policy(
+                defaultAction: defaultAction,
+                mode: mode,
+                rules: rules.map { rule($0) },
+                setup: setup.isEmpty ? nil : SetupPhase(rules: setup.map { rule($0) }, endsAt: future)
+            ),
             always: always,
             nodeAddresses: nodeAddresses
         )
@@ -71,6 +77,7 @@ extension Verdict {
         case .policy: words += " \(rule!.index)"
         case .denyAlways: words += " deny.always \(rule!.index)"
         case .allowAlways: words += " allow.always \(rule!.index)"
+        case .setup: words += " setup \(rule!.index)"
         case nil: break
         }
         return isReportOnly ? words + " (report)" : words

@@ -47,11 +47,18 @@ struct RandomPolicy {
         func rules(_ range: ClosedRange<Int>) -> [Rule] {
             (0..<Int.random(in: range, using: &random)).map { _ in Self.rule(targets, isCrowded, &random) }
         }
-        policy = Policy(
+        var policy = Policy(
             defaultAction: Int.random(in: 0..<3, using: &random) == 0 ? .allow : .deny,
             mode: Int.random(in: 0..<8, using: &random) == 0 ? .report : .enforce,
             rules: isCrowded ? rules(15...40) : rules(0...7)
         )
+        if policy.defaultAction == .deny, Bool.random(using: &random) {
+            var setup = SetupPhase(rules: rules(1...4), endsAt: Sample.now)
+            for index in setup.rules.indices { setup.rules[index].action = .allow }
+            setup.endsAt = Sample.now.advanced(bySeconds: Int64.random(in: -1...20, using: &random))
+            policy.setup = setup
+        }
+        self.policy = policy
         always = Bool.random(using: &random) ? AlwaysRules() : AlwaysRules(deny: rules(0...2), allow: rules(0...2))
         nodeAddresses = Bool.random(using: &random) ? [] : Self.nodeAddresses
         compiled = CompiledPolicy(policy, always: always, nodeAddresses: nodeAddresses)
@@ -74,7 +81,7 @@ struct RandomPolicy {
         )
     }
 
-    var rules: [Rule] { always.deny + always.allow + policy.rules }
+    var rules: [Rule] { always.deny + always.allow + policy.unphased.rules }
 
     /// One port on each side of every boundary.
     var boundaryPorts: [UInt16] {

@@ -27,8 +27,17 @@ struct ReferenceEvaluator {
         }
         entries =
             list(always.deny, .denyAlways, .deny) + list(always.allow, .allowAlways, .allow)
-            + list(policy.rules, .policy, nil)
+            + list(policy.rules, .policy, nil) + list(Self.setupRules(of: policy), .setup, .allow)
         guards = GuardRanges.common + nodeAddresses.map { IPPrefix(host: $0) }
+    }
+
+    private static func setupRules(of policy: Policy) -> [Rule] {
+        guard let setup = policy.setup else { return [] }
+        return setup.rules.map { rule in
+            var rule = rule
+            if rule.expiresAt.map({ $0 > setup.endsAt }) ?? true { rule.expiresAt = setup.endsAt }
+            return rule
+        }
     }
 
     func decide(_ flow: Flow, at time: WallTime) -> Verdict {

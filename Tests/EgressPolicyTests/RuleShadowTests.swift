@@ -73,7 +73,12 @@ import Testing
                 if shadow.remainder == .nodeAddress, !sample.nodeAddresses.isEmpty { continue }
                 tried += 1
                 var less = sample.policy
-                less.rules.remove(at: shadow.index)
+                let own = less.rules.count
+                if shadow.index < own {
+                    less.rules.remove(at: shadow.index)
+                } else {
+                    less.setup!.rules.remove(at: shadow.index - own)
+                }
                 let without = CompiledPolicy(less, always: sample.always, nodeAddresses: sample.nodeAddresses)
                 check(sample, without, shadow, &random)
             }
@@ -99,9 +104,12 @@ import Testing
             if shadow.remainder == .datagrams, flow.transport == .udp { continue }
             let time = times.randomElement(using: &random)!
             var (old, new) = (sample.compiled.decide(flow, at: time), without.decide(flow, at: time))
-            let decides = old.rule?.source == .policy && old.rule?.index == shadow.index
+            let own = sample.policy.rules.count
+            let (source, index): (RuleReference.Source, Int) =
+                shadow.index < own ? (.policy, shadow.index) : (.setup, shadow.index - own)
+            let decides = old.rule?.source == source && old.rule?.index == index
             #expect(!decides, "\(shadow) decides \(flow) under \(sample.policy) \(sample.always)")
-            if let rule = new.rule, rule.source == .policy, rule.index >= shadow.index { new.rule!.index += 1 }
+            if let rule = new.rule, rule.source == source, rule.index >= index { new.rule!.index += 1 }
             #expect(old == new, "\(shadow), \(flow) under \(sample.policy) \(sample.always)")
             (old.rule, new.rule) = (nil, nil)
         }

@@ -211,7 +211,8 @@ RULES: list[dict[str, object]] = [
     {"action": "allow", "target": "2001:db8::/32", "expiresAt": "2027-01-01T00:00:00Z"},
     {"action": "allow", "target": "192.0.2.0/24", "protocol": "udp", "ports": [53], "ttl": "10m"},
 ]
-POLICY = {"defaultAction": "deny", "mode": "report", "egress": RULES}
+SETUP = {"expiresAt": "2027-01-01T00:00:00Z", "egress": RULES[:1]}
+POLICY = {"defaultAction": "deny", "mode": "report", "egress": RULES, "setup": SETUP}
 
 YAML = """networkPolicy:
   defaultAction: deny
@@ -226,6 +227,9 @@ YAML = """networkPolicy:
         folded
         text
       expiresAt: 2027-01-01T00:00:00+01:00
+  setup:
+    ttl: 1h
+    egress: [{action: allow, target: a.example}]
 """
 
 REQUEST = {

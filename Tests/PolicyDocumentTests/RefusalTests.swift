@@ -28,7 +28,7 @@ import Testing
         // The policy.
         (
             "networkPolicy:\n  defaultAcion: deny\n",
-            "p:2:3: networkPolicy.defaultAcion: unknown key: expected one of defaultAction, mode, egress"
+            "p:2:3: networkPolicy.defaultAcion: unknown key: expected one of defaultAction, mode, egress, setup"
         ),
         ("defaultAction: maybe\n", "p:1:16: defaultAction: expected allow or deny, found maybe"),
         ("defaultAction: [deny]\n", "p:1:16: defaultAction: expected allow or deny, found a list"),
@@ -136,7 +136,7 @@ import Testing
         #expect(
             Reading.problems(text) == [
                 "p:2:18: networkPolicy.defaultAction: expected allow or deny, found no",
-                "p:3:3: networkPolicy.colour: unknown key: expected one of defaultAction, mode, egress",
+                "p:3:3: networkPolicy.colour: unknown key: expected one of defaultAction, mode, egress, setup",
                 "p:6:15: networkPolicy.egress[0].target: \"*\" is not a target: use defaultAction: allow",
                 "p:7:15: networkPolicy.egress[0].ports[0]: expected a port of 1...65535 or a range such as \"8000-8100\", found 0",
                 "p:7:22: networkPolicy.egress[0].ports[2]: expected a port of 1...65535 or a range such as \"8000-8100\", found x",
