@@ -94,22 +94,32 @@ struct PolicyRoutes {
                 return changed
             }
             let targets = Set(rules.map(\.target))
-            changed.rules = rules + policy.rules.filter { !targets.contains($0.target) }
+            changed.remove(targets)
+            changed.rules = rules + changed.rules
             return changed
         }
         return answer(policy, record, warnings)
     }
 
-    /// Rules with these targets go.
+    /// Rules with these targets go, also those of the set-up phase.
     private func delete(_ id: String, _ request: Request) async throws -> Response {
         let targets = Set(
             try PolicyDocument.loadTargets(bytes: try await request.bytes(), format: .json, file: "body")
         )
         let (policy, record) = try await node.changePolicy(of: id, expecting: try expected(request)) { policy in
             var changed = policy
-            changed.rules.removeAll { targets.contains($0.target) }
+            changed.remove(targets)
             return changed
         }
         return answer(policy, record)
+    }
+}
+
+extension Policy {
+    /// Removes the rules with these targets, those of the set-up phase included; a phase without rules goes with them.
+    fileprivate mutating func remove(_ targets: Set<Target>) {
+        rules.removeAll { targets.contains($0.target) }
+        setup?.rules.removeAll { targets.contains($0.target) }
+        if setup?.rules.isEmpty == true { setup = nil }
     }
 }

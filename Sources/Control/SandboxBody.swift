@@ -21,6 +21,8 @@ struct SandboxBody: Encodable {
     let revision: UInt64
     let createdAt: String
     let expiresAt: String?
+    /// Since when it is locked; absent until then.
+    let lockedAt: String?
     let metadata: [String: String]
     /// What the caller accepted that the rules do not hold against.
     let acceptedRisks: [String]
@@ -40,6 +42,7 @@ struct SandboxBody: Encodable {
         revision = record.revision
         createdAt = Timestamp.text(of: record.createdAt)
         expiresAt = record.expiresAt.map(Timestamp.text(of:))
+        lockedAt = record.lockedAt.map(Timestamp.text(of:))
         metadata = record.metadata
         acceptedRisks = record.acceptsRawSockets ? ["raw-sockets"] : []
         selfTest =
@@ -72,7 +75,7 @@ struct PolicyBody: Encodable {
 
     init(_ policy: Policy, revision: UInt64, warnings: [Problem] = []) {
         mode =
-            switch (policy.rules.isEmpty, policy.defaultAction) {
+            switch (policy.unphased.rules.isEmpty, policy.defaultAction) {
             case (true, .deny): "deny_all"
             case (true, .allow): "allow_all"
             case (false, _): "enforcing"

@@ -14,7 +14,7 @@ struct SandboxRoutes {
     private static let defaultPageSize = 1_000
     private static let longestPage = 10_000
 
-    func add(to group: RouterGroup<some RequestContext>) {
+    func add(to group: RouterGroup<ControlContext>) {
         group.post { request, _ in try await create(request) }
         group.get { request, _ in try await list(request) }
         group.get("{id}") { _, context in
@@ -33,6 +33,10 @@ struct SandboxRoutes {
         }
         group.post("{id}/resume") { _, context in
             try await answer(try await node.resume(try context.sandboxID()))
+        }
+        group.post("{id}/lock") { _, context in
+            let cause = await RequestCaller(context).words
+            return try await answer(try await node.lock(try context.sandboxID(), "asked for \(cause)"))
         }
         group.post("{id}/renew-expiration") { request, context in
             try await renew(try context.sandboxID(), request)

@@ -68,6 +68,12 @@ public final class Attachment {
     /// Called once, when ``rulesetChange`` is set.
     public var onRulesetChange: (RulesetChange) -> Void = { _ in }
 
+    /// Called when the policy's set-up phase has come to its end by time, its rules being gone; at once if that was before.
+    public var onSetupEnd: () -> Void = {} {
+        didSet { if hasSetupEnded { onSetupEnd() } }
+    }
+    private var hasSetupEnded = false
+
     let pinner: Pinner
     /// The live datagram flows.
     let datagrams: DatagramFlows
@@ -110,10 +116,11 @@ public final class Attachment {
         self.latencies = latencies
         self.pinner = Pinner(kernel: kernel, loop: loop, latencies: latencies, limits: limits.pins)
         self.datagrams = DatagramFlows(loop: loop, limits: limits)
-        try openKernel(for: policy)
+        _ = endSetupByTime()
+        try openKernel(for: self.policy)
         if !pins.isEmpty {
             try pinner.restore(pins)
-            try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
+            try pinner.revoke(notAllowedBy: self.policy, at: loop.wallTime())
         }
         armExpiry()
     }
@@ -198,8 +205,10 @@ extension Attachment {
     }
 
     /// Records something of the sandbox's life.
-    public func record(_ kind: AuditEvent.Kind) {
-        sink(event(kind))
+    public func record(_ kind: AuditEvent.Kind, detail: String? = nil) {
+        var event = event(kind)
+        event.detail = detail
+        sink(event)
     }
 }
 
@@ -238,6 +247,14 @@ extension Attachment {
         record(event(.policyChanged))
     }
 
+    /// Takes the rules of the set-up phase away: what they alone allow is closed and removed before this returns. Nothing
+    /// becomes reachable by it, so that it takes effect whether the kernel follows or not.
+    public func lock(generation: UInt64) {
+        policy = policy.locked(generation: generation)
+        enforceAgainOrEnd()
+        record(event(.policyChanged))
+    }
+
     /// Guards the node's addresses as they are now. What leads to a new one is closed before this returns.
     public func guardNode(at addresses: [IPAddress]) {
         guard Set(addresses) != policy.guards.nodeAddresses else { return }
@@ -265,6 +282,8 @@ extension Attachment {
 
     /// Judges every pin, live tunnel and datagram flow again.
     private func enforceAgain() throws {
+        let isSetupOver = endSetupByTime()
+        defer { if isSetupOver { onSetupEnd() } }
         try openKernel(for: policy)
         try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
         for tunnel in Array(tunnels.values) { tunnel.reconsider() }
@@ -333,6 +352,14 @@ extension Attachment {
     private func expireRules() {
         expiryTimer = nil
         enforceAgainOrEnd()
+    }
+
+    /// Takes away the set-up phase when its time is over, so that a clock which is set back does not bring it back.
+    private func endSetupByTime() -> Bool {
+        guard policy.policy.hasSetupEnded(at: loop.wallTime()) else { return false }
+        policy = policy.locked()
+        hasSetupEnded = true
+        return true
     }
 
     /// For changes that take effect whether the kernel follows or not.

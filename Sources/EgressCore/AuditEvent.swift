@@ -25,6 +25,8 @@ public struct AuditEvent: Hashable, Sendable {
         case sandboxPaused = "sandbox.paused"
         /// The policy is in force again.
         case sandboxResumed = "sandbox.resumed"
+        /// The sandbox's set-up is over: only its policy's own rules hold from now on.
+        case sandboxLocked = "sandbox.locked"
         /// The sandbox's time is over.
         case sandboxExpired = "sandbox.expired"
         /// Somebody else changed the kernel's rules in the sandbox's network, and everything is denied for good.

@@ -151,6 +151,18 @@ public final class Sandbox {
         attachment.onRulesetChange = closed
     }
 
+    /// Ends the policy's set-up phase for good: its rules are gone when this returns, and with them what they alone
+    /// allowed. `cause` says in the record why.
+    public func lock(_ cause: String) {
+        attachment.lock(generation: attachment.policy.generation + 1)
+        attachment.record(.sandboxLocked, detail: cause)
+    }
+
+    /// Calls `ended` when the set-up phase has come to its end by time, its rules being gone already.
+    public func onSetupEnd(_ ended: @escaping () -> Void) {
+        attachment.onSetupEnd = ended
+    }
+
     /// Records something of the sandbox's life.
     public func record(_ kind: AuditEvent.Kind) {
         attachment.record(kind)

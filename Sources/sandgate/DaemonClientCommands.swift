@@ -28,8 +28,19 @@ private struct SandboxSummary: Decodable {
             let target: String
         }
 
+        struct Setup: Decodable {
+            let expiresAt: String
+            let egress: [Rule]
+        }
+
         let defaultAction: String
         let egress: [Rule]
+        let setup: Setup?
+
+        /// How many rules there are, for a table.
+        var count: String {
+            "\(egress.count) rules" + (setup.map { ", \($0.egress.count) in set-up" } ?? "")
+        }
     }
 
     let id: String
@@ -39,6 +50,7 @@ private struct SandboxSummary: Decodable {
     let revision: UInt64
     let createdAt: String
     let expiresAt: String?
+    let lockedAt: String?
 }
 
 /// `sandgate ps`: the sandboxes of a running daemon.
@@ -64,7 +76,7 @@ struct ListCommand: ParsableCommand {
         let sandboxes = try JSONDecoder().decode(Page.self, from: answer).items
         let rows = sandboxes.map { sandbox in
             [
-                sandbox.id, sandbox.status.state, "\(sandbox.policy.egress.count) rules", "rev \(sandbox.revision)",
+                sandbox.id, sandbox.status.state, sandbox.policy.count, "rev \(sandbox.revision)",
                 sandbox.expiresAt.map { String($0.prefix(19)) + "Z" } ?? "never", sandbox.networkNamespace ?? "-",
             ]
         }
@@ -107,6 +119,11 @@ struct InspectCommand: ParsableCommand {
         Console.output("expires:    \(sandbox.expiresAt ?? "never")")
         Console.output("policy:     revision \(sandbox.revision), default \(sandbox.policy.defaultAction)")
         for rule in sandbox.policy.egress { Console.output("  \(rule.action) \(rule.target)") }
+        if let setup = sandbox.policy.setup {
+            Console.output("set-up:     until it is locked, or \(setup.expiresAt)")
+            for rule in setup.egress { Console.output("  \(rule.action) \(rule.target)") }
+        }
+        if let lockedAt = sandbox.lockedAt { Console.output("locked:     \(lockedAt)") }
     }
 }
 
@@ -186,6 +203,31 @@ struct AttachCommand: ParsableCommand {
         let answer = try options.client.ask("POST", "/v1/sandboxes", body: Array(try JSONEncoder().encode(body)))
         guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
         Console.output(try JSONDecoder().decode(SandboxSummary.self, from: answer).id)
+    }
+}
+
+/// `sandgate lock ID`: ends a sandbox's set-up phase.
+struct LockCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "lock",
+        abstract: "Have a running daemon end a sandbox's set-up phase: from then on only its policy's own rules hold.",
+        discussion: """
+            When it returns, everything has ended that only networkPolicy.setup allowed: connections, datagram flows, \
+            answers, pins. It stays so, whatever happens to the daemon; asking again changes nothing.
+
+            EXAMPLES:
+              sandgate lock box
+            """
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Argument(help: "The sandbox.")
+    var id: String
+
+    func run() throws {
+        let answer = try options.client.ask("POST", "/v1/sandboxes/\(try SandboxPath.component(id))/lock")
+        if options.json { Console.output(String(decoding: answer, as: UTF8.self)) }
     }
 }
 

@@ -35,6 +35,7 @@ PORTS = {
 }
 DATAGRAMS = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]}
 BEFORE = allowing(plan.SINK, DATAGRAMS, plan.ALLOWED)
+IN_SETUP = allowing(plan.ALLOWED, setup={"egress": allowing(plan.SINK, DATAGRAMS)["egress"]})
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -136,15 +137,23 @@ def by_pause(sandbox: Sandbox) -> None:
     assert sandbox.ask("POST", "/pause").status == 200
 
 
+def by_lock(sandbox: Sandbox) -> None:
+    assert sandbox.ask("POST", "/lock").status == 200
+
+
 @pytest.mark.attack(
     "N9 B4 T4",
     "goes on sending on a TLS tunnel, a CONNECT tunnel, an opaque connection, an unfinished HTTP request, a kept HTTP "
     "connection and a UDP flow, without pause, while a change of policy takes their rule away",
     stopped_by="tls-sni, connect, http-host, relay, kernel",
 )
-@pytest.mark.parametrize("change", [by_replacing, by_a_rule_before, by_pause], ids=["put", "patch", "pause"])
-def test_live_flows(internet: Internet, daemon: Daemon, change: Callable[[Sandbox], None]) -> None:
-    sandbox = daemon.create(BEFORE)
+@pytest.mark.parametrize(
+    ("policy", "change"),
+    [(BEFORE, by_replacing), (BEFORE, by_a_rule_before), (BEFORE, by_pause), (IN_SETUP, by_lock)],
+    ids=["put", "patch", "pause", "lock"],
+)
+def test_live_flows(internet: Internet, daemon: Daemon, policy: object, change: Callable[[Sandbox], None]) -> None:
+    sandbox = daemon.create(policy)
     with streaming(sandbox.start) as flows:
         show(change.__name__, judge(internet, flows, [], NODE_LINK, lambda: change(sandbox)))
     assert sandbox.ask("GET", "/activity").json["connections"] == 0
@@ -171,8 +180,11 @@ def test_live_flows_at_release(internet: Internet, daemon: Daemon) -> None:
     "looks a name up from the cache, and connects to its pinned address, after a change of policy took its rule away",
     stopped_by="dns, kernel",
 )
-def test_cached_answer_and_pin(internet: Internet, daemon: Daemon) -> None:
-    sandbox = daemon.create(BEFORE)
+@pytest.mark.parametrize(("policy", "change"), [(BEFORE, by_replacing), (IN_SETUP, by_lock)], ids=["put", "lock"])
+def test_cached_answer_and_pin(
+    internet: Internet, daemon: Daemon, policy: object, change: Callable[[Sandbox], None]
+) -> None:
+    sandbox = daemon.create(policy)
     query = attack("query", plan.DNS4, plan.SINK)
     assert plan.SINK4 in sandbox.run(*query).stdout and plan.SINK4 in sandbox.run(*query).stdout
     nft = ("nsenter", f"--net={sandbox.namespace}", "nft", "list", "table", "inet", "sandgate")
@@ -180,7 +192,7 @@ def test_cached_answer_and_pin(internet: Internet, daemon: Daemon) -> None:
     assert pinned is not None and plan.SINK4 in pinned[0]
     internet.forget()
     with internet.capture(f"dst host {plan.SINK4}") as outside:
-        by_replacing(sandbox)
+        change(sandbox)
         # At once: nothing is waited for.
         listed = check(*nft)
         answer = sandbox.run(*query).stdout

@@ -454,6 +454,7 @@ const metadataText = (metadata) =>
 function policyText(policy) {
   const count = policy.egress.length;
   const words = [count === 1 ? "1 rule" : `${count} rules`];
+  if (policy.setup) words.push(`${policy.setup.egress.length} in set-up`);
   if (policy.defaultAction === "allow") words.push("else allow");
   if (policy.mode === "report") words.push("report");
   return words.join(", ");
@@ -543,6 +544,14 @@ function policyRow(place, rule) {
   return row;
 }
 
+/** A rule of the set-up phase: until the lock, or the end by time of whichever of the two ends first. */
+function setupRow(index, rule, setup) {
+  const ends = [setup.expiresAt, rule.expiresAt].filter(Boolean).sort((one, other) => new Date(one) - new Date(other));
+  const row = policyRow(`setup ${index}`, { ...rule, expiresAt: ends[0] });
+  row.cells[4].prepend("the lock, or ");
+  return row;
+}
+
 function showPolicy(sandbox, always) {
   const { policy, revision } = sandbox;
   const words = [`revision ${revision}`, policy.mode === "report" ? "report mode: refuses nothing but guarded addresses" : "enforced"];
@@ -558,6 +567,7 @@ function showPolicy(sandbox, always) {
     ...always.deny.map((rule, index) => policyRow(`deny.always ${index}`, rule)),
     ...always.allow.map((rule, index) => policyRow(`allow.always ${index}`, rule)),
     ...policy.egress.map((rule, index) => policyRow(String(index), rule)),
+    ...(policy.setup?.egress ?? []).map((rule, index) => setupRow(index, rule, policy.setup)),
     last,
   );
 }
@@ -570,6 +580,7 @@ function showFacts(sandbox, activity) {
     ["State since", time(status.lastTransitionAt)],
     ["Created", time(sandbox.createdAt)],
     ["Expires", sandbox.expiresAt ? `${time(sandbox.expiresAt)} (${untilText(sandbox.expiresAt)})` : "never"],
+    ["Locked", sandbox.lockedAt ? time(sandbox.lockedAt) : null],
     ["Live now", activity ? `${activity.connections} connections, ${activity.pins} pinned addresses` : null],
     ["Namespace", sandbox.networkNamespace ? visible(sandbox.networkNamespace) : null],
     ["Self-test", sandbox.selfTest],
@@ -600,6 +611,7 @@ async function loadDetail() {
     show(find("detail-state"), true);
     show(find("pause"), state === "Running");
     show(find("resume"), state === "Paused");
+    show(find("lock"), Boolean(sandbox.policy.setup) && (state === "Running" || state === "Paused"));
     show(find("release"), true);
     showFacts(sandbox, activity);
     showPolicy(sandbox, always);
@@ -611,7 +623,7 @@ async function loadDetail() {
 }
 
 function emptyDetail() {
-  for (const name of ["detail-state", "pause", "resume", "release", "release-confirmation"]) show(find(name), false);
+  for (const name of ["detail-state", "pause", "resume", "lock", "release", "release-confirmation"]) show(find(name), false);
   find("facts").replaceChildren();
   find("policy").tBodies[0].replaceChildren();
   setText(find("policy-summary"), "");
@@ -637,6 +649,7 @@ async function act(button, method, rest, then = refresh) {
 
 find("pause").onclick = () => act(find("pause"), "POST", "/pause");
 find("resume").onclick = () => act(find("resume"), "POST", "/resume");
+find("lock").onclick = () => act(find("lock"), "POST", "/lock");
 find("release").onclick = () => {
   show(find("release-confirmation"), true);
   find("release-cancel").focus();

@@ -73,9 +73,10 @@ actor NodeSandbox {
         return try await body()
     }
 
-    private func event(_ kind: AuditEvent.Kind) {
+    private func event(_ kind: AuditEvent.Kind, _ detail: String? = nil) {
         var event = AuditEvent(kind, time: .current, sandbox: record.id)
         event.policyRevision = record.revision
+        event.detail = detail
         services.journal.record([event])
     }
 
@@ -123,6 +124,7 @@ extension NodeSandbox {
     func begin(under rules: NodeRules) async throws {
         try await exclusively {
             do {
+                lockIfSetupEnded()
                 // The same for rules in a namespace that was there, now that it is known to be nobody else's.
                 if record.attachment != .create { try await save(record) }
                 try await refuseThreats()
@@ -153,6 +155,10 @@ extension NodeSandbox {
                     await abandon(after: NodeError.failed("the daemon ended while it was being attached"))
                 }
                 return watchNamespace()
+            }
+            if lockIfSetupEnded() {
+                try? await save(record)
+                event(.sandboxLocked, Self.timeIsOver)
             }
             do {
                 let isPaused = record.state == .paused
@@ -269,6 +275,9 @@ extension NodeSandbox {
                 try sandbox.onRulesetChange { [weak self] change in
                     Keeper.deliver { [weak self] in Task { await self?.fail(because: change) } }
                 }
+                sandbox.attachment.onSetupEnd = { [weak self] in
+                    Keeper.deliver { [weak self] in Task { await self?.setupEnded() } }
+                }
             } catch {
                 sandbox.shut()
                 throw error
@@ -346,6 +355,12 @@ extension NodeSandbox {
             guard record.state == .running || record.state == .paused else { throw conflict("have its policy changed") }
             var changed = record
             changed.policy = try change(record.policy)
+            if changed.policy?.setup != nil, record.lockedAt != nil {
+                throw NodeError.conflict(
+                    "sandbox \(record.id) is locked, so that no set-up phase can begin in it: leave setup out, "
+                        + "and what is to be allowed for good put under egress"
+                )
+            }
             changed.revision += 1
             let staged = try await Blocking.run { [state = services.state, changed] in
                 do { return try state.stage(changed) } catch { throw NodeError.failed("\(error)") }
@@ -373,6 +388,48 @@ extension NodeSandbox {
             record = changed
             return changed
         }
+    }
+
+    /// Ends the set-up phase for good: its rules are gone when this returns, and with them what they alone allowed. Locked
+    /// already, it returns what there is. `cause` says in the record who asked for it.
+    func lock(_ cause: String) async throws -> SandboxRecord {
+        try await exclusively {
+            guard record.state == .running || record.state == .paused else { throw conflict("be locked") }
+            guard record.lockedAt == nil else { return record }
+            var changed = record
+            changed.lock(at: .current)
+            // On the disk first: whatever happens from now on, nothing opens it again.
+            try await save(changed)
+            await enforceLock(cause)
+            await services.journal.flush()
+            return record
+        }
+    }
+
+    /// The same when its time is over, which needs no disk: what comes after us sees the time as well.
+    private func setupEnded() async {
+        try? await exclusively {
+            guard record.state == .running || record.state == .paused, lockIfSetupEnded() else { return }
+            try? await save(record)
+            await enforceLock(Self.timeIsOver)
+        }
+    }
+
+    /// Locks the record of one whose set-up phase has come to its end by time. Returns whether it did.
+    @discardableResult
+    private func lockIfSetupEnded() -> Bool {
+        guard record.policy?.hasSetupEnded(at: .current) == true else { return false }
+        record.lock(at: .current)
+        return true
+    }
+
+    private static let timeIsOver = "the set-up phase's time was over"
+
+    /// What the lock leaves is made of what is in force, so that nothing else changes with it.
+    private func enforceLock(_ cause: String) async {
+        let (id, revision) = (record.id, record.revision)
+        try? await loop.run { residents in residents[id]?.attachment.lock(generation: revision) }
+        event(.sandboxLocked, cause)
     }
 
     /// Puts the same policy in force under other rules of the node.

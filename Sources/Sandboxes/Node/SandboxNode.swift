@@ -273,7 +273,7 @@ extension SandboxNode {
         guard record.state == .running || record.state == .paused else {
             throw NodeError.conflict("sandbox \(record.id) is \(record.state.rawValue.lowercased())")
         }
-        guard record.policy == request.policy else {
+        guard record.answers(request.policy) else {
             throw NodeError.conflict("sandbox \(record.id) has another policy: change it by its own resource")
         }
         return record
@@ -359,6 +359,11 @@ extension SandboxNode {
     /// Puts the policy in force again.
     public func resume(_ id: String) async throws -> SandboxRecord {
         try await find(id).resume()
+    }
+
+    /// Ends its set-up phase for good. `cause` says in the audit who asked for it.
+    public func lock(_ id: String, _ cause: String) async throws -> SandboxRecord {
+        try await find(id).lock(cause)
     }
 
     /// Gives a sandbox until `time`.

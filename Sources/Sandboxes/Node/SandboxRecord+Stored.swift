@@ -7,7 +7,7 @@ extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
     private enum AttachmentKey: CodingKey { case create, netns, pid, container, inbound, acceptRawSockets }
     private enum StatusKey: CodingKey {
-        case state, reason, message, lastTransitionAt, createdAt, revision, namespace, inode, bootID
+        case state, reason, message, lastTransitionAt, createdAt, revision, lockedAt, namespace, inode, bootID
     }
 
     /// Members that have no value are absent.
@@ -37,6 +37,7 @@ extension SandboxRecord: Encodable {
         try status.encode(Timestamp.text(of: lastTransitionAt), forKey: .lastTransitionAt)
         try status.encode(Timestamp.text(of: createdAt), forKey: .createdAt)
         try status.encode(revision, forKey: .revision)
+        try status.encodeIfPresent(lockedAt.map(Timestamp.text(of:)), forKey: .lockedAt)
         if let namespace {
             try status.encode(namespace.path, forKey: .namespace)
             try status.encode("\(namespace.inode)", forKey: .inode)
@@ -67,6 +68,7 @@ extension SandboxRecord: Encodable {
             message: status.optionalText("message") ?? "",
             at: try status.time("lastTransitionAt")
         )
+        if status.optionalText("lockedAt") != nil { lock(at: try status.time("lockedAt")) }
         revision = try status.number("revision")
         guard let path = status.optionalText("namespace") else { return }
         guard let inode = UInt64(try status.text("inode")) else { throw status.missing("inode") }

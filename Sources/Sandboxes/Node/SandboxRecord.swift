@@ -38,6 +38,8 @@ public struct SandboxRecord: Hashable, Sendable {
     public let createdAt: WallTime
     /// When its time is over; `nil` for never.
     public var expiresAt: WallTime?
+    /// Since when there is no set-up phase any more, and none can begin; `nil` until the sandbox is locked.
+    public private(set) var lockedAt: WallTime?
     /// Where it is in its life.
     public private(set) var state: State = .pending
     /// Why it is in this state, in a word for programs; empty when that goes without saying.
@@ -58,6 +60,21 @@ public struct SandboxRecord: Hashable, Sendable {
         expiresAt = request.expiresAt
         createdAt = now
         lastTransitionAt = now
+    }
+
+    /// Takes the set-up phase away for good.
+    mutating func lock(at time: WallTime) {
+        lockedAt = time
+        guard policy?.setup != nil else { return }
+        policy = policy?.locked
+        revision += 1
+    }
+
+    /// Whether asking for `wanted` asks for the policy that there is. A phase's end counts from each request, so that it is
+    /// not compared; and whoever asks again for a phase that is over gets what it left.
+    func answers(_ wanted: Policy?) -> Bool {
+        if lockedAt != nil { return wanted?.locked == policy }
+        return wanted?.locked == policy?.locked && wanted?.setup?.rules == policy?.setup?.rules
     }
 
     /// Enters a state.
