@@ -110,6 +110,12 @@ static _Noreturn void execute(const struct confinement_plan *plan) {
     _exit(error == ENOENT ? 127 : 126);
 }
 
+static _Noreturn void execute_setup(const struct confinement_plan *plan) {
+    execve("/bin/sh", plan->setup_arguments, plan->environment);
+    complain("/bin/sh", errno);
+    _exit(126);
+}
+
 static void give_terminal(pid_t group) {
     int terminal = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (terminal < 0) return;
@@ -117,7 +123,7 @@ static void give_terminal(pid_t group) {
     close(terminal);
 }
 
-static _Noreturn void become_command(const struct confinement_plan *plan, int has_terminal) {
+static _Noreturn void become_command(const struct confinement_plan *plan, int is_setup, int has_terminal) {
     setpgid(0, 0);
     if (has_terminal) give_terminal(getpid());
     struct rlimit limit;
@@ -130,18 +136,25 @@ static _Noreturn void become_command(const struct confinement_plan *plan, int ha
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
+    if (is_setup) execute_setup(plan);
     execute(plan);
 }
 
-static pid_t start_command(const struct confinement_plan *plan, int has_terminal) {
+static pid_t start_command(const struct confinement_plan *plan, int is_setup, int has_terminal) {
     // Not fork(): it takes locks that a thread of the supervisor may have held when init was cloned.
     pid_t command = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-    if (command == 0) become_command(plan, has_terminal);
+    if (command == 0) become_command(plan, is_setup, has_terminal);
     if (command > 0) setpgid(command, command);  // whoever is first; a signal must find the group
     return command;
 }
 
 // MARK: Init
+
+// What init runs: the set-up, if there is one, and then the command.
+struct running {
+    pid_t process;  // 0 while nothing is released
+    int is_setup;
+};
 
 static void send_signal(pid_t command, int signal, int to_group) {
     if (command <= 0) return;
@@ -150,34 +163,40 @@ static void send_signal(pid_t command, int signal, int to_group) {
 }
 
 // Takes one message. Ends when the supervisor is gone.
-static void take_order(const struct confinement_plan *plan, pid_t *command) {
+static void take_order(const struct confinement_plan *plan, struct running *running) {
     struct confinement_message order;
     ssize_t count = recv(plan->channel, &order, sizeof order, 0);
     if (count < 0 && errno == EINTR) return;
     if (count != sizeof order) _exit(0);
     switch (order.kind) {
     case CONFINEMENT_RELEASE:
-        if (*command != 0) break;
-        *command = start_command(plan, order.value);
-        if (*command < 0) fail(plan, CONFINEMENT_STAGE_COMMAND);
+        if (running->process != 0) break;
+        running->process = start_command(plan, running->is_setup, order.value);
+        if (running->process < 0) fail(plan, CONFINEMENT_STAGE_COMMAND);
         break;
-    case CONFINEMENT_SIGNAL: send_signal(*command, order.value, order.detail); break;
+    case CONFINEMENT_SIGNAL: send_signal(running->process, order.value, order.detail); break;
     case CONFINEMENT_RESUME:
-        if (order.value && *command > 0) give_terminal(getpgid(*command));
-        send_signal(*command, SIGCONT, 1);
+        if (order.value && running->process > 0) give_terminal(getpgid(running->process));
+        send_signal(running->process, SIGCONT, 1);
         break;
     default: break;
     }
 }
 
-// Reaps whatever ended. Ends when the command did; the kernel then kills everything else in the pid namespace.
-static void reap_children(const struct confinement_plan *plan, pid_t command) {
+// Reaps whatever ended. Ends when the command did; the kernel then kills everything else in the pid namespace. What the
+// set-up left running goes on.
+static void reap_children(const struct confinement_plan *plan, struct running *running) {
     int status;
     pid_t child;
     while ((child = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0) {
-        if (child != command) continue;
+        if (child != running->process) continue;
         if (WIFSTOPPED(status)) {
             say(plan->channel, CONFINEMENT_STOPPED, WSTOPSIG(status), 0);
+            continue;
+        }
+        if (running->is_setup) {
+            *running = (struct running){0, 0};
+            say(plan->channel, CONFINEMENT_SET_UP, status, 0);
             continue;
         }
         say(plan->channel, CONFINEMENT_ENDED, status, 0);
@@ -186,7 +205,7 @@ static void reap_children(const struct confinement_plan *plan, pid_t command) {
 }
 
 static _Noreturn void supervise(const struct confinement_plan *plan, int children) {
-    pid_t command = 0;
+    struct running running = {0, plan->setup_arguments != NULL};
     struct pollfd sources[2] = {{plan->channel, POLLIN, 0}, {children, POLLIN, 0}};
     for (;;) {
         if (poll(sources, 2, -1) < 0) {
@@ -196,9 +215,9 @@ static _Noreturn void supervise(const struct confinement_plan *plan, int childre
         if (sources[1].revents != 0) {
             struct signalfd_siginfo info;
             if (read(children, &info, sizeof info) < 0 && errno != EAGAIN) _exit(125);
-            reap_children(plan, command);
+            reap_children(plan, &running);
         }
-        if (sources[0].revents != 0) take_order(plan, &command);
+        if (sources[0].revents != 0) take_order(plan, &running);
     }
 }
 

@@ -8,6 +8,9 @@ public enum ConfinedCommand {
     public struct Configuration: Sendable {
         /// The command and its arguments; the first is searched on the PATH of ``environment`` unless it has a slash.
         public var arguments: [String]
+        /// What a shell runs before the command, in the same confinement; `nil` for nothing. The command then waits for
+        /// a second ``ConfinedProcess/release()``.
+        public var setupCommand: String?
         /// `NAME=value` entries. Those that point to sockets leading outside are taken out.
         public var environment: [String]
         /// A descriptor of the network namespace.
@@ -35,6 +38,7 @@ public enum ConfinedCommand {
         /// A configuration that starts in the caller's working directory.
         public init(arguments: [String], environment: [String], networkNamespace: CInt, resolvConf: [UInt8]) {
             self.arguments = arguments
+            self.setupCommand = nil
             self.environment = environment
             self.networkNamespace = networkNamespace
             self.userNamespace = nil
@@ -128,6 +132,7 @@ public enum ConfinedCommand {
         plan.candidates = UnsafeRawPointer(candidates).assumingMemoryBound(to: UnsafePointer<CChar>?.self)
         plan.arguments = UnsafePointer(strings.array(arguments))
         plan.shell_arguments = strings.array(["sh", nil] + arguments.dropFirst().map(Optional.some))
+        plan.setup_arguments = configuration.setupCommand.map { UnsafePointer(strings.array(["sh", "-c", $0])) }
         plan.environment = UnsafePointer(strings.array(environment))
         (plan.own_arguments, plan.own_length) = ownArguments()
         plan.without_unix_sockets = configuration.hasNoUnixSockets ? 1 : 0

@@ -11,6 +11,9 @@ public final class ConfinedProcess {
     public enum Progress: Hashable, Sendable {
         /// The command lives.
         case running
+        /// The set-up command ended, as ``ConfinedProcess/setupStatus`` says; what it started lives on, and the command
+        /// waits for ``ConfinedProcess/release()``.
+        case setUp
         /// The command ended, and its descendants are being killed; wait for ``ConfinedProcess/pidfd`` and stop watching
         /// ``ConfinedProcess/channel``.
         case ended
@@ -25,6 +28,8 @@ public final class ConfinedProcess {
     /// Unix sockets of the node that could not be hidden from the command, since they were not found: by the names that
     /// their programs gave them.
     public let unplacedSockets: [String]
+    /// How the set-up command ended; `nil` while it has not.
+    public private(set) var setupStatus: ExitStatus?
     /// Why init could not start the command when it was released; the status is then 125.
     public private(set) var failure: ConfinementError?
     private let terminal: Terminal?
@@ -48,7 +53,7 @@ public final class ConfinedProcess {
         close(pidfd)
     }
 
-    /// Starts the command. It gets the terminal at once if the user sits there and we hold it.
+    /// Starts the set-up command, if there is one, and the second time the command. It gets the terminal at once if the user sits there and we hold it.
     public func release() throws(ConfinementError) {
         try order(CONFINEMENT_RELEASE, lendTerminal(onlyIf: Terminal.isInteractive) ? 1 : 0)
     }
@@ -85,6 +90,10 @@ public final class ConfinedProcess {
             guard count == MemoryLayout<confinement_message>.size else { return .ended }
             switch message.kind {
             case CInt(CONFINEMENT_STOPPED.rawValue): stopped(by: message.value)
+            case CInt(CONFINEMENT_SET_UP.rawValue):
+                setupStatus = ExitStatus(waitStatus: message.value)
+                terminal?.takeBack()
+                return .setUp
             case CInt(CONFINEMENT_ENDED.rawValue): status = ExitStatus(waitStatus: message.value)
             case CInt(CONFINEMENT_FAILED.rawValue):
                 failure = ConfinementError("cannot start the command", errno: message.detail)
@@ -112,7 +121,7 @@ public final class ConfinedProcess {
 
     /// Waits for the command's end, serving it meanwhile. For callers without an event loop.
     public func wait() -> ExitStatus {
-        while service() == .running {
+        while service() != .ended {
             var source = pollfd(fd: channel, events: Int16(POLLIN), revents: 0)
             poll(&source, 1, -1)
         }

@@ -14,26 +14,42 @@ struct PolicyAssembly {
     let detected: [Rule]?
     let allow: [String]
     let deny: [String]
+    /// Allowed in set-up alone, besides what the file says.
+    let setupAllow: [String]
     let isReport: Bool
 
     func assemble() throws -> Policy {
         var policy = try file.map { try PolicyFile.load($0) }?.policy ?? Policy()
         let denied = try deny.map { try Self.rule(.deny, $0, option: "--deny") }
         let allowed = try allow.map { try Self.rule(.allow, $0, option: "--allow") }
-        let preset = try presets.flatMap { try Self.rules(ofPreset: $0) }
+        let preset = try presets.map { try Self.policy(ofPreset: $0) }
         if policy.defaultAction == .allow, !presets.isEmpty || detected != nil {
             let option = presets.isEmpty ? "--detect" : "--preset"
             throw SetupError("\(option) has no effect: the policy's defaultAction is allow")
         }
-        policy.rules = denied + allowed + policy.rules + preset + (detected ?? [])
+        policy.rules = denied + allowed + policy.rules + preset.flatMap(\.rules) + (detected ?? [])
+        policy.setup = try setup([policy.setup] + preset.map(\.setup), under: policy.defaultAction)
         if isReport { policy.mode = .report }
         return policy
     }
 
-    private static func rules(ofPreset name: String) throws -> [Rule] {
+    /// One set-up phase of all there are, which ends when the first of them does; `nil` when there is none.
+    private func setup(_ phases: [SetupPhase?], under defaultAction: RuleAction) throws -> SetupPhase? {
+        let phases = phases.compactMap { $0 }
+        let allowed = try setupAllow.map { try Self.rule(.allow, $0, option: "--setup-allow") }
+        let rules = allowed + phases.flatMap(\.rules)
+        guard !rules.isEmpty else { return nil }
+        guard defaultAction == .deny else {
+            throw SetupError("--setup-allow has no effect: the policy's defaultAction is allow")
+        }
+        let usual = WallTime.current.advanced(bySeconds: SetupPhase.usualSeconds)
+        return SetupPhase(rules: rules, endsAt: phases.map(\.endsAt).min() ?? usual)
+    }
+
+    private static func policy(ofPreset name: String) throws -> Policy {
         let preset = try Preset.find(name)
         return try PolicyDocument.load(bytes: preset.document, format: .yaml, file: "\(name).yaml", now: .current)
-            .policy.rules
+            .policy
     }
 
     /// `TARGET`, `TARGET:PORT` or `[IPv6]:PORT`.

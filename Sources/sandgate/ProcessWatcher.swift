@@ -8,13 +8,22 @@ final class ProcessWatcher {
     private let progress: DescriptorWatcher
     private let end: DescriptorWatcher
 
-    init(loop: EventLoop, process: ConfinedProcess, onEnd: @escaping (ExitStatus) -> Void) throws {
+    init(
+        loop: EventLoop,
+        process: ConfinedProcess,
+        onSetupEnd: @escaping (ExitStatus) -> Void,
+        onEnd: @escaping (ExitStatus) -> Void
+    ) throws {
         self.loop = loop
         self.process = process
         progress = DescriptorWatcher()
         end = DescriptorWatcher()
         progress.onReadable = { [unowned loop] watcher in
-            if process.service() == .ended { loop.deregister(watcher) }
+            switch process.service() {
+            case .running: break
+            case .setUp: process.setupStatus.map(onSetupEnd)
+            case .ended: loop.deregister(watcher)
+            }
         }
         end.onReadable = { [unowned loop] watcher in
             loop.deregister(watcher)

@@ -16,12 +16,17 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run one command that can reach only what its policy allows.",
         usage:
-            "sandgate run [--policy FILE] [--preset NAME]… [--detect] [--allow TARGET]… [--deny TARGET]… [OPTIONS] -- COMMAND [ARG…]",
+            "sandgate run [--policy FILE] [--preset NAME]… [--detect] [--allow TARGET]… [--deny TARGET]… [--setup COMMAND] [OPTIONS] -- COMMAND [ARG…]",
         discussion: """
             The command gets a network namespace of its own. Its DNS, its connections and its packets are judged by \
             the policy; what no rule allows is refused at once. Without --policy, --preset and --allow, everything is refused. \
             Needs no root where the system lets ordinary users make user namespaces. The command then \
             has no capability, and your start-up files (.bashrc, .ssh …) are read-only for it.
+
+            With --setup, a shell runs that command first, in the same sandbox, and what networkPolicy.setup and \
+            --setup-allow name can be reached as well. When it ends, the sandbox is locked: nothing that only set-up could \
+            reach is reached any more, not by what it left running either. Then the command is started; when set-up failed \
+            it is not, and the exit status is that of set-up.
 
             The exit status is the command's, 128+N if signal N ended it, 125 if the sandbox could not be set up: \
             then the command was never started.
@@ -34,6 +39,7 @@ struct RunCommand: ParsableCommand {
               sandgate run --report --policy policy.yaml -- make test   # what is missing?
               sandgate run --learn --suggest policy.yaml -- make test
               sandgate run -- python3 untrusted.py            # no network at all
+              sandgate run --setup-allow git.example.com --setup 'make deps' -- make test
             """
     )
 
@@ -71,6 +77,20 @@ struct RunCommand: ParsableCommand {
         help: ArgumentHelp("Deny a target. Stands before every --allow.", valueName: "target")
     )
     var deny: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "Have a shell run this first, with the set-up rules besides; they are gone before the command starts.",
+            valueName: "command"
+        )
+    )
+    var setup: String?
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp("Add a set-up rule that allows a target, as --allow does. For --setup.", valueName: "target")
+    )
+    var setupAllow: [String] = []
 
     @Flag(help: "Let everything but guard ranges pass, and record what would have been denied.")
     var report = false
@@ -142,6 +162,9 @@ struct RunCommand: ParsableCommand {
     var command: [String] = []
 
     func validate() throws {
+        if setup == nil, !setupAllow.isEmpty {
+            throw ValidationError("--setup-allow is for a set-up command: give one with --setup")
+        }
         if command.isEmpty {
             throw ValidationError(
                 "missing command: write it after --, as in: sandgate run --allow example.com -- curl …"
@@ -153,8 +176,10 @@ struct RunCommand: ParsableCommand {
         Diagnostics.start(level: logLevel)
         var limits = Attachment.Limits()
         try LimitSetting.apply(limit, to: &limits)
+        let assembled = try policyAssembly().assemble()
+        try review(assembled.setup)
         let plan = try RunPlan(
-            policy: policyAssembly().assemble(),
+            policy: assembled,
             upstreamServers: UpstreamOption.servers(upstreamDNS),
             announcedProxies: announcedProxies,
             limits: limits,
@@ -164,10 +189,27 @@ struct RunCommand: ParsableCommand {
             isQuiet: quiet,
             isRootless: rootless || geteuid() != 0,
             hasNoUnixSockets: noUnixSockets,
+            setupCommand: setup,
             command: command
         )
         let status = try SandboxedRun(plan).run()
         throw ExitCode(status)
+    }
+
+    /// What a policy's set-up phase means for this run.
+    private func review(_ phase: SetupPhase?) throws {
+        guard let phase else {
+            guard setup != nil else { return }
+            throw SetupError(
+                "--setup: there are no set-up rules: name hosts with --setup-allow, or write networkPolicy.setup"
+            )
+        }
+        if suggest != nil { throw SetupError("--suggest: a policy with a set-up phase cannot be completed") }
+        if setup == nil, !quiet {
+            Console.error(
+                "the policy's set-up rules hold until \(Timestamp.text(of: phase.endsAt)): no --setup command ends them sooner"
+            )
+        }
     }
 
     private var announcedProxies: ProxyAnnouncement {
@@ -184,6 +226,7 @@ struct RunCommand: ParsableCommand {
             detected: detect ? try CommandDetection(command: command).rules(isQuiet: quiet) : nil,
             allow: allow,
             deny: deny,
+            setupAllow: setupAllow,
             isReport: report || learn
         )
     }

@@ -28,6 +28,8 @@ struct RunPlan {
     let isRootless: Bool
     /// Whether the command can make no Unix sockets.
     let hasNoUnixSockets: Bool
+    /// What a shell runs before the command, under the rules of the policy's set-up phase, too.
+    let setupCommand: String?
     let command: [String]
 }
 
@@ -35,6 +37,8 @@ struct RunPlan {
 ///
 ///     namespace ─▶ door closed, sockets, redirects ─▶ command made, held ─▶ self-test ─▶ released ─▶ … ─▶ ended
 ///                                                                              └─ failed: never started
+///     with a set-up command:                              self-test ─▶ set-up ─▶ ended ─▶ locked ─▶ released ─▶ …
+///                                                                                └─ failed: never started
 final class SandboxedRun {
     private static let forwardedSignals = [
         SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP, SIGCONT,
@@ -59,6 +63,9 @@ final class SandboxedRun {
     private let startupFiles: StartupFiles?
     private var failure: (any Error)?
     private var status: ExitStatus?
+    /// How the set-up command failed, if it did.
+    private var setupFailure: ExitStatus?
+    private var isLocked = false
 
     init(_ plan: RunPlan) throws {
         self.plan = plan
@@ -105,7 +112,12 @@ final class SandboxedRun {
         log.debug("command held", metadata: ["init": "\(process.initProcess)"])
         warn(ofSockets: process.unplacedSockets)
         warn(ofFiles: startupFiles?.withOtherNames ?? [])
-        let watcher = try ProcessWatcher(loop: loop, process: process) { [weak self] in self?.ended($0) }
+        let watcher = try ProcessWatcher(
+            loop: loop,
+            process: process,
+            onSetupEnd: { [weak self] in self?.setupEnded($0) },
+            onEnd: { [weak self] in self?.ended($0) }
+        )
 
         sandbox.selfTest { [weak self] failure in self?.selfTestEnded(failure) }
         journal.flushRegularly(on: loop)
@@ -176,6 +188,7 @@ final class SandboxedRun {
             )
         )
         configuration.userNamespace = network.userNamespace?.descriptor
+        configuration.setupCommand = plan.setupCommand
         configuration.descriptorLimit = descriptorLimit
         configuration.hasNoUnixSockets = plan.hasNoUnixSockets
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
@@ -201,6 +214,7 @@ extension SandboxedRun {
             try sandbox?.onRulesetChange {
                 Console.error("nothing leaves this run's network any more, as somebody else changed its rules: \($0)")
             }
+            sandbox?.onSetupEnd { [weak self] in self?.lock("the set-up phase's time was over") }
             try Privileges.giveUp(afterSettingUp: plan.isRootless ? .rootless : .run)
             sandbox?.record(.sandboxAttached)
             try process?.release()
@@ -212,8 +226,32 @@ extension SandboxedRun {
         }
     }
 
+    /// Install, then lock: the command is started when nothing of the wider reach is left.
+    private func setupEnded(_ status: ExitStatus) {
+        guard status == .exited(0) else {
+            setupFailure = status
+            Console.error("the set-up command ended with status \(status.code): the command is not started")
+            process?.kill()
+            return
+        }
+        lock("the set-up command ended")
+        do {
+            try process?.release()
+        } catch {
+            failure = error
+            process?.kill()
+        }
+    }
+
+    private func lock(_ cause: String) {
+        guard !isLocked else { return }
+        isLocked = true
+        sandbox?.lock(cause)
+        if !plan.isQuiet { Console.error("locked, as \(cause)") }
+    }
+
     private func ended(_ status: ExitStatus) {
-        self.status = status
+        self.status = setupFailure ?? status
         if let error = process?.failure { failure = error }
         log.debug("command ended", metadata: ["status": "\(status)"])
         settle(until: loop.now.advanced(byNanoseconds: Self.patienceNanoseconds))

@@ -63,6 +63,7 @@ struct confinement_plan {
     char *const *arguments;
     char *own_arguments;     // the supervisor's, as /proc/PID/cmdline shows them
     size_t own_length;       // in bytes; all of them are ours to write to
+    char *const *setup_arguments;  // a shell's, to be run before the command; NULL: there is no set-up
     char **shell_arguments;  // "sh", a place for the file, the arguments: for a script without #!
     char *const *environment;
     uint64_t capabilities;   // bits that the command keeps
@@ -82,9 +83,10 @@ enum confinement_message_kind {
     CONFINEMENT_FAILED,   // value: a stage, or CONFINEMENT_STAGE_STEPS + the step's index; detail: error number
     CONFINEMENT_READY,    // all is set up; the command has not been started
     CONFINEMENT_STOPPED,  // value: the signal that stopped the command
+    CONFINEMENT_SET_UP,   // value: the wait status of the set-up; the command waits to be released in its turn
     CONFINEMENT_ENDED,    // value: the command's wait status
     // From the supervisor.
-    CONFINEMENT_RELEASE,  // start the command; value: 1 to give it the terminal
+    CONFINEMENT_RELEASE,  // start the set-up, or when there is none any more the command; value: 1 to give it the terminal
     CONFINEMENT_SIGNAL,   // value: a signal; detail: 1 to send it to the command's process group
     CONFINEMENT_RESUME,   // continue the command's process group; value: 1 to give it the terminal first
 };
