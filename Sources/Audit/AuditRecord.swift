@@ -44,6 +44,7 @@ public struct AuditRecord: Hashable, Sendable {
         if let bytesDown = event.bytesDown { writer.member("bytesDown", number: bytesDown) }
         if let duration = event.durationMilliseconds { writer.member("durationMs", number: duration) }
         if let count = event.count { writer.member("count", number: count) }
+        if let question = event.question { writer.member("question", number: question) }
         if let detail = event.detail { writer.member("detail", string: detail, limit: Self.detailLimit) }
         if let previous {
             writer.member("prev", ascii: previous.hexadecimal)
@@ -99,13 +100,15 @@ public struct AuditRecord: Hashable, Sendable {
 }
 
 extension RuleReference.Source {
-    /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, or the set-up phase.
+    /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, the set-up phase, or
+    /// `once`, of which there is no file.
     var listName: String? {
         switch self {
         case .policy: nil
         case .denyAlways: "deny.always"
         case .allowAlways: "allow.always"
         case .setup: "setup.egress"
+        case .once: "once"
         }
     }
 }

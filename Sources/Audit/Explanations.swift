@@ -34,13 +34,16 @@ extension Reason {
         case .clientLimit: "too many TCP clients of DNS"
         case .pinLimit: "too many addresses pinned"
         case .flowLimit: "too many datagram flows"
+        case .askDenied: "somebody was asked and said no"
+        case .askDeadline: "somebody was asked and did not answer"
+        case .askLimit: "too many questions to ask"
         }
     }
 
     /// Why no rule would help, or should, and what can be done instead; `nil` where a rule helps.
     public var advice: String? {
         switch self {
-        case .default, .rule: nil
+        case .default, .rule, .askDenied, .askDeadline, .askLimit: nil
         case .guardRange:
             "private, link-local and metadata addresses open only to an address rule inside that range; write one "
                 + "only for a service that untrusted code may use"

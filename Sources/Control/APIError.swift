@@ -56,6 +56,7 @@ extension APIError {
         let message = "\(error)"
         switch error {
         case .unknownSandbox: self.init(status: .notFound, code: "unknown-sandbox", message: message)
+        case .unknownQuestion: self.init(status: .notFound, code: "unknown-question", message: message)
         case .conflict: self.init(status: .conflict, code: "conflict", message: message)
         case .stale: self.init(status: .preconditionFailed, code: "stale", message: message)
         case .unprocessable(let field, let problem):

@@ -45,6 +45,8 @@ public final class Attachment {
         public var budget = DNSBudget.Limits()
         /// Bounds on what one answer may hold.
         public var answers = DNSAnswerSanitizer.Limits()
+        /// Bounds on what somebody is asked, where somebody is.
+        public var questions = Questions.Limits()
         /// How much of what the kernel refuses has a record of its own.
         public var refusals = RefusalLimit()
 
@@ -73,6 +75,8 @@ public final class Attachment {
         didSet { if hasSetupEnded { onSetupEnd() } }
     }
     private var hasSetupEnded = false
+    /// Where somebody is asked about what no rule speaks of; `nil` where nobody is.
+    public private(set) var desk: QuestionDesk?
 
     let pinner: Pinner
     /// The live datagram flows.
@@ -96,7 +100,7 @@ public final class Attachment {
 
     /// An attachment whose table has its door closed. Opens what `policy` may allow; nothing flows before listeners run.
     /// `pins` are what a process before this one left in the table. `latencies` may count for other attachments of the loop
-    /// as well.
+    /// as well. With `isAsking`, somebody is asked about what no rule speaks of.
     public init(
         id: String,
         loop: EventLoop,
@@ -104,6 +108,7 @@ public final class Attachment {
         policy: CompiledPolicy,
         pins: [KernelPin] = [],
         limits: Limits = Limits(),
+        isAsking: Bool = false,
         latencies: LatencyMeter = LatencyMeter(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
@@ -116,6 +121,7 @@ public final class Attachment {
         self.latencies = latencies
         self.pinner = Pinner(kernel: kernel, loop: loop, latencies: latencies, limits: limits.pins)
         self.datagrams = DatagramFlows(loop: loop, limits: limits)
+        if isAsking { desk = QuestionDesk(self) }
         _ = endSetupByTime()
         try openKernel(for: self.policy)
         if !pins.isEmpty {
@@ -130,6 +136,7 @@ public final class Attachment {
         if let expiryTimer { loop.cancel(expiryTimer) }
         expiryTimer = nil
         pinner.stop()
+        desk?.stop()
         endEverything()
         tellNotices()
         if let noticeTimer { loop.cancel(noticeTimer) }
@@ -235,6 +242,27 @@ extension Attachment {
     /// Puts `newPolicy` in force: what it no longer allows is closed and removed before this returns. When the kernel
     /// refuses, the old policy stays in force and the error is thrown.
     public func replacePolicy(with newPolicy: CompiledPolicy) throws {
+        try put(newPolicy.allowing(once: onceRules))
+        record(event(.policyChanged))
+        desk?.reconsider()
+    }
+
+    /// Allows something until its rule expires, behind all rules of the policy and without being one. What begins until
+    /// then lives on, until a rule speaks against it.
+    func allowOnce(_ rule: Rule) throws {
+        try put(policy.allowing(once: onceRules.suffix(Self.maximumOnceRules - 1) + [rule]))
+        desk?.reconsider()
+    }
+
+    private static let maximumOnceRules = 64
+
+    /// What was allowed once, and is still.
+    private var onceRules: [Rule] {
+        let wallTime = loop.wallTime()
+        return policy.once.filter { ($0.expiresAt ?? wallTime) > wallTime }
+    }
+
+    private func put(_ newPolicy: CompiledPolicy) throws {
         let previous = policy
         policy = newPolicy
         do {
@@ -244,7 +272,6 @@ extension Attachment {
             try? openKernel(for: previous)
             throw error
         }
-        record(event(.policyChanged))
     }
 
     /// Takes the rules of the set-up phase away: what they alone allow is closed and removed before this returns. Nothing
@@ -261,8 +288,9 @@ extension Attachment {
         policy = CompiledPolicy(
             policy.policy,
             always: policy.always,
-            nodeAddresses: addresses,
-            generation: policy.generation
+            guards: GuardRanges(nodeAddresses: addresses),
+            generation: policy.generation,
+            once: onceRules
         )
         enforceAgainOrEnd()
     }
@@ -300,6 +328,7 @@ extension Attachment {
     public func pause() throws {
         isPaused = true
         endEverything()
+        desk?.clear(because: "the sandbox was paused")
         try kernel.pause()
         record(event(.sandboxPaused))
     }
@@ -318,6 +347,7 @@ extension Attachment {
         rulesetChange = change
         isPaused = true
         endEverything()
+        desk?.clear(because: "the rules of the network were changed by somebody else")
         do {
             try kernel.pause()
         } catch {
@@ -371,6 +401,7 @@ extension Attachment {
             endEverything()
             armExpiry()
         }
+        desk?.reconsider()
     }
 
     /// How many connections and datagram flows live.

@@ -107,6 +107,8 @@ extension DNSResolver {
         fileprivate let transport: DNSResponse.Transport
         /// Having waited for those that were found with it counts.
         fileprivate let start: MonotonicTime
+        /// Whether somebody is to be asked about the name before anything is looked up.
+        fileprivate let isHeld: Bool
     }
 
     /// Answers one message of a program. `reply` is called once, now or later; with `nil` for what must not be answered.
@@ -139,10 +141,13 @@ extension DNSResolver {
             // Of an address it depends on what is pinned.
             let term = query.type == .ptr ? nil : MonotonicTime(nanoseconds: .max)
             return .answer(give(answer, to: query, over: transport, since: now, message, isSameUntil: term))
+        case .hold(let name, _, _):
+            let key = cacheKey(name, query)
+            return .question(Question(query: query, key: key, transport: transport, start: now, isHeld: true))
         case .resolve(let name):
-            let key = DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
+            let key = cacheKey(name, query)
             guard let hit = cache.hit(for: key, at: now) else {
-                return .question(Question(query: query, key: key, transport: transport, start: now))
+                return .question(Question(query: query, key: key, transport: transport, start: now, isHeld: false))
             }
             let outcome = release(hit.answer, for: name, isCached: true)
             // What could not be pinned now may be pinned next.
@@ -152,12 +157,48 @@ extension DNSResolver {
         }
     }
 
+    private func cacheKey(_ name: DomainName, _ query: DNSQuery) -> DNSCache.Key {
+        DNSCache.Key(name, query.type, isDNSSECOK: query.edns?.isDNSSECOK ?? false)
+    }
+
     /// Answers a question that ``receive(_:over:)`` left open. `reply` is called once, now or later.
     func ask(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
-        lookUp(question.key) { [weak self] outcome in
+        question.isHeld ? hold(question, reply: reply) : lookUp(question, reply: reply)
+    }
+
+    /// Has somebody asked about a name that no rule speaks of. Nobody outside hears of it before it is allowed.
+    private func hold(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
+        guard let desk = attachment.desk else { return judgeAgain(question, reply: reply) }
+        desk.ask(Questions.Subject(question.key.name)) { [weak self] ending in
             guard let self else { return }
-            let answer = answer(to: question.key.name, outcome)
-            reply(give(answer, to: question.query, over: question.transport, since: question.start))
+            switch ending {
+            case .judgeAgain: judgeAgain(question, reply: reply)
+            case .denied(let reason):
+                let verdict = Verdict(.deny, reason)
+                answer(question, .denied(judge().denial(verdict), verdict), reply: reply)
+            }
+        }
+    }
+
+    /// A question that was held, under the policy that is in force now.
+    private func judgeAgain(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
+        switch judge().judge(question.query) {
+        case .resolve: lookUp(question, reply: reply)
+        case .hold where attachment.desk != nil: hold(question, reply: reply)
+        case .deny(let response, let verdict), .hold(_, let response, let verdict):
+            answer(question, .denied(response, verdict), reply: reply)
+        case .answer(let response): reply(response.encode(for: question.query, over: question.transport))
+        }
+    }
+
+    private func answer(_ question: Question, _ outcome: Outcome, reply: ([UInt8]?) -> Void) {
+        let answer = answer(to: question.key.name, outcome)
+        reply(give(answer, to: question.query, over: question.transport, since: question.start))
+    }
+
+    private func lookUp(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
+        lookUp(question.key) { [weak self] outcome in
+            self?.answer(question, outcome, reply: reply)
         }
     }
 
@@ -276,7 +317,8 @@ extension DNSResolver {
     func resolve(_ name: DomainName, completion: @escaping (Result<[IPAddress], ResolutionFailure>) -> Void) {
         switch judge().judge(DNSQuery(name, .a)) {
         case .resolve: break
-        case .deny(_, let verdict): return completion(.failure(.denied(verdict)))
+        // Who asks for a proxy asks before.
+        case .deny(_, let verdict), .hold(_, _, let verdict): return completion(.failure(.denied(verdict)))
         case .answer: return completion(.failure(.noAddress))
         }
         let pair = AddressPair(completion)
@@ -339,6 +381,7 @@ extension DNSResolver {
             policy: attachment.policy,
             pins: attachment.pinner.table,
             isPaused: attachment.isPaused,
+            isAsking: attachment.desk != nil,
             deniedAnswer: deniedAnswer,
             now: attachment.loop.now,
             wallTime: attachment.loop.wallTime()

@@ -13,18 +13,19 @@ extension HTTPForwarder {
         switch course {
         case .unknown, .authority:
             guard case .absolute(let authority, _) = head.target else { return refuseMalformed() }
-            judgeProxied(authority)
+            judgeProxied(authority, head)
         case .address(let destination):
             guard head.host.port == nil || head.host.port == destination.port else {
                 return refuse(.deny(.nameAddressMismatch), host: head.host.host.description, endpoint: destination)
             }
-            judgeTransparent(head.host, destination)
+            judgeTransparent(head, destination)
         case .name(let authority, let destination):
             guard head.host.host == .name(authority), head.host.port == nil || head.host.port == destination.port else {
                 return refuse(.deny(.nameAddressMismatch), host: head.host.host.description, endpoint: destination)
             }
             follow(
                 attachment.judge.judgeTunnelled(name: authority, authority: authority, destination: destination),
+                head,
                 host: head.host.host.description,
                 endpoint: destination
             )
@@ -32,11 +33,13 @@ extension HTTPForwarder {
     }
 
     /// A request on its way to `destination`.
-    private func judgeTransparent(_ host: HTTPAuthority, _ destination: Endpoint) {
+    private func judgeTransparent(_ head: HTTPRequestHead, _ destination: Endpoint) {
+        let host = head.host
         switch host.host {
         case .name(let name):
             follow(
                 attachment.judge.judge(name: name, destination: destination),
+                head,
                 host: host.host.description,
                 endpoint: destination
             )
@@ -46,6 +49,7 @@ extension HTTPForwarder {
             }
             follow(
                 attachment.judge.judgeNameless(destination: destination, reason: .default),
+                head,
                 host: host.host.description,
                 endpoint: destination
             )
@@ -53,7 +57,7 @@ extension HTTPForwarder {
     }
 
     /// A request in absolute form: the authority is judged, resolved and dialled by us, as for CONNECT.
-    private func judgeProxied(_ authority: HTTPAuthority) {
+    private func judgeProxied(_ authority: HTTPAuthority, _ head: HTTPRequestHead) {
         let port = authority.port ?? 80
         guard port != Attachment.resolverPort else {
             return refuse(.deny(.default), host: authority.description, endpoint: nil, port: port)
@@ -63,29 +67,69 @@ extension HTTPForwarder {
             let destination = Endpoint(address, port)
             follow(
                 attachment.judge.judgeNameless(destination: destination, reason: .default),
+                head,
                 host: authority.host.description,
                 endpoint: destination
             )
         case .name(let name):
             if let refusal = attachment.judge.judgeAuthority(name: name) {
-                return refuse(refusal.verdict, host: name.description, endpoint: nil, port: port)
+                return askOrRefuse(refusal.verdict, name, port: port, head)
             }
-            resolve(name, port: port)
+            resolve(name, port: port, head)
         }
     }
 
-    private func follow(_ judgement: TunnelJudge.Judgement, host: String, endpoint: Endpoint) {
+    private func follow(
+        _ judgement: TunnelJudge.Judgement,
+        _ head: HTTPRequestHead,
+        host: String,
+        endpoint: Endpoint
+    ) {
         guard judgement.verdict.action == .allow else {
+            let isAsked = asks(about: judgement.name, judgement.verdict, endpoint.port, at: endpoint.address, head) {
+                $0.refuse(.deny($1), host: host, endpoint: endpoint, name: judgement.name)
+            }
+            guard !isAsked else { return }
             return refuse(judgement.verdict, host: host, endpoint: endpoint, name: judgement.name)
         }
         switch judgement.route {
         case .refuse: refuse(judgement.verdict, host: host, endpoint: endpoint, name: judgement.name)
         case .dial(let endpoint): admit(judgement, [endpoint])
-        case .resolve(let name, let port): resolve(name, port: port)
+        case .resolve(let name, let port): resolve(name, port: port, head)
         }
     }
 
-    private func resolve(_ name: DomainName, port: UInt16) {
+    private func askOrRefuse(_ verdict: Verdict, _ name: DomainName, port: UInt16, _ head: HTTPRequestHead) {
+        let refuse = { (forwarder: HTTPForwarder, verdict: Verdict) in
+            forwarder.refuse(verdict, host: name.description, endpoint: nil, name: name, port: port)
+        }
+        guard !asks(about: name, verdict, port, head, { refuse($0, .deny($1)) }) else { return }
+        refuse(self, verdict)
+    }
+
+    /// Has somebody asked about a request for a name that no rule speaks of, which is judged again when that has come to
+    /// an end, or refused with `refuse`. `false` when nobody is to be asked.
+    private func asks(
+        about name: DomainName?,
+        _ verdict: Verdict,
+        _ port: UInt16,
+        at address: IPAddress? = nil,
+        _ head: HTTPRequestHead,
+        _ refuse: @escaping (HTTPForwarder, Reason) -> Void
+    ) -> Bool {
+        guard let subject = attachment.subject(of: verdict, about: name, port: port, at: address) else { return false }
+        let question = attempt
+        attachment.desk?.ask(subject) { [weak self] ending in
+            guard let self, case .exchanging = phase, attempt == question else { return }
+            switch ending {
+            case .judgeAgain: judge(head)
+            case .denied(let reason): refuse(self, reason)
+            }
+        }
+        return true
+    }
+
+    private func resolve(_ name: DomainName, port: UInt16, _ head: HTTPRequestHead) {
         let question = attempt
         attachment.resolve(name) { [weak self] result in
             guard let self, case .exchanging = phase, attempt == question else { return }
@@ -103,13 +147,7 @@ extension HTTPForwarder {
                     addresses: addresses
                 )
                 guard judgement.verdict.action == .allow else {
-                    return refuse(
-                        judgement.verdict,
-                        host: name.description,
-                        endpoint: nil,
-                        name: name,
-                        port: port
-                    )
+                    return askOrRefuse(judgement.verdict, name, port: port, head)
                 }
                 admit(judgement, endpoints)
             }

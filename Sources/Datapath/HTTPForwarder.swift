@@ -120,7 +120,8 @@ final class HTTPForwarder {
                 attachment.judge.judgeAgain(
                     name: admission.name,
                     destination: endpoint,
-                    basis: admission.verdict.basis
+                    basis: admission.verdict.basis,
+                    once: admission.verdict.isOnce
                 ).action == .deny
             }
             guard isDenied else { return }

@@ -21,6 +21,8 @@ public struct HandedTunnel: Sendable {
     struct Relayed: Codable, Sendable {
         var name: String?
         var basis: Verdict.Basis
+        /// Whether somebody allowed it once; a process that knew nothing of that says nothing.
+        var isOnce: Bool?
         /// The name that a client of the explicit proxy asked for.
         var authority: String?
         /// Bytes that passed before the relay took over.

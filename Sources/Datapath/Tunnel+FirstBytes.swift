@@ -194,6 +194,7 @@ extension Tunnel {
     /// Carries out a judgement.
     func follow(_ judgement: TunnelJudge.Judgement, layer: AuditEvent.Layer) {
         guard judgement.verdict.action == .allow else {
+            guard !asksAboutFirstBytes(judgement, layer: layer) else { return }
             return refuse(judgement.verdict, layer: layer, name: judgement.name)
         }
         switch judgement.route {
@@ -205,6 +206,40 @@ extension Tunnel {
         case .resolve(let name, let port):
             resolveAgain(name, port: port, layer: layer)
         }
+    }
+
+    /// Has somebody asked about a connection whose first bytes name a host that no rule speaks of, and keeps them where they
+    /// are. Only where the host was resolved to the address: elsewhere no answer would open it.
+    private func asksAboutFirstBytes(_ judgement: TunnelJudge.Judgement, layer: AuditEvent.Layer) -> Bool {
+        guard case .firstBytes = phase, let address = course.endpoint?.address else { return false }
+        return asks(about: judgement.name, judgement.verdict, at: address) { tunnel, ending in
+            switch ending {
+            case .denied(let reason): tunnel.refuse(.deny(reason), layer: layer, name: judgement.name)
+            case .judgeAgain:
+                tunnel.awaitFirstBytes()
+                tunnel.lookAtFirstBytes()
+            }
+        }
+    }
+
+    /// Has somebody asked about a name that no rule speaks of; `next` is called when that has come to an end, now or later.
+    /// `false` when nobody is to be asked.
+    func asks(
+        about name: DomainName?,
+        _ verdict: Verdict,
+        at address: IPAddress? = nil,
+        then next: @escaping (Tunnel, QuestionDesk.Ending) -> Void
+    ) -> Bool {
+        guard let subject = attachment.subject(of: verdict, about: name, port: course.port, at: address) else {
+            return false
+        }
+        phase = .connecting
+        disarm()
+        attachment.desk?.ask(subject) { [weak self] ending in
+            guard let self, case .connecting = phase else { return }
+            next(self, ending)
+        }
+        return true
     }
 
     /// The pin is in grace: the address is old, the name is still good.

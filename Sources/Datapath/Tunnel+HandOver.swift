@@ -54,6 +54,7 @@ extension Tunnel {
         var relayed = HandedTunnel.Relayed(
             name: judgement.name.map { "\($0)" },
             basis: judgement.verdict.basis,
+            isOnce: judgement.verdict.isOnce,
             authority: nil,
             bytesUpBefore: bytesBefore.up,
             bytesDownBefore: bytesBefore.down,
@@ -67,7 +68,12 @@ extension Tunnel {
     func goOn(with relayed: HandedTunnel.Relayed, server: Endpoint, descriptors: [CInt]) {
         attachment.add(self)
         let name = relayed.name.flatMap { try? DomainName($0) }
-        let verdict = attachment.judge.judgeAgain(name: name, destination: server, basis: relayed.basis)
+        let verdict = attachment.judge.judgeAgain(
+            name: name,
+            destination: server,
+            basis: relayed.basis,
+            once: relayed.isOnce ?? false
+        )
         judgement = TunnelJudge.Judgement(verdict, .dial(server), name: name)
         if let authority = relayed.authority.flatMap({ try? DomainName($0) }) { course = .name(authority, server) }
         bytesBefore = (relayed.bytesUpBefore, relayed.bytesDownBefore)

@@ -70,7 +70,7 @@ extension Tunnel {
         let host = "\(name)"
         course = .authority(name, port: port)
         if let refusal = attachment.judge.judgeAuthority(name: name) {
-            return refuse(refusal.verdict, layer: .connect, name: name, host: host)
+            return askOrRefuse(refusal.verdict, name, port: port)
         }
         phase = .connecting
         disarm()
@@ -83,12 +83,24 @@ extension Tunnel {
             }
             let (judgement, endpoints) = attachment.judge.judgeResolved(name: name, port: port, addresses: addresses)
             guard judgement.verdict.action == .allow, let first = endpoints.first else {
-                return refuse(judgement.verdict, layer: .connect, name: name, host: host)
+                return askOrRefuse(judgement.verdict, name, port: port)
             }
             self.judgement = judgement
             course = .name(name, first)
             dial(endpoints) { $0.beginTunnel() }
         }
+    }
+
+    /// The policy does not allow the authority: somebody is asked where it does not speak of it.
+    private func askOrRefuse(_ verdict: Verdict, _ name: DomainName, port: UInt16) {
+        let isAsked = asks(about: name, verdict) { tunnel, ending in
+            switch ending {
+            case .denied(let reason):
+                tunnel.refuse(.deny(reason), layer: .connect, name: name, host: "\(name)")
+            case .judgeAgain: tunnel.resolveAndConnect(name, port: port)
+            }
+        }
+        if !isAsked { refuse(verdict, layer: .connect, name: name, host: "\(name)") }
     }
 
     /// The authority is admitted; what the client sends into the tunnel is still to be judged.

@@ -27,7 +27,7 @@ final class Tunnel: KeepingSource {
         case proxyHead
         /// What the client sends first decides.
         case firstBytes
-        /// A name is being resolved or a server dialled; the client waits.
+        /// Somebody is being asked, a name resolved or a server dialled; the client waits.
         case connecting
         /// Judged as opaque and connected; the server may speak while the client is silent.
         case serverFirst(ServerFirstPump)
@@ -187,7 +187,7 @@ extension Tunnel {
         case .forwarding(let forwarder):
             forwarder.reconsider()
         case .connecting:
-            // While a name is resolved nothing is judged; what comes of it will be, by the policy then in force.
+            // While a name is resolved or somebody asked nothing is judged; what comes of it will be, by the policy then in force.
             guard connector != nil else { return }
             if !dialled.allSatisfy({ isStillAllowed(at: $0) }) { abort() }
         case .proxyHead, .firstBytes, .refusing, .closed:
@@ -206,7 +206,8 @@ extension Tunnel {
         let verdict = attachment.judge.judgeAgain(
             name: judgement.name,
             destination: endpoint,
-            basis: judgement.verdict.basis
+            basis: judgement.verdict.basis,
+            once: judgement.verdict.isOnce
         )
         return verdict.action == .allow
     }

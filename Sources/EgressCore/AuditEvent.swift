@@ -29,6 +29,12 @@ public struct AuditEvent: Hashable, Sendable {
         case sandboxLocked = "sandbox.locked"
         /// The sandbox's time is over.
         case sandboxExpired = "sandbox.expired"
+        /// Something no rule speaks of waits, and somebody is asked.
+        case questionAsked = "question.asked"
+        /// The question was answered; `detail` says what, by whom and from where.
+        case questionAnswered = "question.answered"
+        /// Nobody answered in time, or it came to nothing; `detail` says so.
+        case questionEnded = "question.ended"
         /// Somebody else changed the kernel's rules in the sandbox's network, and everything is denied for good.
         case rulesetChanged = "ruleset.changed"
         /// Records could not be written; `count` says how many.
@@ -81,6 +87,8 @@ public struct AuditEvent: Hashable, Sendable {
     public var durationMilliseconds: UInt64?
     /// How many records were lost, or how many packets an aggregated record stands for.
     public var count: UInt64?
+    /// The number of the question that was asked, among the sandbox's.
+    public var question: UInt64?
     /// What happened in words, where the rest does not say it.
     public var detail: String?
 

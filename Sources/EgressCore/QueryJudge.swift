@@ -5,7 +5,7 @@ public import WireFormat
 /// Decides what becomes of a client's query before anything is looked up.
 ///
 ///     paused ─▶ REFUSED        a name that is none ─▶ denied        PTR ─▶ from the pins, never from upstream
-///     policy: denied ─▶ NXDOMAIN, apex of an allowed wildcard ─▶ NODATA, allowed ─▶ a type we answer? ─▶ resolve
+///     policy: silent, and somebody may be asked ─▶ held        denied ─▶ NXDOMAIN, apex of an allowed wildcard ─▶ NODATA, allowed ─▶ a type we answer? ─▶ resolve
 public struct QueryJudge {
     /// How a denied query is answered.
     public enum DeniedAnswer: String, Hashable, Sendable, CaseIterable {
@@ -26,6 +26,8 @@ public struct QueryJudge {
         case answer(DNSResponse)
         /// Answer so, and record the verdict.
         case deny(DNSResponse, Verdict)
+        /// Ask somebody whether the name is to be allowed, for no rule speaks of it; otherwise it would be denied so.
+        case hold(DomainName, DNSResponse, Verdict)
     }
 
     /// For how many seconds an answer about a pinned address may be kept.
@@ -39,15 +41,17 @@ public struct QueryJudge {
     private let policy: CompiledPolicy
     private let pins: PinTable
     private let isPaused: Bool
+    private let isAsking: Bool
     private let deniedAnswer: DeniedAnswer
     private let now: MonotonicTime
     private let wallTime: WallTime
 
-    /// A judge for one moment.
+    /// A judge for one moment. `isAsking` says whether somebody can be asked about names that no rule speaks of.
     public init(
         policy: CompiledPolicy,
         pins: PinTable,
         isPaused: Bool,
+        isAsking: Bool = false,
         deniedAnswer: DeniedAnswer = .nameError,
         now: MonotonicTime,
         wallTime: WallTime
@@ -55,6 +59,7 @@ public struct QueryJudge {
         self.policy = policy
         self.pins = pins
         self.isPaused = isPaused
+        self.isAsking = isAsking
         self.deniedAnswer = deniedAnswer
         self.now = now
         self.wallTime = wallTime
@@ -75,7 +80,12 @@ extension QueryJudge {
             return query.wireName.isRoot ? refuse(.malformedName) : deny(Verdict(.deny, .malformedName))
         }
         if query.type == .ptr, name.isReverse { return answerPointer(query, name) }
-        if let (response, verdict) = refusal(of: name) { return .deny(response, verdict) }
+        if let (response, verdict) = refusal(of: name) {
+            // A type that is never answered is not worth a question.
+            let isAsked = isAsking && verdict.leavesOpen && query.type != .ptr
+            return isAsked && Self.answeredTypes.contains(query.type)
+                ? .hold(name, response, verdict) : .deny(response, verdict)
+        }
         guard Self.answeredTypes.contains(query.type) else { return refuse(.default) }
         // A pointer elsewhere than in the reverse tree; the name itself exists, so NXDOMAIN would be a lie that kills it.
         if query.type == .ptr { return .answer(DNSResponse(.noError)) }

@@ -147,14 +147,19 @@ extension TunnelJudge {
 
     /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is that of the
     /// verdict it was let in with: a name rule that came since does not stand in for the address rule that went, since
-    /// the name was never bound to the address.
+    /// the name was never bound to the address. What was allowed `once` lives on until a rule speaks against it.
     public func judgeAgain(
         name: DomainName?,
         destination: Endpoint,
         over transport: TransportProtocol = .tcp,
-        basis: Verdict.Basis
+        basis: Verdict.Basis,
+        once: Bool = false
     ) -> Verdict {
         let verdict = decide(name, destination.address, destination.port, transport)
+        if once, let name, verdict.leavesOpen {
+            let rule = RuleReference(source: .once, index: 0, action: .allow, target: .name(name))
+            return Verdict(.allow, .rule, rule: rule, basis: .name)
+        }
         guard verdict.action == .allow, verdict.basis == .name, basis != .name else { return verdict }
         return decide(nil, destination.address, destination.port, transport)
     }

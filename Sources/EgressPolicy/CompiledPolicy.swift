@@ -7,9 +7,9 @@ public import NetPrimitives
 ///              a rule opens     rules that match the address ─┘   none: defaultAction
 ///              the range        (hash by every prefix length)
 ///
-/// There is one order over all rules: `deny.always`, `allow.always`, the policy's, then those of its set-up phase. Rules
-/// with one target stand in one bucket; a decision takes the lowest live position over the buckets that match. See
-/// `RuleBucket`, `NameIndex` and `PrefixMap` for why each step is bounded.
+/// There is one order over all rules: `deny.always`, `allow.always`, the policy's, those of its set-up phase, then what was
+/// allowed once. Rules with one target stand in one bucket; a decision takes the lowest live position over the buckets that
+/// match. See `RuleBucket`, `NameIndex` and `PrefixMap` for why each step is bounded.
 ///
 /// Immutable, so it can be shared between threads.
 public final class CompiledPolicy: Sendable {
@@ -17,6 +17,8 @@ public final class CompiledPolicy: Sendable {
     public let policy: Policy
     /// The operator's rules around it.
     public let always: AlwaysRules
+    /// What was allowed once: rules behind all others, which the policy knows nothing of.
+    public let once: [Rule]
     /// Counts the policies of a sandbox; records carry it.
     public let generation: UInt64
     /// The ranges that only an explicit rule about addresses opens.
@@ -43,14 +45,21 @@ public final class CompiledPolicy: Sendable {
     }
 
     /// Compiles `policy` with the operator's rules before it, within the ranges that another policy is guarded by.
-    public init(_ policy: Policy, always: AlwaysRules, guards: GuardRanges, generation: UInt64 = 1) {
+    public init(
+        _ policy: Policy,
+        always: AlwaysRules,
+        guards: GuardRanges,
+        generation: UInt64 = 1,
+        once: [Rule] = []
+    ) {
         self.policy = policy
         self.always = always
+        self.once = once
         self.generation = generation
         self.guards = guards
         let groups: [(rules: [Rule], action: RuleAction?)] = [
             (always.deny, .deny), (always.allow, .allow), (policy.rules, nil),
-            (policy.setup?.boundedRules ?? [], .allow),
+            (policy.setup?.boundedRules ?? [], .allow), (once, .allow),
         ]
         let count = groups.reduce(0) { $0 + $1.rules.count }
         var rules: [CompiledRule] = []
@@ -79,6 +88,12 @@ public final class CompiledPolicy: Sendable {
         self.allowsAddressesUntil = allowsAddressesUntil
         self.denials = DenialCover(addresses, guards: guards)
         self.expiries = Set(rules.map(\.expiry)).subtracting([.max]).sorted()
+    }
+
+    /// The same, but for what is allowed once.
+    public func allowing(once rules: [Rule]) -> CompiledPolicy {
+        guard rules != once else { return self }
+        return CompiledPolicy(policy, always: always, guards: guards, generation: generation, once: rules)
     }
 
     /// The first moment after `time` at which a rule expires; `nil` when none will.
@@ -176,7 +191,10 @@ extension CompiledPolicy {
     }
 
     func defaultDenial(expired: Int32) -> Verdict {
-        guard expired != .max, rules[Int(expired)].action == .allow else { return Verdict(.deny, .default) }
+        // What was allowed once is no rule that anybody could renew.
+        guard expired != .max, rules[Int(expired)].action == .allow, Int(expired) < rules.count - once.count else {
+            return Verdict(.deny, .default)
+        }
         return Verdict(.deny, .expiredRule, rule: reference(to: expired))
     }
 
@@ -195,6 +213,12 @@ extension CompiledPolicy {
             return RuleReference(source: .policy, index: index, action: action, target: policy.rules[index].target)
         }
         index -= policy.rules.count
-        return RuleReference(source: .setup, index: index, action: action, target: policy.setup!.rules[index].target)
+        if let setup = policy.setup {
+            if index < setup.rules.count {
+                return RuleReference(source: .setup, index: index, action: action, target: setup.rules[index].target)
+            }
+            index -= setup.rules.count
+        }
+        return RuleReference(source: .once, index: index, action: action, target: once[index].target)
     }
 }

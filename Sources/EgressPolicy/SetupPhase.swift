@@ -54,6 +54,12 @@ extension Policy {
 extension CompiledPolicy {
     /// The policy as a lock leaves it, within the same ranges; of the same generation unless another one is given.
     public func locked(generation: UInt64? = nil) -> CompiledPolicy {
-        CompiledPolicy(policy.locked, always: always, guards: guards, generation: generation ?? self.generation)
+        CompiledPolicy(
+            policy.locked,
+            always: always,
+            guards: guards,
+            generation: generation ?? self.generation,
+            once: once
+        )
     }
 }

@@ -46,6 +46,9 @@ public struct Verdict: Hashable, Sendable {
     /// `rule` say what would have denied.
     public var isReportOnly: Bool
 
+    /// Whether it is an allowance that somebody gave once.
+    public var isOnce: Bool { rule?.source == .once }
+
     /// A verdict from its parts.
     public init(
         _ action: RuleAction,
@@ -110,6 +113,12 @@ public enum Reason: String, Hashable, Sendable, CaseIterable {
     case pinLimit = "pin-limit"
     /// The sandbox has as many datagram flows as it may have, or begins them too fast.
     case flowLimit = "flow-limit"
+    /// Somebody was asked, and said no.
+    case askDenied = "ask-denied"
+    /// Somebody was asked, and nobody answered in time.
+    case askDeadline = "ask-deadline"
+    /// Nobody was asked: too many questions are open already, or were asked lately.
+    case askLimit = "ask-limit"
 }
 
 /// Which rule decided.
@@ -124,6 +133,8 @@ public struct RuleReference: Hashable, Sendable {
         case allowAlways
         /// The `egress` of the policy's set-up phase.
         case setup
+        /// What was allowed once, by somebody who was asked.
+        case once
     }
 
     /// The list the rule stands in.

@@ -16,6 +16,18 @@ public struct CreateRequest: Hashable, Sendable {
         case container(String)
     }
 
+    /// How somebody is asked.
+    public struct Asking: Hashable, Sendable {
+        /// How long a question waits for its answer, in seconds; `nil` for as long as the node has it.
+        public var seconds: Int?
+
+        /// Asking with this patience.
+        public init(seconds: Int? = nil) { self.seconds = seconds }
+
+        /// The seconds that can be asked for.
+        public static let range = 1...3_600
+    }
+
     /// The sandbox's name; `nil` when the node is to choose one.
     public var id: String?
     /// The policy; `nil` when the node's default applies.
@@ -31,6 +43,8 @@ public struct CreateRequest: Hashable, Sendable {
     public var inbound: [PortRange]?
     /// Whether the caller accepts that processes in the namespace could get around the rules.
     public var acceptsRawSockets: Bool
+    /// Whether somebody is asked about what no rule speaks of, and how long that may take, in seconds; `nil` when nobody is.
+    public var ask: Asking?
     /// What is accepted, but probably not meant.
     public var warnings: [Problem]
 
@@ -43,6 +57,7 @@ public struct CreateRequest: Hashable, Sendable {
         attachment: Attachment,
         inbound: [PortRange]? = nil,
         acceptsRawSockets: Bool = false,
+        ask: Asking? = nil,
         warnings: [Problem] = []
     ) {
         self.id = id
@@ -52,6 +67,7 @@ public struct CreateRequest: Hashable, Sendable {
         self.attachment = attachment
         self.inbound = inbound
         self.acceptsRawSockets = acceptsRawSockets
+        self.ask = ask
         self.warnings = warnings
     }
 }
@@ -246,13 +262,30 @@ private struct CreateRequestReader {
         return PortRange.merged(reader.readPorts(node, path))
     }
 
+    private mutating func readAsking(_ node: DocumentNode, _ path: String) -> CreateRequest.Asking? {
+        let range = CreateRequest.Asking.range
+        switch node.value {
+        case .bool(let isAsking): return isAsking ? CreateRequest.Asking() : nil
+        case .number(let text):
+            guard let seconds = Int(text), range.contains(seconds) else { fallthrough }
+            return CreateRequest.Asking(seconds: seconds)
+        default:
+            reader.report(
+                node.position,
+                path,
+                "expected true, false or whole seconds of \(range.lowerBound)...\(range.upperBound), found \(node.kind)"
+            )
+            return nil
+        }
+    }
+
     private static let attachmentForms =
         "{\"create\": true}, {\"netns\": PATH}, {\"pid\": NUMBER} or {\"container\": ID}"
 
     private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
-        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets"]) else {
+        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets", "ask"]) else {
             return
         }
         let stated = members.filter { kinds.contains($0.key) }
@@ -269,6 +302,7 @@ private struct CreateRequestReader {
                 }
                 request.acceptsRawSockets = isAccepted
             case "inbound": request.inbound = readInbound(value, path)
+            case "ask": request.ask = readAsking(value, path)
             case "create":
                 guard case .bool(true) = value.value else {
                     reader.report(value.position, path, "expected true, found \(value.kind)")

@@ -286,7 +286,7 @@ extension PolicyReader {
         }
     }
 
-    private mutating func readDuration(_ node: DocumentNode, _ path: String) -> WallTime? {
+    mutating func readDuration(_ node: DocumentNode, _ path: String) -> WallTime? {
         guard let seconds = node.text.flatMap(InternetTime.seconds) else {
             report(node.position, path, "expected a duration such as 30s, 10m, 1h or 2d, found \(node.kind)")
             return nil

@@ -179,7 +179,7 @@ private enum Fate {
             return
         }
         switch record.reason.flatMap(Reason.init(rawValue:)) {
-        case .default?, .expiredRule?: self = .wanted
+        case .default?, .expiredRule?, .askDeadline?, .askLimit?: self = .wanted
         case .rule?:
             guard let rule = record.rule, rule.action == "deny" else {
                 self = .wanted

@@ -40,6 +40,7 @@ public final class Sandbox {
         policy: CompiledPolicy,
         upstream: UpstreamResolver,
         limits: Attachment.Limits = .init(),
+        isAsking: Bool = false,
         record: @escaping (AuditEvent) -> Void
     ) throws {
         try self.init(
@@ -50,6 +51,7 @@ public final class Sandbox {
             policy: policy,
             upstream: upstream,
             limits: limits,
+            isAsking: isAsking,
             record: record
         )
     }
@@ -64,6 +66,7 @@ public final class Sandbox {
         upstream: UpstreamResolver,
         isPaused: Bool = false,
         limits: Attachment.Limits = .init(),
+        isAsking: Bool = false,
         latencies: LatencyMeter = LatencyMeter(),
         record: @escaping (AuditEvent) -> Void
     ) throws {
@@ -79,6 +82,7 @@ public final class Sandbox {
                 policy: policy,
                 pins: inside.pins,
                 limits: limits,
+                isAsking: isAsking,
                 latencies: latencies,
                 record: recorder.record
             )

@@ -174,6 +174,12 @@ struct AttachCommand: ParsableCommand {
     )
     var inbound: [String] = []
 
+    @Flag(help: "Hold connections to names that no rule speaks of, and have somebody asked, over the API or on the page.")
+    var ask = false
+
+    @Option(help: ArgumentHelp("How long a question waits for its answer, in seconds.", valueName: "seconds"))
+    var askTimeout: Int?
+
     @Flag(help: "Accept that processes with CAP_NET_RAW or CAP_NET_ADMIN there could get around the rules.")
     var acceptRawSockets = false
 
@@ -182,6 +188,7 @@ struct AttachCommand: ParsableCommand {
         guard stated == 1 else {
             throw ValidationError("expected one of --create, --netns, --pid and --container")
         }
+        try AskOption.validate(ask: ask, timeout: askTimeout)
     }
 
     func run() throws {
@@ -194,6 +201,9 @@ struct AttachCommand: ParsableCommand {
             attachment["inbound"] = inbound == ["none"] || inbound == ["all"] ? inbound[0] : inbound
         }
         if acceptRawSockets { attachment["acceptRawSockets"] = true }
+        if ask {
+            if let askTimeout { attachment["ask"] = askTimeout } else { attachment["ask"] = true }
+        }
         let body = AttachBody(
             id: id,
             networkPolicy: try policy.map { try PolicyFile.load($0) }?.policy,

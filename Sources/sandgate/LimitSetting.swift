@@ -30,7 +30,7 @@ struct LimitSetting {
     }
 
     /// All there are.
-    static var all: [LimitSetting] { connections + datagrams + queries + addresses + refusals }
+    static var all: [LimitSetting] { connections + datagrams + queries + addresses + questions + refusals }
 
     private static let most = 1_000_000
     private static let day = 86_400
@@ -123,6 +123,32 @@ struct LimitSetting {
             LimitSetting("maximumAnswerAddresses", 1...4_096, \.answers.maximumAddresses, "addresses of one answer"),
             LimitSetting("maximumAnswerRecords", 1...4_096, \.answers.maximumRecords, "other records of one answer"),
             LimitSetting("maximumAliases", 1...128, \.answers.maximumChain, "names in a chain of CNAMEs"),
+        ]
+    }
+
+    private static var questions: [LimitSetting] {
+        [
+            LimitSetting("maximumQuestions", 1...1_000, \.questions.maximumOpen, "questions that wait for an answer"),
+            LimitSetting(
+                "maximumWaitersOfQuestion",
+                1...4_096,
+                \.questions.maximumWaiters,
+                "connections and queries that wait for one of them"
+            ),
+            LimitSetting("questionsPerMinute", 1...1_000, \.questions.maximumPerMinute, "questions, a minute"),
+            LimitSetting("questionSeconds", 1...3_600, \.questions.deadlineSeconds, "until a question is denied"),
+            LimitSetting(
+                "questionSilenceSeconds",
+                0...day,
+                \.questions.silenceSeconds,
+                "in which what was denied is not asked again"
+            ),
+            LimitSetting(
+                "onceSeconds",
+                1...3_600,
+                \.questions.onceSeconds,
+                "in which connections may begin that were allowed once"
+            ),
         ]
     }
 

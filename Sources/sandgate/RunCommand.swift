@@ -1,5 +1,6 @@
 import ArgumentParser
 import Datapath
+import EgressCore
 import EgressPolicy
 import Glibc
 import HostDetection
@@ -158,6 +159,18 @@ struct RunCommand: ParsableCommand {
     @Flag(help: "Use none of root's privileges, as is done for ordinary users.")
     var rootless = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Hold connections to names that no rule speaks of, and ask this program (a shell command, started outside): "
+                + "it gets each question as a line of JSON and answers with lines of JSON.",
+            valueName: "command"
+        )
+    )
+    var askCommand: String?
+
+    @Option(help: ArgumentHelp("How long a question waits for its answer, in seconds.", valueName: "seconds"))
+    var askTimeout: Int?
+
     @Argument(parsing: .postTerminator, help: "The command and its arguments.")
     var command: [String] = []
 
@@ -170,12 +183,14 @@ struct RunCommand: ParsableCommand {
                 "missing command: write it after --, as in: sandgate run --allow example.com -- curl …"
             )
         }
+        try AskOption.validate(ask: askCommand != nil, timeout: askTimeout, option: "--ask-command")
     }
 
     func run() throws {
         Diagnostics.start(level: logLevel)
         var limits = Attachment.Limits()
         try LimitSetting.apply(limit, to: &limits)
+        if let askTimeout { limits.questions.deadlineSeconds = UInt64(askTimeout) }
         let assembled = try policyAssembly().assemble()
         try review(assembled.setup)
         let plan = try RunPlan(
@@ -190,6 +205,7 @@ struct RunCommand: ParsableCommand {
             isRootless: rootless || geteuid() != 0,
             hasNoUnixSockets: noUnixSockets,
             setupCommand: setup,
+            askCommand: askCommand,
             command: command
         )
         let status = try SandboxedRun(plan).run()

@@ -30,6 +30,8 @@ struct RunPlan {
     let hasNoUnixSockets: Bool
     /// What a shell runs before the command, under the rules of the policy's set-up phase, too.
     let setupCommand: String?
+    /// The program that is asked about what no rule speaks of, if one is.
+    let askCommand: String?
     let command: [String]
 }
 
@@ -56,6 +58,7 @@ final class SandboxedRun {
     private let journal: RunJournal
     private var sandbox: Sandbox?
     private var process: ConfinedProcess?
+    private var asked: AskProgram?
     private var isReleased = false
     /// The limit of open files that we were started with, which the command gets.
     private var descriptorLimit: CInt?
@@ -100,9 +103,11 @@ final class SandboxedRun {
             policy: policy,
             upstream: upstream,
             limits: plan.limits,
+            isAsking: plan.askCommand != nil,
             record: journal.record
         )
         self.sandbox = sandbox
+        try startAsking(in: sandbox)
         log.debug(
             "door closed, listeners open",
             metadata: ["rules": "\(plan.policy.rules.count)", "upstreams": "\(plan.upstreamServers)"]
@@ -124,6 +129,7 @@ final class SandboxedRun {
         try loop.run()
 
         sandbox.stop()
+        asked?.stop()
         Console.beginWaiting()
         setAsideStartupFiles()
         journal.finish()
@@ -134,6 +140,13 @@ final class SandboxedRun {
         if let failure { throw failure }
         guard let status else { throw SetupError("the command's exit status is unknown") }
         return status.code
+    }
+
+    private func startAsking(in sandbox: Sandbox) throws {
+        guard let program = plan.askCommand, let desk = sandbox.attachment.desk else { return }
+        let asked = try AskProgram(program, about: plan.command)
+        try asked.attend(desk, on: loop)
+        self.asked = asked
     }
 
     /// A sandbox lacks, among others, a /proc that can be mounted again.

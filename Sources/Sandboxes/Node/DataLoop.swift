@@ -46,6 +46,11 @@ final class DataLoop: Sendable {
             return sandboxes.mapValues { $0.handOver() }
         }
 
+        /// What somebody is asked in all of them, with the sandboxes' names.
+        var questions: [(String, Questions.Question)] {
+            sandboxes.flatMap { id, sandbox in (sandbox.attachment.desk?.open ?? []).map { (id, $0) } }
+        }
+
         /// What is going on here now, and how long it took what went on so far.
         func measure() -> NodeMeasurements {
             var measurements = NodeMeasurements()

@@ -2,6 +2,8 @@
 public enum NodeError: Error, Hashable, Sendable {
     /// There is no sandbox of that name.
     case unknownSandbox(String)
+    /// The question is not open any more, or never was.
+    case unknownQuestion(UInt64, sandbox: String)
     /// The sandbox is not in a state for it, or the name or namespace belongs to another one.
     case conflict(String)
     /// The policy is not the one that the caller wants to change.
@@ -19,6 +21,8 @@ extension NodeError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .unknownSandbox(let id): "there is no sandbox \(id)"
+        case .unknownQuestion(let number, let id):
+            "question \(number) of sandbox \(id) is not open; sandgate allow opens a name that was refused"
         case .conflict(let problem), .failed(let problem): problem
         case .stale(let current): "the policy has changed: its revision is \(current)"
         case .unprocessable(let field, let problem): "\(field): \(problem)"

@@ -235,6 +235,6 @@ public final class NodeJournal: Sendable {
 }
 
 extension AuditEvent {
-    /// Whether observers of refusals want it.
-    fileprivate var isDenial: Bool { kind == .dnsDenied || kind == .connectionDenied }
+    /// Whether observers of refusals want it: they are told of questions, too, which are refusals unless somebody answers.
+    fileprivate var isDenial: Bool { [.dnsDenied, .connectionDenied, .questionAsked].contains(kind) }
 }

@@ -47,7 +47,7 @@ struct NodeServices: Sendable {
 actor NodeSandbox {
     private(set) var record: SandboxRecord
     private let services: NodeServices
-    private let loop: DataLoop
+    let loop: DataLoop
     /// Whether it lives on the loop: listeners are open and somebody is behind them.
     private var isServed = false
     /// Whether the namespace's table is this sandbox's, served or not.
@@ -257,7 +257,10 @@ extension NodeSandbox {
             throw error
         }
         isGuarded = true
-        let (id, limits) = (record.id, services.limits)
+        let (id, isAsking) = (record.id, record.ask != nil)
+        var bounds = services.limits
+        if let seconds = record.ask?.seconds { bounds.questions.deadlineSeconds = UInt64(seconds) }
+        let limits = bounds
         try await loop.run { residents in
             let sandbox = try Sandbox(
                 id: id,
@@ -268,6 +271,7 @@ extension NodeSandbox {
                 upstream: residents.upstream,
                 isPaused: isPaused,
                 limits: limits,
+                isAsking: isAsking,
                 latencies: residents.latencies,
                 record: residents.record
             )

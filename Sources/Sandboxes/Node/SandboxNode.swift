@@ -60,9 +60,9 @@ public actor SandboxNode {
     /// The records of what happens in its sandboxes.
     public nonisolated let journal: NodeJournal
     private let services: NodeServices
-    private let loops: [DataLoop]
+    let loops: [DataLoop]
     private let maximumSandboxes: Int
-    private var rules: NodeRules
+    private(set) var rules: NodeRules
     private var sandboxes: [String: NodeSandbox] = [:]
     /// Which sandbox has a namespace, by the namespace's number.
     private var owners: [UInt64: String] = [:]
@@ -293,7 +293,7 @@ extension SandboxNode {
         if let inode = owners.first(where: { $0.value == id })?.key { owners[inode] = nil }
     }
 
-    private func find(_ id: String) throws -> NodeSandbox {
+    func find(_ id: String) throws -> NodeSandbox {
         guard !isStopping else { throw NodeError.stopping }
         guard let sandbox = sandboxes[id] else { throw NodeError.unknownSandbox(id) }
         return sandbox

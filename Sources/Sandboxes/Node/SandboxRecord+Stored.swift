@@ -5,7 +5,7 @@ import PolicyDocument
 /// The form of a record on disk: a create request, with what has become of it under `status`.
 extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
-    private enum AttachmentKey: CodingKey { case create, netns, pid, container, inbound, acceptRawSockets }
+    private enum AttachmentKey: CodingKey { case create, netns, pid, container, inbound, acceptRawSockets, ask }
     private enum StatusKey: CodingKey {
         case state, reason, message, lastTransitionAt, createdAt, revision, lockedAt, namespace, inode, bootID
     }
@@ -30,6 +30,13 @@ extension SandboxRecord: Encodable {
             try form.encode(inbound.map(\.description), forKey: .inbound)
         }
         if acceptsRawSockets { try form.encode(true, forKey: .acceptRawSockets) }
+        if let ask {
+            if let seconds = ask.seconds {
+                try form.encode(seconds, forKey: .ask)
+            } else {
+                try form.encode(true, forKey: .ask)
+            }
+        }
         var status = root.nestedContainer(keyedBy: StatusKey.self, forKey: .status)
         try status.encode(state.rawValue, forKey: .state)
         if !reason.isEmpty { try status.encode(reason, forKey: .reason) }

@@ -26,6 +26,8 @@ public struct SandboxRecord: Hashable, Sendable {
     public let inbound: [PortRange]
     /// Whether the caller accepted that processes in the namespace could get around the rules.
     public let acceptsRawSockets: Bool
+    /// Whether somebody is asked about what no rule speaks of, and for how long; `nil` when nobody is.
+    public let ask: CreateRequest.Asking?
     /// The namespace; `nil` until it was found or made.
     public var namespace: NamespaceReference?
     /// Its own policy; `nil` when the node's default applies.
@@ -55,6 +57,7 @@ public struct SandboxRecord: Hashable, Sendable {
         attachment = request.attachment
         inbound = request.inbound ?? (request.attachment == .create ? [] : [.all])
         acceptsRawSockets = request.acceptsRawSockets
+        ask = request.ask
         policy = request.policy
         metadata = request.metadata
         expiresAt = request.expiresAt

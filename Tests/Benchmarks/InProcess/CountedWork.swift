@@ -80,7 +80,7 @@ extension CountedWork {
         let query = try! DNSQuery(parsing: message)
         let judge = QueryJudge(policy: policy, pins: PinTable(), isPaused: false, now: now, wallTime: wallTime)
         switch judge.judge(query) {
-        case .answer(let response), .deny(let response, _):
+        case .answer(let response), .deny(let response, _), .hold(_, let response, _):
             return response.encode(for: query, over: .udp)
         case .resolve(let name):
             let kept = cache.answer(for: DNSCache.Key(name, query.type), at: now)!

@@ -1,0 +1,100 @@
+import CLinux
+import EgressCore
+import EgressPolicy
+import Glibc
+import Hummingbird
+import NIOCore
+import NetPrimitives
+import PolicyDocument
+import Reactor
+import Sandboxes
+
+/// `/v1/questions` and `/v1/sandboxes/{id}/questions`: what somebody is asked about, and the answers.
+struct QuestionRoutes {
+    let node: SandboxNode
+
+    /// Adds what is asked in one sandbox.
+    func addSandbox(to group: RouterGroup<ControlContext>) {
+        group.get("{id}/questions") { _, context in
+            page(try await node.questions(of: try context.sandboxID()))
+        }
+        group.post("{id}/questions/{number}") { request, context in
+            try await answer(try context.sandboxID(), request, context)
+        }
+    }
+
+    /// Adds what is asked in all of them.
+    func add(to group: RouterGroup<ControlContext>) {
+        group.get("questions") { _, _ in page(try await node.questions()) }
+    }
+
+    private func page(_ questions: [SandboxNode.OpenQuestion]) -> Response {
+        Answer.json(["items": questions.map { QuestionBody($0.question, sandbox: $0.sandbox) }])
+    }
+
+    private func answer(_ id: String, _ request: Request, _ context: ControlContext) async throws -> Response {
+        guard let number = context.parameters.get("number").flatMap({ UInt64($0) }) else {
+            throw APIError.parameter("number", "expected the number of a question")
+        }
+        let body = try QuestionAnswer.load(bytes: try await request.bytes(), file: "body", now: .current)
+        guard (body.question ?? number) == number else {
+            throw APIError.parameter("question", "expected \(number), as in the path")
+        }
+        let origin = await CallerOrigin.text(of: context.channel)
+        let author = body.author.map { "\($0) (\(origin))" } ?? origin
+        let (question, rule, record) = try await node.answer(number, of: id, body, by: author)
+        return Answer.json(
+            AnsweredBody(
+                question: QuestionBody(question, sandbox: id),
+                rule: rule,
+                revision: record.revision
+            ),
+            headers: [.eTag: PolicyRoutes.tag(record.revision)]
+        )
+    }
+}
+
+/// A question as it is answered.
+private struct QuestionBody: Encodable {
+    let sandbox: String
+    let number: UInt64
+    let host: String
+    let ports: [UInt16]
+    let askedAt: String
+    let expiresAt: String
+    /// How many connections and queries wait for the answer.
+    let waiters: Int
+
+    init(_ question: Questions.Question, sandbox: String) {
+        self.sandbox = sandbox
+        number = question.number
+        host = "\(question.subject.name)"
+        ports = question.subject.ports.map(\.lower)
+        askedAt = Timestamp.text(of: question.askedAt)
+        expiresAt = Timestamp.text(of: question.expiresAt)
+        waiters = question.waiters
+    }
+}
+
+/// What an answer has come to.
+private struct AnsweredBody: Encodable {
+    let question: QuestionBody
+    /// The rule that it has made, the last one of the sandbox's policy.
+    let rule: Rule?
+    let revision: UInt64
+}
+
+/// Where a request comes from, for records.
+private enum CallerOrigin {
+    /// The user at the other end of a Unix socket, or the address of a TCP connection.
+    static func text(of channel: any Channel) async -> String {
+        if let address = channel.remoteAddress?.ipAddress { return address }
+        guard let options = channel as? any SocketOptionProvider,
+            let peer: clinux_credentials = try? await options.unsafeGetSocketOption(
+                level: .init(rawValue: SOL_SOCKET),
+                name: .init(rawValue: SO_PEERCRED)
+            ).get()
+        else { return "unknown" }
+        return "uid \(peer.user)"
+    }
+}
