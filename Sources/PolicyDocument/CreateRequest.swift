@@ -285,7 +285,8 @@ private struct CreateRequestReader {
     private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
-        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets", "ask"]) else {
+        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets", "ask"])
+        else {
             return
         }
         let stated = members.filter { kinds.contains($0.key) }

@@ -78,7 +78,8 @@ extension PolicyReader {
 
     private mutating func readAuthor(_ node: DocumentNode) -> String? {
         guard let author = text(node, "by") else { return nil }
-        guard (1...QuestionAnswer.longestAuthor).contains(author.utf8.count), !author.contains(where: \.isNewline) else {
+        guard (1...QuestionAnswer.longestAuthor).contains(author.utf8.count), !author.contains(where: \.isNewline)
+        else {
             report(node.position, "by", "expected 1 to \(QuestionAnswer.longestAuthor) bytes in a line")
             return nil
         }

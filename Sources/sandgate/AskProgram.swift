@@ -103,7 +103,9 @@ final class AskProgram {
     private func end() {
         guard input >= 0 else { return }
         stop()
-        Console.error("the program of --ask-command has ended: whatever no rule speaks of is denied when its time is over")
+        Console.error(
+            "the program of --ask-command has ended: whatever no rule speaks of is denied when its time is over"
+        )
     }
 
     private func tell(_ question: Questions.Question) {

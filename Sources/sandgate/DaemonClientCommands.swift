@@ -174,7 +174,7 @@ struct AttachCommand: ParsableCommand {
     )
     var inbound: [String] = []
 
-    @Flag(help: "Hold connections to names that no rule speaks of, and have somebody asked, over the API or on the page.")
+    @Flag(help: "Hold connections to names that no rule speaks of, and have somebody asked, over the API.")
     var ask = false
 
     @Option(help: ArgumentHelp("How long a question waits for its answer, in seconds.", valueName: "seconds"))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ import pytest
 
 from lab import plan
 from lab.daemon import Daemon, Sandbox, running
-from lab.flooding import node
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.receiver import receiving
-from lab.sandgate import Records, Sandgate, allowing
+from lab.sandgate import Sandgate, allowing
 
 ASKING = {"create": True, "ask": True}
 
@@ -94,12 +92,14 @@ def test_a_yes_lets_what_waits_through(internet: Internet, daemon: Daemon) -> No
     daemon.restart()
     assert sandbox.reaches(plan.DENIED)
     assert sandbox.ask("DELETE", "/policy", [plan.DENIED]).status == 200
-    curl(sandbox, plan.DENIED).kill()
-    question(sandbox, plan.DENIED)
+    waiting = curl(sandbox, plan.DENIED)
+    answer(sandbox, question(sandbox, plan.DENIED), "deny")
+    assert "served" not in said(waiting)
     records = {record["event"]: record for record in daemon.records(sandbox=sandbox.id)}
     assert records["question.asked"]["host"] == plan.DENIED
     first = [record for record in daemon.records(sandbox=sandbox.id) if record["event"] == "question.answered"]
-    assert [record["detail"] for record in first] == ["allow for this sandbox, by alice (uid 0)"]
+    details = [record["detail"] for record in first]
+    assert details == ["allow for this sandbox, by alice (uid 0)", "deny, by alice (uid 0)"]
     assert first[0]["question"] == asked["number"]
 
 
@@ -258,7 +258,6 @@ def test_changes_pause_and_release_end_questions(daemon: Daemon) -> None:
     assert "served" not in said(waiting)
     assert questions(sandbox) == []
     assert sandbox.ask("POST", "/resume").status == 200
-    curl(sandbox, "released.example").kill()
     details = [one["detail"] for one in daemon.records(sandbox=sandbox.id) if one["event"] == "question.ended"]
     assert details == ["the policy speaks of it now", "the policy speaks of it now", "the sandbox was paused"]
 
@@ -283,7 +282,6 @@ def test_nobody_is_asked_unless_the_attachment_says_so(daemon: Daemon) -> None:
 
 def test_bad_answers_are_named(daemon: Daemon) -> None:
     sandbox = asking(daemon)
-    curl(sandbox, plan.DENIED).kill()
     asked = sandbox.start("getent", "ahosts", plan.DENIED)
     number = question(sandbox, plan.DENIED)["number"]
     for body, path in (
@@ -447,7 +445,7 @@ def test_the_command_cannot_answer_for_itself(internet: Internet, sandgate: Sand
     answer_line = '{"question": 1, "answer": "allow"}'
     finished = sandgate.run(
         allowing(plan.ALLOWED),
-        "/bin/sh", "-c",
+        "/bin/bash", "-c",
         f"curl -sS -m 20 https://{plan.DENIED}/ & sleep 1; "
         f"for fd in 1 2 3 4 5 6 7 8 9 10 11 12; do echo '{answer_line}' >&$fd; done; "
         f"for out in /proc/[0-9]*/fd/*; do [ -p \"$out\" ] && timeout 1 sh -c \"echo '{answer_line}' >$out\"; done; "
@@ -462,6 +460,6 @@ def test_the_command_cannot_answer_for_itself(internet: Internet, sandgate: Sand
 
 def test_options_that_need_each_other(sandgate: Sandgate) -> None:
     refused = sandgate.tool("run", "--ask-timeout", "5", "--", "true")
-    assert refused.returncode == 64 and "--ask-timeout needs --ask-command" in refused.stderr
+    assert refused.returncode == 125 and "--ask-timeout needs --ask-command" in refused.stderr
     refused = sandgate.tool("run", "--ask-command", "true", "--ask-timeout", "0", "--", "true")
-    assert refused.returncode == 64 and "expected seconds of 1...3600" in refused.stderr
+    assert refused.returncode == 125 and "expected seconds of 1...3600" in refused.stderr
