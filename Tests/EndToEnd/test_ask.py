@@ -48,7 +48,8 @@ def question(sandbox: Sandbox, host: str, ports: tuple[int, ...] = (80, 443)) ->
 
 
 def answer(sandbox: Sandbox, asked: dict[str, Any], word: str, **fields: object) -> dict[str, Any]:
-    said = sandbox.ask("POST", f"/questions/{asked['number']}", {"answer": word, "by": "alice", **fields})
+    body: dict[str, object] = {"answer": word, "by": "alice"} | fields
+    said = sandbox.ask("POST", f"/questions/{asked['number']}", body)
     assert said.status == 200, said
     found: dict[str, Any] = said.json
     return found
@@ -438,7 +439,7 @@ def test_run_denies_what_nobody_answers(internet: Internet, sandgate: Sandgate) 
         assert ("--ask-command has ended" in finished.stderr) == (program == "exit 3")
 
 
-@pytest.mark.attack("P3", "answers the question about itself", stopped_by="confinement")
+@pytest.mark.attack("T16", "answers the question that somebody is asked about it", stopped_by="namespaces")
 def test_the_command_cannot_answer_for_itself(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     """It prints what an answer looks like wherever it can, and looks for the asker among the processes it sees."""
     program, log = asker(tmp_path)
