@@ -89,6 +89,10 @@ def test_a_yes_lets_what_waits_through(internet: Internet, daemon: Daemon) -> No
     assert rule["comment"].startswith("asked 20") and rule["comment"].endswith("allowed by alice (uid 0)")
     assert done["rule"] == rule and done["revision"] == 2
     assert questions(sandbox) == []
+    told = [record for record in daemon.records(sandbox=sandbox.id) if record["event"].startswith("question.")]
+    assert [record["event"] for record in told] == ["question.asked", "question.answered"]
+    assert {(record["host"], record["question"]) for record in told} == {(plan.DENIED, asked["number"])}
+    assert told[1]["detail"] == "allow for this sandbox, by alice (uid 0)"
     # It is a rule like any other: it survives the daemon, and is taken back in the same way.
     daemon.restart()
     assert sandbox.reaches(plan.DENIED)
@@ -96,12 +100,6 @@ def test_a_yes_lets_what_waits_through(internet: Internet, daemon: Daemon) -> No
     waiting = curl(sandbox, plan.DENIED)
     answer(sandbox, question(sandbox, plan.DENIED), "deny")
     assert "served" not in said(waiting)
-    records = {record["event"]: record for record in daemon.records(sandbox=sandbox.id)}
-    assert records["question.asked"]["host"] == plan.DENIED
-    first = [record for record in daemon.records(sandbox=sandbox.id) if record["event"] == "question.answered"]
-    details = [record["detail"] for record in first]
-    assert details == ["allow for this sandbox, by alice (uid 0)", "deny, by alice (uid 0)"]
-    assert first[0]["question"] == asked["number"]
 
 
 def test_a_yes_for_a_time_expires(daemon: Daemon) -> None:
