@@ -56,7 +56,8 @@ struct RuleSuggestion: Hashable {
     /// `ports` is empty where only the name was asked for.
     private init?(allowing kind: DenialSummary.Kind) {
         switch kind.reason {
-        case .default: remark = nil
+        case .default, .askDeadline, .askLimit: remark = nil
+        case .askDenied: remark = "somebody said no"
         case .rule:
             guard let rule = kind.rule, rule.source == .policy else { return nil }
             remark = "must stand before \(rule.place)"

@@ -113,7 +113,7 @@ import Testing
         let rule = reason == .rule ? try reference(.policy, 0, .name(DomainName("evil.example"))) : nil
         let text = rendered([denied(reason: reason, rule: rule)])
         let suggests = text.contains("- {action: allow")
-        #expect(suggests == [.default, .rule].contains(reason))
+        #expect(suggests == [.default, .rule, .askDenied, .askDeadline, .askLimit].contains(reason))
         #expect(suggests != text.contains("\n  \(reason.rawValue): "))
     }
 
