@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import report
+from bench import plot, report
 from bench.goals import GOALS, NAMES
 from bench.machine import binary_facts, machine
 from bench.result import NotMeasured, Outcome
@@ -75,6 +75,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="deploy/benchmark", description="Measures Sandgate beside its peers.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the result in this file too, as SVG")
     parser.add_argument("--only", metavar="NAME", action="append", choices=NAMES, help="this row only; may be repeated")
     parser.add_argument("--quick", action="store_true", help="see that everything works; the numbers mean nothing")
     parser.add_argument("--list", action="store_true", help="list the rows")
@@ -108,6 +109,8 @@ def main() -> int:
     print(f"\nbinary {binary['size']} MiB without symbols; sandgate --version takes {binary['start']} ms")
     if arguments.json is not None:
         report.write(arguments.json, about, outcomes, binary, quick=arguments.quick)
+    if arguments.plot is not None:
+        plot.write(arguments.plot, report.heading(about), outcomes)
     return 1 if any(isinstance(outcome, NotMeasured) for outcome in outcomes.values()) else 0
 
 
