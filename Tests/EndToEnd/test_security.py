@@ -250,7 +250,9 @@ def test_doctor_tells_of_a_process_that_holds_too_much(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pid, problem", [("4194305", "no such process"), ("self", "--pid"), (str(os.getpid()), "expected a process of sandgate")]
+    "pid, problem",
+    [("4194305", "no such process"), ("self", "--pid"), (str(os.getpid()), "expected a process of sandgate")],
+    ids=["none", "no number", "another"],
 )
 def test_doctor_names_what_it_cannot_look_at(pid: str, problem: str) -> None:
     command = [str(binary()), "doctor", "--security", "--pid", pid]
