@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import hostile_nameserver, plan
+from lab import hostile_nameserver, plan, streams
 from lab.flood_watch import Watch, watching
 from lab.internet import Internet
 from lab.internet import internet as make_internet
@@ -163,5 +163,15 @@ def nameserver(net: Internet) -> Iterator[None]:
     """The hostile nameserver, in the lab's Internet."""
     program = Path(hostile_nameserver.__file__)
     child = Child(net.namespace.command("/usr/bin/python3", program, plan.SCRIPTED_DNS4), "serving")
+    yield
+    child.stop()
+
+
+@pytest.fixture(scope="module")
+def stream_server(net: Internet) -> Iterator[None]:
+    """What sends without pause, in the lab's Internet."""
+    certificates = net.certificates
+    arguments = (plan.SINK4, str(certificates.certificate), str(certificates.key))
+    child = Child(net.namespace.command("/usr/bin/python3", Path(streams.__file__), *arguments), "serving")
     yield
     child.stop()

@@ -21,7 +21,7 @@ from lab.capture import capture
 from lab.daemon import Answer, Daemon, Sandbox, attachment, running
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK, Namespace
-from lab.processes import Child, wait_until
+from lab.processes import wait_until
 from lab.sandgate import Sandgate, allowing, attack, shell
 from lab.sidecar import sidecar
 from lab.tool import tool
@@ -45,16 +45,6 @@ def is_locked(sandbox: Sandbox) -> bool:
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     with running(internet, tmp_path) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def server(net: Internet) -> Iterator[None]:
-    """What sends without pause, in the lab's Internet."""
-    certificates = net.certificates
-    arguments = (plan.SINK4, str(certificates.certificate), str(certificates.key))
-    child = Child(net.namespace.command("/usr/bin/python3", Path(streams.__file__), *arguments), "serving")
-    yield
-    child.stop()
 
 
 # The daemon
@@ -370,7 +360,7 @@ def leave_behind(directory: Path) -> str:
     stopped_by="tls-sni, connect, http-host, relay, kernel",
 )
 def test_what_setup_left_running(
-    internet: Internet, sandgate: Sandgate, server: None, tmp_path: Path, options: tuple[str, ...]
+    internet: Internet, sandgate: Sandgate, stream_server: None, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     rules = (plan.SINK, {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]})
     expression = f"dst host {plan.SINK4} and greater 200"

@@ -21,9 +21,11 @@ from lab.capture import Capture, capture
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK
-from lab.processes import Child, check, wait_until
+from lab.processes import check, wait_until
 from lab.sandgate import allowing, attack
 from lab.sidecar import sidecar
+
+pytestmark = pytest.mark.usefixtures("stream_server")
 
 PORTS = {
     "tls": streams.TLS_PORT,
@@ -37,16 +39,6 @@ DATAGRAMS = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]
 BEFORE = allowing(plan.SINK, DATAGRAMS, plan.ALLOWED)
 IN_SETUP = allowing(plan.ALLOWED, setup={"egress": allowing(plan.SINK, DATAGRAMS)["egress"]})
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server(net: Internet) -> Iterator[None]:
-    """What sends without pause, in the lab's Internet."""
-    certificates = net.certificates
-    arguments = (plan.SINK4, str(certificates.certificate), str(certificates.key))
-    child = Child(net.namespace.command("/usr/bin/python3", Path(streams.__file__), *arguments), "serving")
-    yield
-    child.stop()
 
 
 @pytest.fixture
