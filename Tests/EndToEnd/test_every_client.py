@@ -195,17 +195,8 @@ def test_node_fetch(internet: Internet, sandgate: Sandgate) -> None:
     fetched(sandgate.run(allowing(plan.ALLOWED), "node", "-e", script, environment=environment), internet)
 
 
-def sparse_cargo() -> bool:
-    """Whether there is a cargo that knows registries made of files: 1.68 and newer, which Debian 12 does not have."""
-    try:
-        version = check("cargo", "--version").split()[1].split(".")
-    except (OSError, RuntimeError):
-        return False
-    return (int(version[0]), int(version[1])) >= (1, 68)
-
-
 @pytest.mark.honest("cargo")
-@pytest.mark.skipif(not sparse_cargo(), reason="no cargo 1.68 or newer on this machine")
+@pytest.mark.skipif(not registries.has_sparse_cargo(), reason="no cargo 1.68 or newer on this machine")
 def test_cargo(internet: Internet, sandgate: Sandgate, registry: Path, tmp_path: Path) -> None:
     registries.make_cargo(registry / "cargo")
     project = tmp_path / "project"

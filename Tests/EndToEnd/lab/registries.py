@@ -81,8 +81,8 @@ def make_npm(root: Path) -> None:
     _write(root / NAME, json.dumps(document))
 
 
-def make_cargo(root: Path) -> None:
-    """A sparse cargo registry (RFC 2789)."""
+def make_cargo(root: Path, downloads: str = plan.REGISTRY) -> None:
+    """A sparse cargo registry (RFC 2789), whose packages are at the name `downloads`."""
     top = f"{NAME}-{VERSION}"
     crate = _archive(
         {
@@ -91,7 +91,7 @@ def make_cargo(root: Path) -> None:
         }
     )
     _write(root / "crates" / f"{top}.crate", crate)
-    dl = f"https://{plan.REGISTRY}/cargo/crates/{{crate}}-{{version}}.crate"
+    dl = f"https://{downloads}/{root.name}/crates/{{crate}}-{{version}}.crate"
     _write(root / "config.json", json.dumps({"dl": dl}))
     line = {"name": NAME, "vers": VERSION, "deps": [], "features": {}, "yanked": False}
     _write(root / NAME[:2] / NAME[2:4] / NAME, json.dumps(line | {"cksum": hashlib.sha256(crate).hexdigest()}) + "\n")
@@ -142,3 +142,12 @@ def make_gem(root: Path, work: Path) -> None:
     (root / "gems").mkdir(parents=True)
     check("gem", "build", "-C", work, source.name, "--output", root / "gems" / f"{NAME}-{VERSION}.gem")
     check("gem", "generate_index", "--directory", root)
+
+
+def has_sparse_cargo() -> bool:
+    """Whether there is a cargo that knows registries made of files: 1.68 and newer, which Debian 12 does not have."""
+    try:
+        version = check("cargo", "--version").split()[1].split(".")
+    except (OSError, RuntimeError):
+        return False
+    return (int(version[0]), int(version[1])) >= (1, 68)
