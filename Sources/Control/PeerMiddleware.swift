@@ -49,11 +49,7 @@ struct PeerMiddleware: RouterMiddleware {
             ).get()
         } catch let error as IOError where error.errnoCode == ENOPROTOOPT {
             // Before Linux 6.5 there is only a number, which another process may have by now.
-            let peer: clinux_credentials = try await options.unsafeGetSocketOption(
-                level: .init(rawValue: SOL_SOCKET),
-                name: .init(rawValue: SO_PEERCRED)
-            ).get()
-            return await Self.isNeighbour(peer.process)
+            return await Self.isNeighbour(try await options.peerCredentials().process)
         } catch {
             // The peer has ended.
             return false

@@ -1,9 +1,6 @@
-import CLinux
 import EgressCore
 import EgressPolicy
-import Glibc
 import Hummingbird
-import NIOCore
 import NetPrimitives
 import PolicyDocument
 import Reactor
@@ -40,7 +37,7 @@ struct QuestionRoutes {
         guard (body.question ?? number) == number else {
             throw APIError.parameter("question", "expected \(number), as in the path")
         }
-        let origin = await CallerOrigin.text(of: context.channel)
+        let origin = await RequestCaller(context).name
         let author = body.author.map { "\($0) (\(origin))" } ?? origin
         let (question, rule, record) = try await node.answer(number, of: id, body, by: author)
         return Answer.json(
@@ -82,19 +79,4 @@ private struct AnsweredBody: Encodable {
     /// The rule that it has made, the last one of the sandbox's policy.
     let rule: Rule?
     let revision: UInt64
-}
-
-/// Where a request comes from, for records.
-private enum CallerOrigin {
-    /// The user at the other end of a Unix socket, or the address of a TCP connection.
-    static func text(of channel: any Channel) async -> String {
-        if let address = channel.remoteAddress?.ipAddress { return address }
-        guard let options = channel as? any SocketOptionProvider,
-            let peer: clinux_credentials = try? await options.unsafeGetSocketOption(
-                level: .init(rawValue: SOL_SOCKET),
-                name: .init(rawValue: SO_PEERCRED)
-            ).get()
-        else { return "unknown" }
-        return "uid \(peer.user)"
-    }
 }

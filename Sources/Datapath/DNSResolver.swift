@@ -184,9 +184,8 @@ extension DNSResolver {
     private func judgeAgain(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
         switch judge().judge(question.query) {
         case .resolve: lookUp(question, reply: reply)
-        case .hold where attachment.desk != nil: hold(question, reply: reply)
-        case .deny(let response, let verdict), .hold(_, let response, let verdict):
-            answer(question, .denied(response, verdict), reply: reply)
+        case .hold: hold(question, reply: reply)
+        case .deny(let response, let verdict): answer(question, .denied(response, verdict), reply: reply)
         case .answer(let response): reply(response.encode(for: question.query, over: question.transport))
         }
     }

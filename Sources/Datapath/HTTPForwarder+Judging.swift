@@ -73,7 +73,7 @@ extension HTTPForwarder {
             )
         case .name(let name):
             if let refusal = attachment.judge.judgeAuthority(name: name) {
-                return askOrRefuse(refusal.verdict, name, port: port, head)
+                return askOrRefuse(refusal.verdict, head, host: name.description, name: name, port: port)
             }
             resolve(name, port: port, head)
         }
@@ -86,11 +86,7 @@ extension HTTPForwarder {
         endpoint: Endpoint
     ) {
         guard judgement.verdict.action == .allow else {
-            let isAsked = asks(about: judgement.name, judgement.verdict, endpoint.port, at: endpoint.address, head) {
-                $0.refuse(.deny($1), host: host, endpoint: endpoint, name: judgement.name)
-            }
-            guard !isAsked else { return }
-            return refuse(judgement.verdict, host: host, endpoint: endpoint, name: judgement.name)
+            return askOrRefuse(judgement.verdict, head, host: host, name: judgement.name, endpoint: endpoint)
         }
         switch judgement.route {
         case .refuse: refuse(judgement.verdict, host: host, endpoint: endpoint, name: judgement.name)
@@ -99,34 +95,33 @@ extension HTTPForwarder {
         }
     }
 
-    private func askOrRefuse(_ verdict: Verdict, _ name: DomainName, port: UInt16, _ head: HTTPRequestHead) {
-        let refuse = { (forwarder: HTTPForwarder, verdict: Verdict) in
-            forwarder.refuse(verdict, host: name.description, endpoint: nil, name: name, port: port)
-        }
-        guard !asks(about: name, verdict, port, head, { refuse($0, .deny($1)) }) else { return }
-        refuse(self, verdict)
-    }
-
     /// Has somebody asked about a request for a name that no rule speaks of, which is judged again when that has come to
-    /// an end, or refused with `refuse`. `false` when nobody is to be asked.
-    private func asks(
-        about name: DomainName?,
+    /// an end. Refused are what the answer denies, and what nobody is to be asked about.
+    private func askOrRefuse(
         _ verdict: Verdict,
-        _ port: UInt16,
-        at address: IPAddress? = nil,
         _ head: HTTPRequestHead,
-        _ refuse: @escaping (HTTPForwarder, Reason) -> Void
-    ) -> Bool {
-        guard let subject = attachment.subject(of: verdict, about: name, port: port, at: address) else { return false }
+        host: String,
+        name: DomainName?,
+        endpoint: Endpoint? = nil,
+        port: UInt16? = nil
+    ) {
+        let subject = attachment.subject(
+            of: verdict,
+            about: name,
+            port: port ?? endpoint?.port,
+            at: endpoint?.address
+        )
+        guard let subject, let desk = attachment.desk else {
+            return refuse(verdict, host: host, endpoint: endpoint, name: name, port: port)
+        }
         let question = attempt
-        attachment.desk?.ask(subject) { [weak self] ending in
+        desk.ask(subject) { [weak self] ending in
             guard let self, case .exchanging = phase, attempt == question else { return }
             switch ending {
             case .judgeAgain: judge(head)
-            case .denied(let reason): refuse(self, reason)
+            case .denied(let reason): refuse(.deny(reason), host: host, endpoint: endpoint, name: name, port: port)
             }
         }
-        return true
     }
 
     private func resolve(_ name: DomainName, port: UInt16, _ head: HTTPRequestHead) {
@@ -147,7 +142,7 @@ extension HTTPForwarder {
                     addresses: addresses
                 )
                 guard judgement.verdict.action == .allow else {
-                    return askOrRefuse(judgement.verdict, name, port: port, head)
+                    return askOrRefuse(judgement.verdict, head, host: name.description, name: name, port: port)
                 }
                 admit(judgement, endpoints)
             }

@@ -164,7 +164,7 @@ extension QuestionDesk {
         guard let question = questions[number] else { return nil }
         switch answer.choice {
         case .deny:
-            _ = questions.deny(number, at: attachment.loop.now)
+            questions.deny(number, at: attachment.loop.now)
             record(.questionAnswered, question, "deny, by \(answer.author)")
             onEnded(number)
             end(question, .askDenied)

@@ -161,6 +161,7 @@ extension Questions {
     public var nextDeadline: MonotonicTime? { open.values.map(\.deadline).min() }
 
     /// Somebody said no. `nil` when it is no longer open.
+    @discardableResult
     public mutating func deny(_ number: UInt64, at now: MonotonicTime) -> Question? {
         guard let question = close(number) else { return nil }
         remember(question.subject, .askDenied, at: now)

@@ -96,7 +96,7 @@ extension PolicyDifference {
     private static let unmentioned = try! DomainName("sandgate-unmentioned.invalid")
 
     private static func rules(of policies: [CompiledPolicy]) -> [Rule] {
-        policies.flatMap { $0.always.deny + $0.always.allow + $0.policy.rules + ($0.policy.setup?.rules ?? []) }
+        policies.flatMap { $0.always.deny + $0.always.allow + $0.policy.unphased.rules }
     }
 
     /// Targets that are names, in the order of the rules, each once.

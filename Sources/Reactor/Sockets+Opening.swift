@@ -76,9 +76,8 @@ extension Sockets {
         receiveBytes: Int,
         pass: UpstreamPass? = nil
     ) throws(SystemError) -> CInt {
-        let descriptor = try open(endpoint.address.family, SOCK_DGRAM, "UDP \(endpoint)")
+        let descriptor = try outgoing(endpoint.address.family, isStream: false, pass: pass, "UDP \(endpoint)")
         setReceiveBuffer(descriptor, bytes: receiveBytes)
-        try give(descriptor, pass)
         let code = connect(descriptor, to: endpoint)
         guard code == 0 else {
             close(descriptor)
@@ -122,24 +121,30 @@ extension Sockets {
 
     /// Begins to connect. The outcome is there when the socket becomes writable: ``takeError(_:)``.
     static func connecting(to endpoint: Endpoint, pass: UpstreamPass? = nil) throws(SystemError) -> CInt {
-        let descriptor = try open(endpoint.address.family, SOCK_STREAM, "TCP \(endpoint)")
-        try give(descriptor, pass)
+        let descriptor = try outgoing(endpoint.address.family, isStream: true, pass: pass, "TCP \(endpoint)")
         let (result, code) = retrying { SocketAddress(endpoint).withPointer { Int(Glibc.connect(descriptor, $0, $1)) } }
         if result == 0 || code == EINPROGRESS { return descriptor }
         close(descriptor)
         throw SystemError(operation: "connect", errno: code, context: "\(endpoint)")
     }
 
-    /// Gives a socket a pass, before it sends anything. On an error it is closed: without, nothing would leave.
-    private static func give(_ descriptor: CInt, _ pass: UpstreamPass?) throws(SystemError) {
-        guard let pass, !hold(descriptor, pass) else { return }
+    /// A TCP or UDP socket to the outside that is yet to be connected. Where the namespace asks for a `pass` it has one, or
+    /// there is none: without, nothing would leave.
+    public static func outgoing(
+        _ family: IPAddress.Family,
+        isStream: Bool,
+        pass: UpstreamPass?,
+        _ context: @autoclosure () -> String
+    ) throws(SystemError) -> CInt {
+        let descriptor = try open(family, isStream ? SOCK_STREAM : SOCK_DGRAM, context())
+        guard let pass, !hold(descriptor, pass) else { return descriptor }
         let error = SystemError.current("mark", "a socket to the outside")
         close(descriptor)
         throw error
     }
 
     /// Whether a socket has a pass from now on.
-    public static func hold(_ descriptor: CInt, _ pass: UpstreamPass) -> Bool {
+    private static func hold(_ descriptor: CInt, _ pass: UpstreamPass) -> Bool {
         setOption(descriptor, SOL_SOCKET, SO_MARK, pass.mark)
             && setOption(descriptor, SOL_SOCKET, SO_PRIORITY, pass.priority)
     }

@@ -1,5 +1,6 @@
 internal import CAres
 import Glibc
+internal import NetPrimitives
 internal import Reactor
 
 /// The calls by which c-ares uses its sockets. Its own take five system calls a query more: they set flags one by one,
@@ -10,7 +11,7 @@ extension AresChannel {
         let functions = UnsafeMutablePointer<ares_socket_functions>.allocate(capacity: 1)
         functions.initialize(
             to: ares_socket_functions(
-                asocket: { family, type, number, context in AresChannel.at(context).openSocket(family, type, number) },
+                asocket: { family, type, _, context in AresChannel.at(context).openSocket(family, type) },
                 aclose: { descriptor, _ in Glibc.close(descriptor) },
                 aconnect: { descriptor, address, length, _ in Glibc.connect(descriptor, address, length) },
                 arecvfrom: { descriptor, bytes, count, flags, address, length, context in
@@ -27,19 +28,21 @@ extension AresChannel {
         return UnsafePointer(functions)
     }()
 
-    /// Without the pass that the namespace asks for there is no socket.
-    private func openSocket(_ family: CInt, _ type: CInt, _ number: CInt) -> CInt {
-        let flags = CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
-        let descriptor = socket(family, type | flags, number)
-        guard descriptor >= 0 else { return ARES_SOCKET_BAD }
-        if let pass = loop.upstreamPass, !Sockets.hold(descriptor, pass) {
-            let code = errno
-            _ = Glibc.close(descriptor)
-            errno = code
+    private func openSocket(_ family: CInt, _ type: CInt) -> CInt {
+        let isStream = type == CInt(SOCK_STREAM.rawValue)
+        do {
+            let descriptor = try Sockets.outgoing(
+                family == AF_INET ? .v4 : .v6,
+                isStream: isStream,
+                pass: loop.upstreamPass,
+                "DNS"
+            )
+            if isStream { Sockets.setNoDelay(descriptor) }
+            return descriptor
+        } catch {
+            errno = error.errno
             return ARES_SOCKET_BAD
         }
-        if type == CInt(SOCK_STREAM.rawValue) { Sockets.setNoDelay(descriptor) }
-        return descriptor
     }
 
     /// One datagram an event: of another one the loop tells anew. A stream, of which no address is asked, is read as far

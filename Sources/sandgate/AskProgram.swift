@@ -7,6 +7,7 @@ import Glibc
 import NetPrimitives
 import PolicyDocument
 import Reactor
+import Sandboxes
 
 /// A program outside the sandbox that is asked about what no rule speaks of: `--ask-command`. It gets each question as a line
 /// of JSON, and answers with lines of JSON, in whatever order it likes:
@@ -46,7 +47,8 @@ final class AskProgram {
         let (ourOutput, theirOutput) = try Self.pipe()
         (input, output) = (ourInput, ourOutput)
         defer { [theirInput, theirOutput].forEach { close($0) } }
-        for descriptor in [ourInput, ourOutput] { _ = fcntl(descriptor, F_SETFL, O_NONBLOCK) }
+        // The program waits; we do not.
+        for descriptor in [theirInput, theirOutput] { _ = fcntl(descriptor, F_SETFL, 0) }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
@@ -74,10 +76,9 @@ final class AskProgram {
 
     private static func pipe() throws(SetupError) -> (CInt, CInt) {
         var pair: [CInt] = [-1, -1]
-        guard Glibc.pipe(&pair) == 0 else {
+        guard clinux_pipe(&pair) == 0 else {
             throw SetupError("--ask-command: cannot make a pipe: \(String(cString: strerror(errno)))")
         }
-        for descriptor in pair { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
         return (pair[0], pair[1])
     }
 
@@ -148,14 +149,8 @@ final class AskProgram {
         do {
             let answer = try QuestionAnswer.load(bytes: line, file: "--ask-command", now: .current)
             guard let number = answer.question else { throw SetupError("question: missing") }
-            let choice: QuestionDesk.Answer.Choice =
-                switch answer.choice {
-                case .deny: .deny
-                case .once: .once(ports: answer.ports)
-                case .allow(let until): .allow(ports: answer.ports, until: until)
-                }
             let author = answer.author.map { "\($0) (--ask-command)" } ?? "--ask-command"
-            guard try desk?.answer(number, QuestionDesk.Answer(choice, by: author)) != nil else {
+            guard try desk?.answer(number, QuestionDesk.Answer(answer, by: author)) != nil else {
                 throw SetupError("question \(number) is not open")
             }
         } catch let error as DocumentError {

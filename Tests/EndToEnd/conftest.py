@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import hostile_nameserver, plan, streams
+from lab.daemon import Daemon, running
 from lab.flood_watch import Watch, watching
 from lab.internet import Internet
 from lab.internet import internet as make_internet
@@ -149,6 +150,13 @@ def box(internet: Internet) -> Iterator[Namespace]:
     finally:
         subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
         made.remove()
+
+
+@pytest.fixture
+def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with nothing configured."""
+    with running(internet, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from lab import plan
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
-from lab.processes import wait_until
+from lab.processes import kibibytes, wait_until
 from lab.receiver import receiving
 from lab.sandgate import Sandgate, allowing
 
@@ -57,6 +57,19 @@ def answer(sandbox: Sandbox, asked: dict[str, Any], word: str, **fields: object)
 
 def curl(sandbox: Sandbox, name: str, *options: str) -> subprocess.Popen[str]:
     return sandbox.start("curl", "-sS", "-m", "25", *options, f"https://{name}/")
+
+
+def asked_again(sandbox: Sandbox, name: str) -> subprocess.Popen[str]:
+    """Asks for a page until that is a question, as what allowed it is over; who waits for the answer."""
+    waiting = [curl(sandbox, name)]
+
+    def is_asked() -> bool:
+        if waiting[-1].poll() is not None:
+            waiting.append(curl(sandbox, name))
+        return bool(questions(sandbox))
+
+    wait_until(is_asked, "the next question", 15)
+    return waiting[-1]
 
 
 def said(process: subprocess.Popen[str]) -> str:
@@ -108,16 +121,9 @@ def test_a_yes_for_a_time_expires(daemon: Daemon) -> None:
     answer(sandbox, question(sandbox, plan.DENIED), "allow", ttl="3s")
     assert f"served {plan.DENIED}" in said(waiting)
     # Once it has expired the next one is asked about; the answer takes the place of the first.
-    later: list[subprocess.Popen[str]] = []
-
-    def is_asked() -> bool:
-        if not later or later[-1].poll() is not None:
-            later.append(curl(sandbox, plan.DENIED))
-        return bool(questions(sandbox))
-
-    wait_until(is_asked, "the next question", 20)
+    later = asked_again(sandbox, plan.DENIED)
     answer(sandbox, question(sandbox, plan.DENIED), "allow")
-    assert f"served {plan.DENIED}" in said(later[-1])
+    assert f"served {plan.DENIED}" in said(later)
     rules = sandbox.ask("GET", "/policy").json["policy"]["egress"]
     assert [rule["target"] for rule in rules] == [plan.ALLOWED, plan.DENIED]
 
@@ -139,16 +145,9 @@ def test_once_is_for_what_waits_and_lives_as_long(internet: Internet, tmp_path: 
         policy = sandbox.ask("GET", "/policy").json
         assert [rule["target"] for rule in policy["policy"]["egress"]] == [plan.ALLOWED] and policy["revision"] == 1
         # Later ones are asked about again, when the moment is over.
-        later: list[subprocess.Popen[str]] = []
-
-        def is_asked() -> bool:
-            if not later or later[-1].poll() is not None:
-                later.append(curl(sandbox, plan.DENIED))
-            return bool(questions(sandbox))
-
-        wait_until(is_asked, "the next question", 15)
+        later = asked_again(sandbox, plan.DENIED)
         answer(sandbox, question(sandbox, plan.DENIED), "deny")
-        assert "served" not in said(later[-1])
+        assert "served" not in said(later)
         # Changes of the policy that say nothing of it leave it alone.
         assert sandbox.ask("PATCH", "/policy", [{"action": "allow", "target": "new.test"}]).status == 200
         output, _ = living.communicate("go\n", timeout=20)
@@ -355,7 +354,7 @@ def test_a_flood_of_questions_is_a_denial(internet: Internet, daemon: Daemon) ->
         sandbox = asking(daemon)
         assert sandbox.reaches(plan.ALLOWED) and quiet.reaches(plan.ALLOWED)
         internet.forget()
-        before = memory(daemon)
+        before = kibibytes(daemon.pid)
         flood = sandbox.start("/usr/bin/python3", "-c", FLOOD, plan.DNS4)
         stack.callback(flood.kill)
         beside = [quiet.reaches(plan.ALLOWED) for _ in range(5)]
@@ -363,7 +362,7 @@ def test_a_flood_of_questions_is_a_denial(internet: Internet, daemon: Daemon) ->
         assert flood.stdout is not None
         assert flood.stdout.readline() == "refused 9984\n"
         assert len(questions(sandbox)) == 16
-        assert memory(daemon) - before < 64 << 10, "KiB"
+        assert kibibytes(daemon.pid) - before < 64 << 10, "KiB"
         # What is allowed still is, in the flood's own sandbox too; and no name of the flood was heard outside.
         assert sandbox.reaches(plan.ALLOWED) and quiet.reaches(plan.ALLOWED)
         assert not any(name.endswith("flood.test") for name in internet.dns.names())
@@ -373,12 +372,6 @@ def test_a_flood_of_questions_is_a_denial(internet: Internet, daemon: Daemon) ->
         assert daemon.metrics()[
             'sandgate_events_total{event="dns.denied",layer="dns",verdict="deny",reason="ask-limit"}'
         ] == 9_984
-
-
-def memory(daemon: Daemon) -> int:
-    """How much of it the daemon has, in KiB."""
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
 
 # MARK: - run

@@ -17,7 +17,7 @@ import pytest
 
 from lab import plan, raw_packets
 from lab.capture import capture
-from lab.daemon import Daemon, attachment, running
+from lab.daemon import Daemon, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -36,12 +36,6 @@ _numbers = itertools.count()
 @pytest.fixture
 def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
     with sidecar(internet, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
         yield made
 
 

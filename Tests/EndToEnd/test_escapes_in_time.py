@@ -13,19 +13,13 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, attachment, running
+from lab.daemon import Daemon, Sandbox, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
 from lab.sandgate import Sandgate, after_resolving, allowing, attack
 from lab.sidecar import RAW
 from lab.tool import binary
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 # Rules that expire

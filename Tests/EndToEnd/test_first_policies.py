@@ -7,8 +7,6 @@ cargo eleven seconds. FromDenialToPolicy.md tells of the same ways.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -20,6 +18,7 @@ import pytest
 from lab import content, plan, registries
 from lab.internet import Internet
 from lab.sandgate import Finished, Sandgate, shell
+from lab.suggestions import lines_of, named_arguments, rule
 from lab.tool import tool
 
 
@@ -100,21 +99,10 @@ def cargo(internet: Internet, directory: Path) -> Tool:
     )
 
 
-def named_command(run: Finished) -> list[str]:
+def what_to_type(run: Finished) -> list[str]:
     """The arguments of the command that a run which failed says is to be typed."""
     assert run.returncode not in (0, 125), run
-    found = re.search(r"^  sandgate (policy suggest --audit .*)$", run.stderr, re.MULTILINE)
-    assert found, run
-    return shlex.split(found[1])
-
-
-def rule(name: str) -> str:
-    return f'    - {{action: allow, target: "{name}", ports: [443], protocol: tcp}}'
-
-
-def lines_of(policy: str) -> list[str]:
-    """The rules of a policy as it was written."""
-    return [line for line in policy.splitlines() if line.strip().startswith("- {")]
+    return ["policy", "suggest", *named_arguments(run.stderr)]
 
 
 TOOLS = pytest.mark.parametrize("make", [git, npm, cargo])
@@ -135,7 +123,7 @@ def test_from_denials_to_the_least_policy(
     for number, name in enumerate(work.names, start=1):
         assert work.greeting not in run.stdout and f"sandgate: denied {name} (dns, default)" in run.stderr, run
         assert name not in internet.web.hosts()
-        done = tool(*named_command(run), "-o", policy)
+        done = tool(*what_to_type(run), "-o", policy)
         assert done.returncode == 0, done
         assert lines_of(policy.read_text()) == [rule(name) for name in work.names[:number]]
         run = sandgate.run(None, *command, options=["--policy", str(policy)], environment=work.impatient)
@@ -175,7 +163,7 @@ def test_who_interrupts_at_the_first_denial_is_told_as_much(
     run = running.finish()
     assert run.returncode == 130, run
     policy = tmp_path / "policy.yaml"
-    assert tool(*named_command(run), "-o", policy).returncode == 0
+    assert tool(*what_to_type(run), "-o", policy).returncode == 0
     assert lines_of(policy.read_text()) == [rule(work.names[0])]
 
 

@@ -31,12 +31,6 @@ HELD_PORT = 9500
 WILD = f"*.{plan.WILD}"
 
 
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
-
-
 @contextlib.contextmanager
 def holder(internet: Internet, port: int) -> Iterator[None]:
     """A silent server, in the lab's Internet."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from lab import plan
 from lab.internet import Internet
-from lab.processes import Child
+from lab.processes import Child, kibibytes
 from lab.sandgate import Sandgate, allowing
 
 SERVER = """\
@@ -75,12 +74,6 @@ def serve(internet: Internet) -> Iterator[Serve]:
 def client(source: str, name: str = plan.SINK) -> list[str]:
     """A program inside the sandbox."""
     return ["/usr/bin/python3", "-c", CLIENT.format(name=name) + textwrap.dedent(source)]
-
-
-def resident_kilobytes(pid: int) -> int:
-    """How much memory a process has."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0])
 
 
 # MARK: - What is said arrives
@@ -240,7 +233,7 @@ def test_slow_reader_costs_no_memory(internet: Internet, sandgate: Sandgate) -> 
     """
     running = sandgate.start(allowing(plan.FILES), client(script))
     running.wait_for("received", timeout=60)
-    used = resident_kilobytes(running.pid)
+    used = kibibytes(running.pid, "VmHWM")
     run = running.finish()
     assert used < 100_000, f"{used} KiB {run}"
 

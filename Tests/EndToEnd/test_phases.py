@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,6 @@ def is_locked(sandbox: Sandbox) -> bool:
     answer = sandbox.ask("GET").json
     assert ("lockedAt" in answer) == ("setup" not in answer["policy"]), answer
     return "lockedAt" in answer
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 # The daemon

@@ -18,7 +18,7 @@ import pytest
 from lab import plan, streams
 from lab.asker import Asker
 from lab.capture import Capture, capture
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Daemon, Sandbox
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK
 from lab.processes import check, wait_until
@@ -39,12 +39,6 @@ DATAGRAMS = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]
 BEFORE = allowing(plan.SINK, DATAGRAMS, plan.ALLOWED)
 IN_SETUP = allowing(plan.ALLOWED, setup={"egress": allowing(plan.SINK, DATAGRAMS)["egress"]})
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 @contextlib.contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lab import plan
-from lab.daemon import Daemon, running
+from lab.daemon import Daemon
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -19,12 +17,6 @@ CHANGES = {
     "a chain that accepts first": "add table inet a; add chain inet a c { type filter hook output priority -400; }",
     "a table of the devices": "add table netdev sandgate",
 }
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 def is_recorded(daemon: Daemon, sandbox: str) -> bool:

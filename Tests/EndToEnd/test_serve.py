@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from lab.namespaces import Namespace
 from lab.processes import check, wait_until
 from lab.sandgate import after_resolving, allowing, attack
 from lab.tool import tool
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon with nothing configured."""
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 def attach(daemon: Daemon, box: Namespace, policy: object, **fields: object) -> Sandbox:

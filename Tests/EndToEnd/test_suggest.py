@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import content, plan
-from lab.daemon import Daemon, running
+from lab.daemon import Daemon
 from lab.internet import Internet
 from lab.sandgate import Sandgate, allowing, shell
+from lab.suggestions import lines_of, named_arguments, rule
 from lab.tool import tool
 
 PIP = (
@@ -35,15 +34,6 @@ git clone -q https://{plan.GIT}/project.git {{directory}}/clone
 EXPECTED = {plan.ALLOWED: 443, plan.OTHER: 80, plan.GIT: 443, plan.PYPI: 443, plan.DATABASE: plan.MYSQL_PORT}
 
 
-def lines_of(policy: str) -> list[str]:
-    """The rules of a policy as it was written."""
-    return [line for line in policy.splitlines() if line.strip().startswith("- {")]
-
-
-def rule(target: str, port: int) -> str:
-    return f'    - {{action: allow, target: "{target}", ports: [{port}], protocol: tcp}}'
-
-
 def suggest(*arguments: str | Path, stdin: str = "") -> str:
     """What is suggested, which is always a policy that `policy check` accepts without a warning."""
     done = tool("policy", "suggest", *arguments, stdin=stdin)
@@ -52,13 +42,6 @@ def suggest(*arguments: str | Path, stdin: str = "") -> str:
     checked = tool("policy", "check", "-", stdin=done.stdout)
     assert checked.returncode == 0 and checked.stderr == "", checked.stderr
     return done.stdout
-
-
-def named_command(stderr: str) -> list[str]:
-    """The command that a run names at its end."""
-    found = re.search(r"^  sandgate (policy suggest --audit .*)$", stderr, re.MULTILINE)
-    assert found, stderr
-    return shlex.split(found[1])[2:]
 
 
 def record(**fields: Any) -> str:
@@ -90,7 +73,7 @@ def test_policy_of_a_run_is_enough_and_not_more(internet: Internet, sandgate: Sa
     work = shell(WORK.format(directory=tmp_path))
     learned = sandgate.run(None, *work, options=["--learn"])
     assert learned.returncode == 0, learned
-    policy = suggest(*named_command(learned.stderr))
+    policy = suggest(*named_arguments(learned.stderr))
     assert sorted(lines_of(policy)) == sorted(rule(name, port) for name, port in EXPECTED.items()), policy
     comment = re.compile(r"# (once|\d+ times) by sh in run-\d+, first 2")
     assert all(comment.search(before) for before in policy.split("\n    - ")[:-1]), policy
@@ -111,7 +94,7 @@ def test_refusals_lead_to_a_policy(internet: Internet, sandgate: Sandgate, tmp_p
     install = shell(PIP.format(directory=tmp_path))
     refused = sandgate.run(None, *install)
     assert refused.returncode != 0, refused
-    policy = suggest(*named_command(refused.stderr))
+    policy = suggest(*named_arguments(refused.stderr))
     assert lines_of(policy) == [rule(plan.PYPI, 443)]
     assert "port assumed: only the name was asked for" in policy
     assert sandgate.run(policy, *install).returncode == 0
@@ -158,17 +141,11 @@ for host in (b'a"b', b'*', b'# x', b'x: y', b'- {{action: allow}}'):
 """
     run = sandgate.run(None, "/usr/bin/python3", "-c", script, options=["--learn"])
     assert run.returncode == 0, run
-    policy = suggest(*named_command(run.stderr))
+    policy = suggest(*named_arguments(run.stderr))
     assert set(lines_of(policy)) <= {rule(plan.ALLOWED, 80)}, policy
 
 
 # From the daemon
-
-
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
 
 
 def test_audit_directory_of_the_daemon(internet: Internet, daemon: Daemon) -> None:

@@ -30,12 +30,6 @@ from lab.sandgate import allowing
 from lab.tool import tool
 
 
-@pytest.fixture
-def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
-    with running(internet, tmp_path) as made:
-        yield made
-
-
 def attach(daemon: Daemon, box: Namespace, *targets: str) -> Sandbox:
     return daemon.create(allowing(*targets), id="box", attachment=attachment(box))
 

@@ -21,17 +21,13 @@ extension NodeSandbox {
         by author: String,
         under rules: NodeRules
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
-        let (id, ports) = (record.id, answer.ports)
-        let expiry: WallTime?
-        switch answer.choice {
-        case .deny, .once:
-            let choice: QuestionDesk.Answer.Choice = answer.choice == .deny ? .deny : .once(ports: ports)
+        let id = record.id
+        guard case .allow(let expiry) = answer.choice else {
             let question = try await loop.run { residents in
-                try residents[id]?.attachment.desk?.answer(number, QuestionDesk.Answer(choice, by: author))
+                try residents[id]?.attachment.desk?.answer(number, QuestionDesk.Answer(answer, by: author))
             }
             guard let question else { throw NodeError.unknownQuestion(number, sandbox: id) }
             return (question, nil, record)
-        case .allow(let until): expiry = until
         }
         let question = try await loop.run { residents in
             residents[id]?.attachment.desk?.expectChange(for: number, until: expiry, by: author)
@@ -39,17 +35,18 @@ extension NodeSandbox {
         guard let question else { throw NodeError.unknownQuestion(number, sandbox: id) }
         let now = WallTime.current
         let comment = Policy.askedComment(author: author, at: now)
-        let rule = question.subject.rule(onPorts: ports, expiresAt: expiry, comment: comment)
-        let changed: SandboxRecord
+        let rule = question.subject.rule(onPorts: answer.ports, expiresAt: expiry, comment: comment)
+        let change: Result<SandboxRecord, any Error>
         do {
-            changed = try await setPolicy(expecting: nil, under: rules) { policy in
-                (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
-            }
+            change = .success(
+                try await setPolicy(expecting: nil, under: rules) { policy in
+                    (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
+                }
+            )
         } catch {
-            try? await loop.run { residents in residents[id]?.attachment.desk?.endExpecting(number) }
-            throw error
+            change = .failure(error)
         }
         try? await loop.run { residents in residents[id]?.attachment.desk?.endExpecting(number) }
-        return (question, rule, changed)
+        return (question, rule, try change.get())
     }
 }

@@ -279,7 +279,7 @@ extension NodeSandbox {
                 try sandbox.onRulesetChange { [weak self] change in
                     Keeper.deliver { [weak self] in Task { await self?.fail(because: change) } }
                 }
-                sandbox.attachment.onSetupEnd = { [weak self] in
+                sandbox.onSetupEnd { [weak self] in
                     Keeper.deliver { [weak self] in Task { await self?.setupEnded() } }
                 }
             } catch {

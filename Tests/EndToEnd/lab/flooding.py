@@ -10,12 +10,11 @@ import statistics
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from . import plan
 from .daemon import Daemon, Sandbox
-from .processes import wait_until
+from .processes import kibibytes, wait_until
 from .sandgate import allowing, attack
 
 ROUNDS = 3
@@ -101,8 +100,7 @@ class Node:
     @property
     def kibibytes(self) -> int:
         """How much memory the daemon has."""
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines())
-        return int(fields["VmRSS"].split()[0])
+        return kibibytes(self.daemon.pid)
 
     @property
     def connections(self) -> float:

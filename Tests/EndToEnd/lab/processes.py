@@ -30,6 +30,12 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 10) 
         time.sleep(0.005)
 
 
+def kibibytes(pid: int, field: str = "VmRSS") -> int:
+    """How much memory a process has; with VmHWM, how much it had at most."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields[field].split()[0])
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process with this id exists and is not merely waiting to be reaped."""
     try:
