@@ -11,6 +11,14 @@ public enum OwnPrivileges {
     /// The name of the thread that enters and makes namespaces, and of those that it starts.
     public static let keeperName = "sandgate-keeper"
 
+    /// Makes every capability count that the calling thread may make count: file capabilities of a program whose user is
+    /// not root are permitted, and not effective.
+    public static func takeUp() throws(ConfinementError) {
+        guard confinement_take_up_capabilities() == 0 else {
+            throw ConfinementError("cannot take up capabilities", errno: errno)
+        }
+    }
+
     /// Takes from the calling thread every capability but those of `kept` that it has, in all of its sets; its bounding
     /// set becomes empty, where it may change it (CAP_SETPCAP).
     public static func keep(_ kept: CapabilitySet) throws(ConfinementError) {

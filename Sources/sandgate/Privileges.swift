@@ -21,8 +21,9 @@ enum Privileges {
         guard missing.isEmpty else { throw SetupError("missing \(missing): sandboxes cannot be guarded without") }
     }
 
-    /// For `sidecar`.
+    /// For `sidecar`, which may be another user than root with file capabilities (deploy/image-archive).
     static func requireForSidecar() throws {
+        try OwnPrivileges.takeUp()
         let missing = try missing(for: .sidecar)
         guard missing.isEmpty else { throw SetupError("missing \(missing): this network cannot be guarded without") }
     }

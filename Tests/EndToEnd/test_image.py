@@ -114,6 +114,69 @@ def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine
         made.remove()
 
 
+NONROOT = "sandgate:nonroot"
+"""The image with another user than root, as the page on OpenSandbox says that it is made."""
+
+
+@pytest.fixture(scope="module")
+def nonroot(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("nonroot")
+    (directory / "Dockerfile").write_text(f"FROM {SANDGATE}\nUSER 65532:65532\n")
+    docker.docker("build", "--tag", NONROOT, str(directory), timeout=120)
+    return NONROOT
+
+
+def status_of(docker: Engine, container: str) -> dict[str, str]:
+    """What /proc says of the process of a container."""
+    status = Path(f"/proc/{docker.inspect(container, '{{.State.Pid}}')}/status").read_text()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())}
+
+
+def test_image_of_another_user_than_root(internet: Internet, docker: Engine, nonroot: str) -> None:
+    """It is held as the one of root is, and holds no more than CAP_NET_ADMIN."""
+    policy = {"defaultAction": "deny", "egress": [{"action": "allow", "target": plan.ALLOWED}]}
+    file = "OPENSANDBOX_EGRESS_POLICY_FILE=/tmp/policy.json"
+    made = Guarded(internet, docker, policy, "--health-interval", "1s", "--env", file, image=nonroot)
+    try:
+        status = status_of(docker, made.sidecar)
+        assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
+        for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
+            assert int(status[name], 16) & ~(1 << 12) == 0, status
+        sandbox = made.sandbox(*WITH_ATTACKS, image=MACHINE)
+        assert reaches(docker, sandbox, plan.ALLOWED) and reaches(docker, sandbox, plan.ALLOWED, "-6"), made.log
+        assert not reaches(docker, sandbox, plan.DENIED)
+        assert not reaches(docker, sandbox, plan.DENIED, *pinned(plan.DENIED, plan.DENIED4))
+        attack(docker, sandbox)
+        # It is not by their user that the sidecar's sockets are known.
+        assert docker.run(sandbox, "/usr/bin/setpriv", "--reuid=65532", "--clear-groups", *TO_SINK).returncode != 0
+        assert internet.sinks.data() == ""
+        change = ("-X", "PATCH", "-d", f'[{{"action": "allow", "target": "{plan.OTHER}"}}]')
+        assert '"status":"ok"' in made.ask("/policy", *change) and reaches(docker, sandbox, plan.OTHER)
+        wait_until(lambda: docker.inspect(made.sidecar, "{{.State.Health.Status}}") == "healthy", "its health", 20)
+        # The trail and the policy are its own to write: what was changed is there when it begins anew.
+        docker.docker("restart", "--time", "10", made.sidecar)
+        made.wait()
+        assert plan.OTHER in made.ask("/policy")
+    finally:
+        made.remove()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "missing CAP_NET_ADMIN: this network cannot be guarded without"),
+        (("--cap-add", "NET_ADMIN", "--cap-drop", "NET_RAW"), "missing CAP_NET_RAW"),
+        (("--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"), "missing CAP_NET_ADMIN, CAP_NET_RAW"),
+    ],
+)
+def test_another_user_than_root_is_refused(
+    docker: Engine, nonroot: str, options: tuple[str, ...], words: str
+) -> None:
+    container = docker.docker("run", "--detach", *options, nonroot)
+    assert docker.docker("wait", container) != "0" and words in docker.logs(container), docker.logs(container)
+    docker.docker("rm", container)
+
+
 def test_published_port_is_reached(internet: Internet, docker: Engine, guarded: Guarded) -> None:
     sandbox = guarded.sandbox()
     docker.docker("exec", "--detach", sandbox, "/bin/sh", "-c", "echo served inside | nc -l -p 44772")
