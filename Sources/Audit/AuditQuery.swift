@@ -19,15 +19,24 @@ public struct AuditQuery: Hashable, Sendable {
     public var sandbox: String?
     /// The verdict.
     public var verdict: Verdict?
+    /// A pattern for the kind of event, such as `question.*`.
+    public var event: Glob?
     /// The earliest time.
     public var since: WallTime?
     /// A pattern for the host, or for the address: see ``Glob``.
     public var host: Glob?
 
     /// A query that wants every record.
-    public init(sandbox: String? = nil, verdict: Verdict? = nil, since: WallTime? = nil, host: Glob? = nil) {
+    public init(
+        sandbox: String? = nil,
+        verdict: Verdict? = nil,
+        event: Glob? = nil,
+        since: WallTime? = nil,
+        host: Glob? = nil
+    ) {
         self.sandbox = sandbox
         self.verdict = verdict
+        self.event = event
         self.since = since
         self.host = host
     }
@@ -36,6 +45,7 @@ public struct AuditQuery: Hashable, Sendable {
     public func matches(_ line: AuditLine) -> Bool {
         if let sandbox, line.sandbox != sandbox { return false }
         if let since, line.time < since { return false }
+        if let event, !event.matches(line.event) { return false }
         switch verdict {
         case .report?: guard line.isReportOnly else { return false }
         case .refused?:

@@ -1,14 +1,14 @@
 /// Text for a terminal: what a sandbox chose must not move the cursor, hide text or look like something else.
-enum Printable {
+package enum Printable {
     /// `text` with everything but printable ASCII escaped as `\u{1b}`, and a backslash doubled, cut to `limit`
     /// characters.
-    static func text(_ text: some StringProtocol, limit: Int = 253) -> String {
+    package static func text(_ text: some StringProtocol, limit: Int = 253) -> String {
         escaped(text, backslash: "\\\\", limit: limit)
     }
 
     /// A name as ``text(_:limit:)`` shows it, but for the backslash: a name from the wire is in presentation form (RFC 1035
     /// 5.1), where that escapes already.
-    static func name(_ name: some StringProtocol, limit: Int = 253) -> String {
+    package static func name(_ name: some StringProtocol, limit: Int = 253) -> String {
         escaped(name, backslash: "\\", limit: limit)
     }
 

@@ -39,7 +39,7 @@ struct AuditRoutes {
         }
     }
 
-    private static let filters: Set = ["sandbox", "verdict", "since", "host"]
+    private static let filters: Set = ["sandbox", "verdict", "event", "since", "host"]
 
     private func query(_ parameters: QueryParameters) throws -> AuditQuery {
         var query = AuditQuery()
@@ -56,6 +56,7 @@ struct AuditRoutes {
             }
             query.since = since
         }
+        query.event = parameters["event"].map { Glob($0) }
         query.host = parameters["host"].map { Glob($0) }
         return query
     }

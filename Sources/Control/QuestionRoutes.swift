@@ -26,7 +26,7 @@ struct QuestionRoutes {
     }
 
     private func page(_ questions: [SandboxNode.OpenQuestion]) -> Response {
-        Answer.json(["items": questions.map { QuestionBody($0.question, sandbox: $0.sandbox) }])
+        Answer.json(["items": questions.map { QuestionDocument($0.question, sandbox: $0.sandbox) }])
     }
 
     private func answer(_ id: String, _ request: Request, _ context: ControlContext) async throws -> Response {
@@ -42,7 +42,7 @@ struct QuestionRoutes {
         let (question, rule, record) = try await node.answer(number, of: id, body, by: author)
         return Answer.json(
             AnsweredBody(
-                question: QuestionBody(question, sandbox: id),
+                question: QuestionDocument(question, sandbox: id),
                 rule: rule,
                 revision: record.revision
             ),
@@ -51,31 +51,9 @@ struct QuestionRoutes {
     }
 }
 
-/// A question as it is answered.
-private struct QuestionBody: Encodable {
-    let sandbox: String
-    let number: UInt64
-    let host: String
-    let ports: [UInt16]
-    let askedAt: String
-    let expiresAt: String
-    /// How many connections and queries wait for the answer.
-    let waiters: Int
-
-    init(_ question: Questions.Question, sandbox: String) {
-        self.sandbox = sandbox
-        number = question.number
-        host = "\(question.subject.name)"
-        ports = question.subject.ports.map(\.lower)
-        askedAt = Timestamp.text(of: question.askedAt)
-        expiresAt = Timestamp.text(of: question.expiresAt)
-        waiters = question.waiters
-    }
-}
-
 /// What an answer has come to.
 private struct AnsweredBody: Encodable {
-    let question: QuestionBody
+    let question: QuestionDocument
     /// The rule that it has made, the last one of the sandbox's policy.
     let rule: Rule?
     let revision: UInt64

@@ -12,26 +12,18 @@ import Sandboxes
 /// A program outside the sandbox that is asked about what no rule speaks of: `--ask-command`. It gets each question as a line
 /// of JSON, and answers with lines of JSON, in whatever order it likes:
 ///
-///     {"question":1,"host":"example.com","ports":[80,443],"command":"make test","expiresAt":"…"}  ─▶
+///     {"question":1,"host":"example.com","ports":[80,443],"command":"make test","expiresAt":"…"}  ─▶  (QuestionDocument)
 ///     ◀─ {"question":1,"answer":"once"}
 ///
 /// It is started before the sandbox's command, as this process executes nothing afterwards; and it shares no terminal with the
 /// command unless it opens one: what is printed into a terminal by both is no question that anybody could trust.
 final class AskProgram {
-    private struct Line: Encodable {
-        let question: UInt64
-        let host: String
-        let ports: [UInt16]
-        let command: String
-        let askedAt: String
-        let expiresAt: String
-    }
-
     /// The longest line that is read, in bytes.
     private static let longestLine = 4_096
     /// A pipe takes so much in one piece or not at all (PIPE_BUF, pipe(7)); so much of the command is told at most.
     private static let longestCommand = 1_024
 
+    private let sandbox: String
     private let command: String
     private var input: CInt
     private let output: CInt
@@ -40,8 +32,9 @@ final class AskProgram {
     private weak var desk: QuestionDesk?
 
     /// Starts `program`, a command line for the shell, with the standard error of this process. `arguments` are those of the
-    /// command that it is asked about.
-    init(_ program: String, about arguments: [String]) throws(SetupError) {
+    /// command that it is asked about, which runs in `sandbox`.
+    init(_ program: String, about arguments: [String], in sandbox: String) throws(SetupError) {
+        self.sandbox = sandbox
         command = String(arguments.joined(separator: " ").prefix(Self.longestCommand))
         let (theirInput, ourInput) = try Self.pipe()
         let (ourOutput, theirOutput) = try Self.pipe()
@@ -110,14 +103,7 @@ final class AskProgram {
     }
 
     private func tell(_ question: Questions.Question) {
-        let line = Line(
-            question: question.number,
-            host: "\(question.subject.name)",
-            ports: question.subject.ports.map(\.lower),
-            command: command,
-            askedAt: Timestamp.text(of: question.askedAt),
-            expiresAt: Timestamp.text(of: question.expiresAt)
-        )
+        let line = QuestionDocument(question, sandbox: sandbox, command: command)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard input >= 0, let bytes = try? Array(encoder.encode(line)) + [UInt8(ascii: "\n")] else { return }

@@ -49,6 +49,14 @@ struct AuditCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Only events whose kind matches, such as dns.denied or 'question.*': * stands for any characters, ? for one.",
+            valueName: "glob"
+        )
+    )
+    var event: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Only what is not older: 90s, 10m, 2h, 7d, or a time such as 2026-11-23T00:41:07Z.",
             valueName: "time"
         )
@@ -79,7 +87,7 @@ struct AuditCommand: ParsableCommand {
         guard (file == nil) != (dir == nil) else {
             throw ValidationError("say what to read: --file FILE or --dir DIR")
         }
-        if verify, follow || sandbox != nil || verdict != nil || since != nil || host != nil {
+        if verify, follow || sandbox != nil || verdict != nil || event != nil || since != nil || host != nil {
             throw ValidationError("--verify checks whole files: it takes neither --follow nor filters")
         }
         if let since, AuditQuery.since(parsing: since, now: .current) == nil {
@@ -115,6 +123,7 @@ struct AuditCommand: ParsableCommand {
         AuditQuery(
             sandbox: sandbox,
             verdict: verdict?.verdict,
+            event: event.map { Glob($0) },
             since: since.flatMap { AuditQuery.since(parsing: $0, now: .current) },
             host: host.map { Glob($0) }
         )

@@ -52,6 +52,8 @@ final class SandboxedRun {
     private static let patienceNanoseconds: UInt64 = 60_000_000
     private static let settlingNanoseconds: UInt64 = 1_000_000
 
+    private static var sandboxID: String { "run-\(getpid())" }
+
     private let log = Logger(label: "sandgate")
     private let plan: RunPlan
     private let loop: EventLoop
@@ -97,7 +99,7 @@ final class SandboxedRun {
         let policy = CompiledPolicy(plan.policy, nodeAddresses: try nodeAddresses())
         let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
         let sandbox = try Sandbox(
-            id: "run-\(getpid())",
+            id: Self.sandboxID,
             loop: loop,
             access: network.access,
             policy: policy,
@@ -144,7 +146,7 @@ final class SandboxedRun {
 
     private func startAsking(in sandbox: Sandbox) throws {
         guard let program = plan.askCommand, let desk = sandbox.attachment.desk else { return }
-        let asked = try AskProgram(program, about: plan.command)
+        let asked = try AskProgram(program, about: plan.command, in: Self.sandboxID)
         try asked.attend(desk, on: loop)
         self.asked = asked
     }

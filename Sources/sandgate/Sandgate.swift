@@ -31,7 +31,7 @@ struct Sandgate: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, ServeCommand.self, SidecarCommand.self, PolicyCommand.self, AuditCommand.self,
             ListCommand.self, InspectCommand.self, AttachCommand.self, LockCommand.self, DetachCommand.self,
-            AllowCommand.self, DoctorCommand.self,
+            AllowCommand.self, QuestionsCommand.self, AnswerCommand.self, DoctorCommand.self,
         ]
     )
 

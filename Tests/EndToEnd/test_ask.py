@@ -18,6 +18,7 @@ from lab.internet import Internet
 from lab.processes import kibibytes, wait_until
 from lab.receiver import receiving
 from lab.sandgate import Sandgate, allowing
+from lab.tool import tool
 
 ASKING = {"create": True, "ask": True}
 
@@ -49,7 +50,7 @@ def question(sandbox: Sandbox, host: str, ports: tuple[int, ...] = (80, 443)) ->
 
 def answer(sandbox: Sandbox, asked: dict[str, Any], word: str, **fields: object) -> dict[str, Any]:
     body: dict[str, object] = {"answer": word, "by": "alice"} | fields
-    said = sandbox.ask("POST", f"/questions/{asked['number']}", body)
+    said = sandbox.ask("POST", f"/questions/{asked['question']}", body)
     assert said.status == 200, said
     found: dict[str, Any] = said.json
     return found
@@ -104,7 +105,7 @@ def test_a_yes_lets_what_waits_through(internet: Internet, daemon: Daemon) -> No
     assert questions(sandbox) == []
     told = [record for record in daemon.records(sandbox=sandbox.id) if record["event"].startswith("question.")]
     assert [record["event"] for record in told] == ["question.asked", "question.answered"]
-    assert {(record["host"], record["question"]) for record in told} == {(plan.DENIED, asked["number"])}
+    assert {(record["host"], record["question"]) for record in told} == {(plan.DENIED, asked["question"])}
     assert told[1]["detail"] == "allow for this sandbox, by alice (uid 0)"
     # It is a rule like any other: it survives the daemon, and is taken back in the same way.
     daemon.restart()
@@ -281,7 +282,7 @@ def test_nobody_is_asked_unless_the_attachment_says_so(daemon: Daemon) -> None:
 def test_bad_answers_are_named(daemon: Daemon) -> None:
     sandbox = asking(daemon)
     asked = sandbox.start("getent", "ahosts", plan.DENIED)
-    number = question(sandbox, plan.DENIED)["number"]
+    number = question(sandbox, plan.DENIED)["question"]
     for body, path in (
         ({"answer": "yes"}, "answer"),
         ({"answer": "once", "ttl": "10m"}, "ttl"),
@@ -322,6 +323,39 @@ def test_all_questions_of_a_node(daemon: Daemon) -> None:
         question(sandbox, plan.DENIED)
     items = daemon.request("GET", "/v1/questions").json["items"]
     assert {(item["sandbox"], item["host"]) for item in items} == {("box0", plan.DENIED), ("box1", plan.DENIED)}
+
+
+def test_commands_list_and_answer(internet: Internet, daemon: Daemon) -> None:
+    sandbox = asking(daemon, id="box")
+
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        return tool(words[0], "--socket", daemon.socket, *words[1:])
+
+    nothing = ask("questions")
+    assert (nothing.returncode, nothing.stdout) == (0, "") and "nothing waits" in nothing.stderr
+    first, second = curl(sandbox, plan.DENIED), curl(sandbox, plan.OTHER)
+    numbers = {name: str(question(sandbox, name)["question"]) for name in (plan.DENIED, plan.OTHER)}
+    listed = ask("questions")
+    rows = {line.split()[2]: line.split() for line in listed.stdout.splitlines()[1:]}
+    assert rows[plan.DENIED][:2] == ["box", numbers[plan.DENIED]] and rows[plan.DENIED][3] == "80,443", listed
+    form = json.loads(ask("questions", "--sandbox", "box", "--json").stdout)["items"]
+    assert {item["host"] for item in form} == {plan.DENIED, plan.OTHER}
+    # The same form that a program is asked in: see test_run_asks_a_program.
+    assert set(form[0]) == {"sandbox", "question", "host", "ports", "askedAt", "expiresAt", "waiters"}
+    done = ask("answer", "box", numbers[plan.DENIED], "allow", "--ttl", "10m", "--port", "443", "--by", "alice")
+    assert (done.returncode, done.stderr) == (0, "") and "revision 2" in done.stdout, done
+    assert f"served {plan.DENIED}" in said(first)
+    rule = sandbox.ask("GET", "/policy").json["policy"]["egress"][-1]
+    assert rule["ports"] == [443] and "expiresAt" in rule and "alice (uid 0)" in rule["comment"]
+    assert ask("answer", "box", numbers[plan.OTHER], "deny").stdout == f"{plan.OTHER} is denied\n"
+    assert "served" not in said(second)
+    late = ask("answer", "box", numbers[plan.OTHER], "once")
+    assert late.returncode == 1 and "is not open" in late.stderr
+    assert ask("answer", "absent", "1", "once").returncode == 1
+    for words in (["1", "once", "--ttl", "10m"], ["1", "allow", "--port", "0"], ["1", "perhaps"], ["x", "once"]):
+        assert ask("answer", "box", *words).returncode == 64, words
+    kinds_found = {record["event"] for record in daemon.records(event="question.*")}
+    assert kinds_found == {"question.asked", "question.answered"}
 
 
 # MARK: - Floods
@@ -409,6 +443,7 @@ def test_run_asks_a_program(internet: Internet, sandgate: Sandgate, tmp_path: Pa
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     assert [one["host"] for one in asked] == [plan.DENIED, plan.OTHER]
     assert asked[0]["ports"] == [80, 443] and asked[0]["command"].startswith("/bin/sh -c for name")
+    assert asked[0]["sandbox"].startswith("run-") and asked[0]["waiters"] == 1
     assert plan.OTHER not in internet.dns.names()
     answers = finished.audit.where(event="question.answered")
     assert [one["detail"] for one in answers] == ["allow once, by --ask-command", "deny, by --ask-command"]

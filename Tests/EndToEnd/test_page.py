@@ -12,9 +12,9 @@ import pytest
 
 from lab import plan
 from lab.browser import Browser, Forwarder
-from lab.daemon import Daemon, running
+from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
-from lab.processes import check
+from lab.processes import check, wait_until
 from lab.sandgate import allowing
 from lab.tool import tool
 
@@ -85,6 +85,118 @@ def test_denial_is_allowed_in_two_clicks(internet: Internet, daemon: Daemon, pla
     policy = sandbox.ask("GET", "/policy").json["policy"]["egress"]
     assert [rule["target"] for rule in policy] == [plan.OTHER, plan.ALLOWED]
     assert browser.evaluate("window.wasNotReloaded")
+
+
+def asked(sandbox: Sandbox, *names: str) -> list[subprocess.Popen[str]]:
+    """Has somebody asked about names, in this order; who waits for the answers."""
+    waiting = []
+    before = len(sandbox.ask("GET", "/questions").json["items"])
+    for count, name in enumerate(names, before + 1):
+        waiting.append(sandbox.start("curl", "-sS", "-m", "25", f"https://{name}/"))
+        wait_until(lambda: len(sandbox.ask("GET", "/questions").json["items"]) == count, f"the question about {name}")
+    return waiting
+
+
+ASKING = {"create": True, "ask": 25}
+"""A sandbox that somebody is asked about."""
+
+
+def test_question_is_answered_on_the_page(
+    internet: Internet, daemon: Daemon, place: str, browser: Browser, picture: Path
+) -> None:
+    sandbox = daemon.create(allowing(), id="box", attachment=ASKING, metadata={"owner": "tests"})
+    browser.open(place)
+    browser.wait_for_text("#connection", "live")
+    assert browser.text("#questions") == ""
+    browser.evaluate("window.wasNotReloaded = true")
+    denied, once, timed, kept = asked(sandbox, plan.DENIED, plan.OTHER, plan.ALLOWED, "www.wild.example")
+    browser.wait_for("document.querySelectorAll('.question').length === 4", 5)
+    browser.wait_for_text(".question .destination", f"{plan.DENIED}:80,443")
+    browser.wait_for_text(".question .context", "owner: tests")
+    browser.wait_for_text(".question .left", "denied in")
+    browser.wait_for("document.title.startsWith('(4) ')")
+    browser.screenshot(picture / "questions.png")
+    assert internet.web.requests() == []
+
+    def press(name: str, answer: str, outcome: str) -> None:
+        """Presses until the list has stood still for long enough."""
+        row = f"[...document.querySelectorAll('.question')].find((row) => row.innerText.includes('{name}'))"
+        browser.evaluate(f"{row}.dataset.name = '{name}'")
+
+        def is_over() -> bool:
+            if browser.text(f"[data-name='{name}'] .outcome") == "":
+                browser.click(f"[data-name='{name}'] button", answer)
+            return browser.text(f"[data-name='{name}'] .outcome") != ""
+
+        wait_until(is_over, f"the answer about {name}")
+        browser.wait_for_text(f"[data-name='{name}'] .outcome", outcome)
+
+    press(plan.DENIED, "Deny", "Denied")
+    press(plan.OTHER, "Once", "Allowed: once")
+    press(plan.ALLOWED, "10 minutes", "Allowed: 10 minutes")
+    # The keyboard does what the mouse does.
+    browser.evaluate("[...document.querySelectorAll('.question button[data-answer=allow]:not([data-ttl])')].pop().focus()")
+    browser.press("Enter")
+    browser.wait_for_text(".question .outcome", "Allowed: this sandbox")
+    assert "served" not in denied.communicate(timeout=30)[0]
+    for name, waiting in ((plan.OTHER, once), (plan.ALLOWED, timed), ("www.wild.example", kept)):
+        assert f"served {name}" in waiting.communicate(timeout=30)[0]
+    rules = sandbox.ask("GET", "/policy").json["policy"]["egress"]
+    assert [(rule["target"], "expiresAt" in rule) for rule in rules] == [(plan.ALLOWED, True), ("www.wild.example", False)]
+    # What is over stays where it is for as long as somebody points at the list.
+    assert browser.evaluate("document.querySelectorAll('.question').length") == 4
+    browser.evaluate("document.activeElement.blur()")
+    browser.move(5, 5)
+    browser.wait_for("document.querySelector('#questions').hidden")
+    assert browser.evaluate("window.wasNotReloaded")
+
+
+def test_question_ends_without_the_page(daemon: Daemon, place: str, browser: Browser) -> None:
+    """Answered elsewhere, and by nobody."""
+    sandbox = daemon.create(allowing(), id="box", attachment=ASKING)
+    quick = daemon.create(allowing(), id="quick", attachment={"create": True, "ask": 4})
+    browser.open(place)
+    browser.wait_for_text("#connection", "live")
+    waiting = asked(sandbox, plan.ALLOWED) + asked(quick, plan.OTHER)
+    browser.wait_for("document.querySelectorAll('.question').length === 2", 5)
+    x, y = browser.evaluate("(({x, y}) => [x + 5, y + 5])(document.querySelector('.question').getBoundingClientRect())")
+    browser.move(x, y)
+    assert tool("answer", "--socket", daemon.socket, "box", "1", "once").returncode == 0
+    browser.wait_for("document.querySelectorAll('.question .outcome:not([hidden])').length === 2")
+    browser.wait_for_text(".question .outcome", "answered elsewhere, or nobody answered in time")
+    assert browser.text(".question .answers") == ""
+    browser.move(5, 5)
+    browser.wait_for("document.querySelector('#questions').hidden")
+    for process in waiting:
+        process.communicate(timeout=30)
+
+
+@pytest.mark.attack(
+    "T2", "asks at the moment at which a click is on its way to another question", stopped_by="control API"
+)
+def test_click_that_comes_too_soon(daemon: Daemon, place: str, browser: Browser) -> None:
+    """A question that has just appeared takes no answer, and those above it stay where they are."""
+    sandbox = daemon.create(allowing(), id="box", attachment=ASKING)
+    browser.open(place)
+    browser.wait_for_text("#connection", "live")
+    # Presses every button of a question as soon as it is there, which no hand can.
+    browser.evaluate(
+        "new MutationObserver((changes) => { for (const change of changes) for (const row of change.addedNodes) {"
+        " row.querySelectorAll('button').forEach((button) => button.click()); window.pressed = true; } })"
+        ".observe(document.querySelector('#asked'), {childList: true})"
+    )
+    waiting = asked(sandbox, plan.ALLOWED)
+    browser.wait_for("window.pressed === true")
+    top = browser.evaluate("document.querySelector('.question').getBoundingClientRect().y")
+    waiting += asked(sandbox, plan.OTHER)
+    browser.wait_for("document.querySelectorAll('.question').length === 2")
+    assert browser.evaluate("document.querySelector('.question').getBoundingClientRect().y") == top
+    items = sandbox.ask("GET", "/questions").json["items"]
+    assert [item["host"] for item in items] == [plan.ALLOWED, plan.OTHER]
+    assert daemon.records(sandbox="box", event="question.answered") == []
+    for process in waiting:
+        process.kill()
+        process.communicate()
 
 
 def test_rule_stands_where_it_has_to(internet: Internet, daemon: Daemon, place: str, browser: Browser) -> None:

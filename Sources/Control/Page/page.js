@@ -5,6 +5,7 @@
 //   /v1/audit            the newest once         ─┐
 //   /v1/audit/stream     as they happen          ─┴▶ Denials (one entry for what is the same) ──▶ the list, as seldom as
 //                                                     the eye needs, and not while somebody points at it
+//   /v1/questions        asked likewise, and when a record tells that one has been asked or has ended ──▶ the questions
 //   /v1/policies/suggest when Allow is pressed    ──▶ the rule and its place ──▶ Confirm: PATCH with If-Match
 
 const find = (id) => document.getElementById(id);
@@ -393,8 +394,155 @@ class Feed {
   }
 }
 
-/** Gives records to `take` for ever: from now on, and after an interruption from the last one on. */
-async function follow(take) {
+// Questions
+
+/**
+ * What somebody is asked about. A sandbox chooses when it asks, and must not put a question under a pointer that is on its
+ * way to another one: new ones come last, none moves while somebody points at the list, and after one has moved a click
+ * means nothing for a moment.
+ */
+class QuestionList {
+  static moment = 700;
+
+  #rows = new Map();
+  #open = [];
+  #sandbox = null;
+  #isPointedAt = false;
+  #changedAt = 0;
+  #loading = null;
+
+  constructor() {
+    const list = find("asked");
+    list.onpointerenter = (event) => { this.#isPointedAt = event.pointerType === "mouse"; };
+    list.onpointerleave = () => {
+      this.#isPointedAt = false;
+      this.#render();
+    };
+    list.addEventListener("focusout", () => setTimeout(() => this.#render()));
+    setInterval(() => this.#showTimes(), 1000);
+  }
+
+  /** Shows the questions of one sandbox, or of all. */
+  scope(sandbox) {
+    this.#sandbox = sandbox;
+    this.#render();
+  }
+
+  /** Asks for what is open; where that is under way, once more when it is done. */
+  async load() {
+    if (this.#loading) {
+      this.#loading.again = true;
+      return;
+    }
+    const loading = { again: true };
+    this.#loading = loading;
+    try {
+      while (loading.again) {
+        loading.again = false;
+        this.#open = (await askJSON("v1/questions")).items;
+        this.#render();
+      }
+    } finally {
+      this.#loading = null;
+    }
+  }
+
+  #render() {
+    const list = find("asked");
+    const wanted = this.#open.filter((question) => this.#sandbox === null || question.sandbox === this.#sandbox);
+    const open = new Map(wanted.map((question) => [JSON.stringify([question.sandbox, question.question, question.askedAt]), question]));
+    for (const [key, entry] of this.#rows) {
+      if (open.has(key)) continue;
+      if (!entry.isOver) this.#end(entry, "Over: answered elsewhere, or nobody answered in time.");
+      if (this.#isPointedAt || entry.row.contains(document.activeElement)) continue;
+      entry.row.remove();
+      this.#rows.delete(key);
+      this.#changedAt = performance.now();
+    }
+    for (const [key, question] of open) {
+      const known = this.#rows.get(key);
+      if (known) {
+        known.question = question;
+        continue;
+      }
+      const entry = this.#makeEntry(question);
+      this.#rows.set(key, entry);
+      list.append(entry.row);
+      this.#changedAt = performance.now();
+    }
+    show(find("questions"), this.#rows.size > 0);
+    setText(find("question-count"), wanted.length > 0 ? `${wanted.length}` : "");
+    this.#showTimes();
+  }
+
+  #showTimes() {
+    const count = this.#open.length;
+    const title = document.title.replace(/^\(\d+\) /, "");
+    document.title = count > 0 ? `(${count}) ${title}` : title;
+    for (const { row, question, isOver } of this.#rows.values()) {
+      const waiting = question.waiters === 1 ? "" : `, ${question.waiters} wait`;
+      setText(row.querySelector(".left"), isOver ? "" : `denied ${untilText(question.expiresAt)}${waiting}`);
+    }
+  }
+
+  #makeEntry(question) {
+    const row = find("question-template").content.firstElementChild.cloneNode(true);
+    const entry = { row, question, isOver: false };
+    const place = `${visibleHost(question.host)}:${question.ports.join(",")}`;
+    row.querySelector(".destination").textContent = place;
+    const link = element("a", "", visible(question.sandbox));
+    link.href = `#/sandboxes/${encodeURIComponent(question.sandbox)}`;
+    const metadata = sandboxes.find((sandbox) => sandbox.id === question.sandbox)?.metadata ?? {};
+    row.querySelector(".context").append(link, element("span", "", `question ${question.question}`));
+    if (question.command) row.querySelector(".context").append(element("span", "", visible(question.command)));
+    if (metadataText(metadata)) row.querySelector(".context").append(element("span", "", metadataText(metadata)));
+    for (const button of row.querySelectorAll("button")) {
+      button.setAttribute("aria-label", `${button.textContent}: ${place} for ${visible(question.sandbox)}`);
+      button.onclick = () => this.#answer(entry, button);
+    }
+    return entry;
+  }
+
+  async #answer(entry, button) {
+    if (entry.isOver || performance.now() - this.#changedAt < QuestionList.moment) return;
+    const { question, row } = entry;
+    const buttons = [...row.querySelectorAll("button")];
+    for (const one of buttons) one.disabled = true;
+    const { answer, ttl } = button.dataset;
+    try {
+      await ask(sandboxPath(question.sandbox, `/questions/${question.question}`), {
+        method: "POST",
+        body: ttl ? { answer, ttl } : { answer },
+      });
+      this.#end(entry, answer === "deny" ? "Denied." : `Allowed: ${button.textContent.toLowerCase()}.`);
+      row.querySelector(".outcome").focus({ preventScroll: true });
+      refresh();
+    } catch (problem) {
+      for (const one of buttons) one.disabled = false;
+      button.focus({ preventScroll: true });
+      this.#say(entry, "outcome problem", visible(problem.message));
+      this.load().catch(() => {});
+    }
+  }
+
+  #end(entry, text) {
+    entry.isOver = true;
+    const hadFocus = entry.row.querySelector(".answers").contains(document.activeElement);
+    show(entry.row.querySelector(".answers"), false);
+    this.#say(entry, "outcome", text);
+    if (hadFocus) entry.row.querySelector(".outcome").focus({ preventScroll: true });
+  }
+
+  #say(entry, className, text) {
+    const outcome = entry.row.querySelector(".outcome");
+    outcome.className = className;
+    setText(outcome, text);
+    show(outcome, true);
+  }
+}
+
+/** Gives records that `filter` wants to `take` for ever: from now on, and after an interruption from the last one on. */
+async function follow(filter, take) {
   let last = null;
   let patience = 1000;
   for (;;) {
@@ -407,7 +555,7 @@ async function follow(take) {
     };
     try {
       const headers = last === null ? {} : { "Last-Event-ID": String(last) };
-      const answer = await ask("v1/audit/stream?verdict=refused", { headers, signal: breaker.signal });
+      const answer = await ask(`v1/audit/stream?${filter}`, { headers, signal: breaker.signal });
       feedWatchdog();
       connection("live", "live");
       patience = 1000;
@@ -664,6 +812,7 @@ find("filter").oninput = showSandboxes;
 // What is shown, and how often it is asked for
 
 let feed = null;
+const questions = new QuestionList();
 
 async function route() {
   const place = /^#\/sandboxes\/(.+)$/.exec(location.hash);
@@ -683,11 +832,13 @@ async function route() {
   document.title = id === null ? "Sandgate" : `${visible(id)} \u2013 Sandgate`;
   show(find("overview"), id === null);
   show(find("detail"), id !== null);
+  questions.scope(id);
   await Promise.all([refresh(), feed.scope(id)]);
 }
 
 async function refresh() {
   try {
+    await questions.load();
     if (current === null) {
       await loadSandboxes();
       showSandboxes();
@@ -719,7 +870,8 @@ async function begin() {
       await pause(3000);
     }
   }
-  follow((record) => feed.add(record));
+  follow("verdict=refused", (record) => feed.add(record));
+  follow("event=question.*", () => questions.load().catch(() => {}));
   addEventListener("hashchange", route);
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   await route().catch(() => {});
