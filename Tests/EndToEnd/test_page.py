@@ -119,22 +119,18 @@ def test_question_is_answered_on_the_page(
     assert internet.web.requests() == []
 
     def press(name: str, answer: str, outcome: str) -> None:
-        """Presses until the list has stood still for long enough."""
+        """Presses when the list has stood still for long enough."""
         row = f"[...document.querySelectorAll('.question')].find((row) => row.innerText.includes('{name}'))"
         browser.evaluate(f"{row}.dataset.name = '{name}'")
-
-        def is_over() -> bool:
-            if browser.text(f"[data-name='{name}'] .outcome") == "":
-                browser.click(f"[data-name='{name}'] button", answer)
-            return browser.text(f"[data-name='{name}'] .outcome") != ""
-
-        wait_until(is_over, f"the answer about {name}")
+        browser.wait_for("!document.querySelector('.settling')")
+        browser.click(f"[data-name='{name}'] button", answer)
         browser.wait_for_text(f"[data-name='{name}'] .outcome", outcome)
 
     press(plan.DENIED, "Deny", "Denied")
     press(plan.OTHER, "Once", "Allowed: once")
     press(plan.ALLOWED, "10 minutes", "Allowed: 10 minutes")
     # The keyboard does what the mouse does.
+    browser.wait_for("!document.querySelector('.settling')")
     browser.evaluate("[...document.querySelectorAll('.question button[data-answer=allow]:not([data-ttl])')].pop().focus()")
     browser.press("Enter")
     browser.wait_for_text(".question .outcome", "Allowed: this sandbox")

@@ -408,7 +408,7 @@ class QuestionList {
   #open = [];
   #sandbox = null;
   #isPointedAt = false;
-  #changedAt = 0;
+  #settling = null;
   #loading = null;
 
   constructor() {
@@ -457,7 +457,7 @@ class QuestionList {
       if (this.#isPointedAt || entry.row.contains(document.activeElement)) continue;
       entry.row.remove();
       this.#rows.delete(key);
-      this.#changedAt = performance.now();
+      this.#settle();
     }
     for (const [key, question] of open) {
       const known = this.#rows.get(key);
@@ -468,11 +468,21 @@ class QuestionList {
       const entry = this.#makeEntry(question);
       this.#rows.set(key, entry);
       list.append(entry.row);
-      this.#changedAt = performance.now();
+      this.#settle();
     }
     show(find("questions"), this.#rows.size > 0);
     setText(find("question-count"), wanted.length > 0 ? `${wanted.length}` : "");
     this.#showTimes();
+  }
+
+  /** Something has appeared or moved: for a moment a click means nothing. */
+  #settle() {
+    clearTimeout(this.#settling);
+    find("asked").classList.add("settling");
+    this.#settling = setTimeout(() => {
+      this.#settling = null;
+      find("asked").classList.remove("settling");
+    }, QuestionList.moment);
   }
 
   #showTimes() {
@@ -504,7 +514,7 @@ class QuestionList {
   }
 
   async #answer(entry, button) {
-    if (entry.isOver || performance.now() - this.#changedAt < QuestionList.moment) return;
+    if (entry.isOver || this.#settling !== null) return;
     const { question, row } = entry;
     const buttons = [...row.querySelectorAll("button")];
     for (const one of buttons) one.disabled = true;
