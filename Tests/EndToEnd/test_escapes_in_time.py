@@ -16,7 +16,7 @@ from lab.asker import Asker
 from lab.daemon import Daemon, Sandbox, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
-from lab.processes import wait_until
+from lab.processes import kibibytes, wait_until
 from lab.sandgate import Sandgate, after_resolving, allowing, attack
 from lab.sidecar import RAW
 from lab.tool import binary
@@ -407,12 +407,6 @@ sys.stdin.readline()
 """
 
 
-def peak_kilobytes(pid: int) -> int:
-    """The most memory that a process has had."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0])
-
-
 @pytest.mark.attack(
     "B3",
     "floods the kernel's log and the records with refused datagrams, while others on the node work",
@@ -433,7 +427,7 @@ def test_flood_of_refusals(internet: Internet, daemon: Daemon) -> None:
         refused = sum(int(flood.communicate()[0].split()[1]) for flood in floods)
     assert not outside.lines and refused > 10_000
     assert slowest < 3, slowest
-    assert peak_kilobytes(daemon.pid) < 300_000
+    assert kibibytes(daemon.pid, "VmHWM") < 300_000
     assert flooder.reaches(plan.ALLOWED)
 
 
@@ -453,7 +447,7 @@ def test_thousands_of_idle_connections(internet: Internet, daemon: Daemon) -> No
         said = process.stdout.readline()
         assert said.startswith("held"), said
         assert other.reaches(plan.ALLOWED)
-        assert peak_kilobytes(daemon.pid) < 300_000
+        assert kibibytes(daemon.pid, "VmHWM") < 300_000
     finally:
         process.kill()
         process.communicate()

@@ -21,7 +21,7 @@ from lab.guarded import (
     user_defined_network,
 )
 from lab.internet import Internet
-from lab.processes import check, wait_until
+from lab.processes import check, status_of, wait_until
 from lab.sandgate import REPOSITORY, allowing
 from lab.tool import binary
 
@@ -114,6 +114,13 @@ def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine
         made.remove()
 
 
+def refuses_to_start(docker: Engine, image: str, options: tuple[str, ...], words: str) -> None:
+    """A container of an image ends by itself, and says why."""
+    container = docker.docker("run", "--detach", *options, image)
+    assert docker.docker("wait", container) != "0" and words in docker.logs(container), docker.logs(container)
+    docker.docker("rm", container)
+
+
 NONROOT = "sandgate:nonroot"
 """The image with another user than root, as the page on OpenSandbox says that it is made."""
 
@@ -126,19 +133,12 @@ def nonroot(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     return NONROOT
 
 
-def status_of(docker: Engine, container: str) -> dict[str, str]:
-    """What /proc says of the process of a container."""
-    status = Path(f"/proc/{docker.inspect(container, '{{.State.Pid}}')}/status").read_text()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in status.splitlines())}
-
-
 def test_image_of_another_user_than_root(internet: Internet, docker: Engine, nonroot: str) -> None:
     """It is held as the one of root is, and holds no more than CAP_NET_ADMIN."""
-    policy = {"defaultAction": "deny", "egress": [{"action": "allow", "target": plan.ALLOWED}]}
     file = "OPENSANDBOX_EGRESS_POLICY_FILE=/tmp/policy.json"
-    made = Guarded(internet, docker, policy, "--health-interval", "1s", "--env", file, image=nonroot)
+    made = Guarded(internet, docker, allowing(plan.ALLOWED), "--health-interval", "1s", "--env", file, image=nonroot)
     try:
-        status = status_of(docker, made.sidecar)
+        status = status_of(int(docker.inspect(made.sidecar, "{{.State.Pid}}")))
         assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
         for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
             assert int(status[name], 16) & ~(1 << 12) == 0, status
@@ -172,9 +172,7 @@ def test_image_of_another_user_than_root(internet: Internet, docker: Engine, non
 def test_another_user_than_root_is_refused(
     docker: Engine, nonroot: str, options: tuple[str, ...], words: str
 ) -> None:
-    container = docker.docker("run", "--detach", *options, nonroot)
-    assert docker.docker("wait", container) != "0" and words in docker.logs(container), docker.logs(container)
-    docker.docker("rm", container)
+    refuses_to_start(docker, nonroot, options, words)
 
 
 def test_published_port_is_reached(internet: Internet, docker: Engine, guarded: Guarded) -> None:
@@ -229,9 +227,7 @@ def test_paused(internet: Internet, docker: Engine, guarded: Guarded) -> None:
     ],
 )
 def test_refuses_to_start(docker: Engine, options: tuple[str, ...], words: str) -> None:
-    container = docker.docker("run", "--detach", *options, SANDGATE)
-    assert docker.docker("wait", container) != "0" and words in docker.logs(container), docker.logs(container)
-    docker.docker("rm", container)
+    refuses_to_start(docker, SANDGATE, options, words)
 
 
 def test_health_check(internet: Internet, docker: Engine) -> None:

@@ -117,7 +117,7 @@ int confinement_install_filter(int without_unix_sockets);
 
 // MARK: Our own process
 
-// Makes every capability count that the calling thread may make count. 0, or -1 and errno.
+// Makes every capability count that the calling thread may make count; none is inherited. 0, or -1 and errno.
 int confinement_take_up_capabilities(void);
 
 // Takes the calling thread's capabilities down to those of `keep` that it has; none is inherited by what it executes.

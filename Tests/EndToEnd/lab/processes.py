@@ -30,10 +30,14 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 10) 
         time.sleep(0.005)
 
 
+def status_of(pid: int) -> dict[str, str]:
+    """What /proc/PID/status says of a process (proc_pid_status(5))."""
+    return dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+
+
 def kibibytes(pid: int, field: str = "VmRSS") -> int:
     """How much memory a process has; with VmHWM, how much it had at most."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields[field].split()[0])
+    return int(status_of(pid)[field].split()[0])
 
 
 def is_alive(pid: int) -> bool:
