@@ -46,7 +46,8 @@ final class StateDirectory: Sendable {
         }
     }
 
-    /// Every record, and what is wrong with the files that are none.
+    /// Every record, and what is wrong with the files that are none. Throws what may be otherwise the next time, no
+    /// descriptors or memory for one: a sandbox that is on the disk would be taken for one that never was.
     func load() throws(SystemError) -> (records: [SandboxRecord], problems: [String]) {
         var records: [SandboxRecord] = []
         var problems: [String] = []
@@ -57,9 +58,17 @@ final class StateDirectory: Sendable {
                 continue
             }
             guard name.hasSuffix(Self.suffix) else { continue }
+            let file = "\(path)/\(name)"
+            let bytes: [UInt8]
             do {
-                let file = "\(path)/\(name)"
-                let record = try SandboxRecord(stored: try Self.read(file), file: file)
+                bytes = try Self.read(file)
+            } catch {
+                guard Self.fileErrors.contains(error.errno) else { throw error }
+                problems.append("\(error)")
+                continue
+            }
+            do {
+                let record = try SandboxRecord(stored: bytes, file: file)
                 guard name == record.id + Self.suffix else { throw NodeError.failed("\(file) is of \(record.id)") }
                 records.append(record)
             } catch {
@@ -103,17 +112,25 @@ final class StateDirectory: Sendable {
         guard let directory = opendir(path) else { throw .current("list", path) }
         defer { closedir(directory) }
         var names: [String] = []
-        while let entry = readdir(directory) {
+        while true {
+            errno = 0
+            guard let entry = readdir(directory) else { break }
             let name = withUnsafePointer(to: entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
             names.append(name)
         }
+        // readdir(3) tells the end from an error by errno alone.
+        guard errno == 0 else { throw .current("list", path) }
         return names.sorted()
     }
 
+    /// The errors by which a file itself cannot be read, now and later: not a file, not ours to read, a broken disk.
+    private static let fileErrors: Set<CInt> = [ENOENT, ELOOP, EISDIR, ENXIO, EACCES, EPERM, EIO]
+
     private static func read(_ path: String) throws(SystemError) -> [UInt8] {
-        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        // A pipe is not waited for.
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard file >= 0 else { throw .current("open", path) }
         defer { close(file) }
         var bytes: [UInt8] = []
