@@ -37,6 +37,7 @@ RUN_BY_BOTH = (
 """The modules whose tests are run by root and by an ordinary user, slow ones too: the same holds for both."""
 
 ALONE = {
+    "test_coding_agent": "asks a package index",
     "test_compose": "a container engine",
     "test_containers": "a container engine",
     "test_image": "a container engine",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab.processes import check
+from lab.python_environment import python_environment
 from lab.sandgate import REPOSITORY
 from lab.tool import tool
 
@@ -19,14 +20,7 @@ VERSION = ">=37,<38"
 @pytest.fixture(scope="module")
 def python() -> Path:
     """A Python environment with the client, made once."""
-    directory = REPOSITORY / ".build/kubernetes"
-    complete = directory / f"complete-{VERSION}"
-    if not complete.exists():
-        check("/usr/bin/python3", "-m", "venv", "--clear", directory)
-        install = ("install", "--quiet", "--disable-pip-version-check", f"kubernetes{VERSION}")
-        check(directory / "bin/pip", *install, timeout=600)
-        complete.touch()
-    return directory / "bin/python"
+    return python_environment("kubernetes", (f"kubernetes{VERSION}",)) / "bin/python"
 
 
 def examine(python: Path, *files: Path) -> Any:

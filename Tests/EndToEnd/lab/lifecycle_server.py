@@ -14,8 +14,8 @@ from typing import Any
 
 from .engine import MACHINE_BINDS, SANDGATE, Engine
 from .internet import Internet
-from .processes import check, end_process, wait_until
-from .sandgate import REPOSITORY
+from .processes import end_process, wait_until
+from .python_environment import python_environment
 
 VERSION = "1.1.1"
 KEY = "key-of-the-lab"
@@ -153,13 +153,7 @@ class Client:
 
 def _environment() -> Path:
     """A Python environment with the server and the SDK, made once."""
-    directory = REPOSITORY / ".build/opensandbox"
-    if not (directory / f"complete-{VERSION}").exists():
-        check("/usr/bin/python3", "-m", "venv", "--clear", directory)
-        packages = (f"opensandbox-server=={VERSION}", f"opensandbox=={VERSION}")
-        check(directory / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages, timeout=600)
-        (directory / f"complete-{VERSION}").touch()
-    return directory
+    return python_environment("opensandbox", (f"opensandbox-server=={VERSION}", f"opensandbox=={VERSION}"))
 
 
 def _execd() -> bytes:

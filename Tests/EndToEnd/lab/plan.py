@@ -51,6 +51,9 @@ GIT, PYPI, FILES = "git.example", "pypi.example", "files.example"
 MAIL, DATABASE = "mail.example", "db.example"
 REGISTRY = "registry.example"
 """Serves every package registry that is made of files."""
+
+MODEL = "model.example"
+"""The language model that a coding agent asks (coding_agent.py)."""
 SSH, RSYNC, MQTT, POSTGRES = "ssh.example", "rsync.example", "mqtt.example", "postgres.example"
 WEBSOCKET, GRPC = "websocket.example", "grpc.example"
 TLS_ON_80, HTTP_ON_443, OPAQUE = "tls80.example", "http443.example", "opaque.example"
@@ -73,6 +76,7 @@ HOSTS: dict[str, tuple[str, ...]] = {
     PYPI: (CONTENT4, CONTENT6),
     FILES: (CONTENT4, CONTENT6),
     REGISTRY: (CONTENT4, CONTENT6),
+    MODEL: (CONTENT4, CONTENT6),
     **dict.fromkeys((SSH, RSYNC, MQTT, POSTGRES, WEBSOCKET, GRPC), (EVERYDAY4, EVERYDAY6)),
     MAIL: (GREETER4, GREETER6),
     DATABASE: (GREETER4, GREETER6),

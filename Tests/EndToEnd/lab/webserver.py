@@ -18,6 +18,11 @@ from .processes import Daemon
 TLS = "ssl http2"
 
 
+def model_socket(laboratory: Path) -> Path:
+    """Where the language model listens, if there is one in the laboratory with this directory."""
+    return laboratory / "model"
+
+
 @dataclass(frozen=True)
 class Request:
     """One request as the web server logged it."""
@@ -96,6 +101,11 @@ http {{
         server_name {plan.GIT} {plan.PYPI} {plan.FILES} {plan.REGISTRY};
         root {content};
         index index.html;
+    }}
+    server {{
+        {_listen((plan.CONTENT4, plan.CONTENT6), {443: TLS})}
+        server_name {plan.MODEL};
+        location / {{ proxy_pass http://unix:{model_socket(directory.parent)}; }}
     }}
     server {{
         {_listen((plan.ODD4, plan.ODD6), {80: "ssl", 443: ""})}
