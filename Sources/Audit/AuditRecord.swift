@@ -100,14 +100,15 @@ public struct AuditRecord: Hashable, Sendable {
 }
 
 extension RuleReference.Source {
-    /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, the set-up phase, or
-    /// `once`, of which there is no file.
+    /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, the set-up phase, the
+    /// file of answers for always, or `once`, of which there is no file.
     var listName: String? {
         switch self {
         case .policy: nil
         case .denyAlways: "deny.always"
         case .allowAlways: "allow.always"
         case .setup: "setup.egress"
+        case .answers: "answers"
         case .once: "once"
         }
     }

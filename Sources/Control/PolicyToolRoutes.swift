@@ -17,7 +17,7 @@ struct PolicyToolRoutes {
         group.post("policies/check") { request, _ in try await check(request) }
         group.post("policies/explain") { request, _ in try await explain(request) }
         group.post("policies/suggest") { request, _ in try await suggest(request) }
-        group.get("policies/always") { _, _ in Answer.json(AlwaysBody(await node.operatorRules.always)) }
+        group.get("policies/always") { _, _ in Answer.json(AlwaysBody(await node.operatorRules)) }
         group.post("policies/diff") { request, _ in try await diff(request) }
     }
 
@@ -37,11 +37,11 @@ struct PolicyToolRoutes {
         } else {
             old = comparison.old
         }
-        let rules = await node.operatorRules
-        let policies = [old, comparison.new].map {
-            CompiledPolicy($0, always: rules.always, nodeAddresses: rules.nodeAddresses)
-        }
-        let difference = PhasedDifference(from: policies[0], to: policies[1], at: .current)
+        let difference = PhasedDifference(
+            from: try await node.compile(old, for: comparison.sandbox),
+            to: try await node.compile(comparison.new, for: comparison.sandbox),
+            at: .current
+        )
         return Answer.json(
             Difference(
                 opened: difference.opened.map(\.description),
@@ -144,10 +144,8 @@ struct PolicyToolRoutes {
         } else {
             policy = try CreateRequest.loadPolicy(bytes: bytes, file: "body", now: .current)
         }
-        let rules = await node.operatorRules
-        let compiled = CompiledPolicy(policy, always: rules.always, nodeAddresses: rules.nodeAddresses)
         let explanation = Explanation(
-            of: compiled,
+            of: try await node.compile(policy, for: question.sandbox),
             host: question.host,
             address: address,
             port: port,
@@ -162,26 +160,23 @@ struct PolicyToolRoutes {
         let question = try RefusalQuestion(bytes: try await request.bytes())
         let event = try question.event()
         let (policy, record) = try await node.policy(of: question.sandbox)
-        let rules = await node.operatorRules
-        let remedy = Remedy(
-            for: event,
-            under: CompiledPolicy(policy, always: rules.always, nodeAddresses: rules.nodeAddresses),
-            at: .current
-        )
+        let remedy = Remedy(for: event, under: try await node.compile(policy, for: question.sandbox), at: .current)
         return Answer.json(
             SuggestionBody(remedy, for: question, revision: record.revision, socket: socket),
             headers: [.eTag: PolicyRoutes.tag(record.revision)]
         )
     }
 
-    /// The operator's rules, which stand before every policy.
+    /// The operator's rules: those that stand before every policy, and what answers have allowed behind them.
     private struct AlwaysBody: Encodable {
         let deny: [Rule]
         let allow: [Rule]
+        let answers: [Rule]
 
         init(_ rules: AlwaysRules) {
             deny = rules.deny
             allow = rules.allow
+            answers = rules.answers
         }
     }
 }

@@ -13,7 +13,7 @@ struct QuestionRoutes {
     /// Adds what is asked in one sandbox.
     func addSandbox(to group: RouterGroup<ControlContext>) {
         group.get("{id}/questions") { _, context in
-            page(try await node.questions(of: try context.sandboxID()))
+            await page(try await node.questions(of: try context.sandboxID()))
         }
         group.post("{id}/questions/{number}") { request, context in
             try await answer(try context.sandboxID(), request, context)
@@ -22,11 +22,16 @@ struct QuestionRoutes {
 
     /// Adds what is asked in all of them.
     func add(to group: RouterGroup<ControlContext>) {
-        group.get("questions") { _, _ in page(try await node.questions()) }
+        group.get("questions") { _, _ in await page(try await node.questions()) }
     }
 
-    private func page(_ questions: [SandboxNode.OpenQuestion]) -> Response {
-        Answer.json(["items": questions.map { QuestionDocument($0.question, sandbox: $0.sandbox) }])
+    private func page(_ questions: [SandboxNode.OpenQuestion]) async -> Response {
+        Answer.json(
+            QuestionsBody(
+                items: questions.map { QuestionDocument($0.question, sandbox: $0.sandbox) },
+                answers: ["deny", "once", "allow"] + (await node.keepsAnswers ? ["always"] : [])
+            )
+        )
     }
 
     private func answer(_ id: String, _ request: Request, _ context: ControlContext) async throws -> Response {
@@ -49,6 +54,12 @@ struct QuestionRoutes {
             headers: [.eTag: PolicyRoutes.tag(record.revision)]
         )
     }
+}
+
+/// What is asked, and what may be answered.
+private struct QuestionsBody: Encodable {
+    let items: [QuestionDocument]
+    let answers: [String]
 }
 
 /// What an answer has come to.

@@ -26,6 +26,8 @@ struct SandboxBody: Encodable {
     let metadata: [String: String]
     /// What the caller accepted that the rules do not hold against.
     let acceptedRisks: [String]
+    /// Whether somebody is asked about what no rule speaks of.
+    let asks: Bool
     /// `passed` once the door was tried from inside.
     let selfTest: String
 
@@ -45,6 +47,7 @@ struct SandboxBody: Encodable {
         lockedAt = record.lockedAt.map(Timestamp.text(of:))
         metadata = record.metadata
         acceptedRisks = record.acceptsRawSockets ? ["raw-sockets"] : []
+        asks = record.ask != nil
         selfTest =
             switch record.state {
             case .running, .paused, .terminated: "passed"

@@ -1,5 +1,5 @@
 public import EgressCore
-import EgressPolicy
+public import EgressPolicy
 public import NetPrimitives
 import Reactor
 
@@ -31,6 +31,8 @@ public final class QuestionDesk {
             case once(ports: [PortRange])
             /// It becomes a rule of the policy in force, which nobody keeps anywhere else, until then if there is a time.
             case allow(ports: [PortRange], until: WallTime?)
+            /// It becomes a rule behind the policy, which ``QuestionDesk/keep`` keeps.
+            case always(ports: [PortRange])
         }
 
         /// What is allowed.
@@ -45,6 +47,8 @@ public final class QuestionDesk {
         }
     }
 
+    /// Keeps a rule for good, if somebody does, and has all that are kept be enforced.
+    public var keep: ((_ rule: Rule, _ enforce: (_ kept: [Rule]) throws -> Void) throws -> Void)?
     /// Called for each new question, when it waits already.
     public var onAsked: (Questions.Question) -> Void = { _ in }
     /// Called with the number of each question that has come to an end.
@@ -180,31 +184,51 @@ extension QuestionDesk {
             defer { authors[number] = nil }
             let now = attachment.loop.wallTime()
             let comment = Policy.askedComment(author: answer.author, at: now)
+            let rule = question.subject.rule(onPorts: ports, expiresAt: until, comment: comment)
             let policy = attachment.policy
-            try attachment.replacePolicy(
-                with: CompiledPolicy(
-                    policy.policy.allowing(
-                        asked: question.subject.rule(onPorts: ports, expiresAt: until, comment: comment),
-                        at: now
-                    ),
-                    always: policy.always,
-                    guards: policy.guards,
-                    generation: policy.generation + 1
-                )
-            )
+            try replace(policy.policy.allowing(asked: rule, at: now), policy.always)
+        case .always(let ports):
+            guard let keep else { throw Unkept() }
+            authors[number] = Self.text(allowedUntil: nil, isAlways: true, by: answer.author)
+            defer { authors[number] = nil }
+            let comment = Policy.askedComment(author: answer.author, at: attachment.loop.wallTime())
+            try keep(question.subject.rule(onPorts: ports, expiresAt: nil, comment: comment)) { kept in
+                var always = attachment.policy.always
+                always.answers = kept
+                try replace(attachment.policy.policy, always)
+            }
         }
         return question
     }
 
-    private static func text(allowedUntil time: WallTime?, by author: String) -> String {
-        "allow \(time.map { "until \(Timestamp.text(of: $0))" } ?? "for this sandbox"), by \(author)"
+    private func replace(_ policy: Policy, _ always: AlwaysRules) throws {
+        let current = attachment.policy
+        try attachment.replacePolicy(
+            with: CompiledPolicy(policy, always: always, guards: current.guards, generation: current.generation + 1)
+        )
+    }
+
+    /// There is nobody who keeps rules for good.
+    public struct Unkept: Error, CustomStringConvertible {
+        /// One clause.
+        public let description = "answers for always are kept nowhere here"
+    }
+
+    private static func text(allowedUntil time: WallTime?, isAlways: Bool = false, by author: String) -> String {
+        let span = isAlways ? "for always" : time.map { "until \(Timestamp.text(of: $0))" } ?? "for this sandbox"
+        return "allow \(span), by \(author)"
     }
 
     /// Says who is about to allow what a question asks for, by a change of the policy. Returns the question; `nil` when it
     /// is not open any more.
-    public func expectChange(for number: UInt64, until time: WallTime?, by author: String) -> Questions.Question? {
+    public func expectChange(
+        for number: UInt64,
+        until time: WallTime?,
+        isAlways: Bool = false,
+        by author: String
+    ) -> Questions.Question? {
         guard let question = questions[number] else { return nil }
-        authors[number] = Self.text(allowedUntil: time, by: author)
+        authors[number] = Self.text(allowedUntil: time, isAlways: isAlways, by: author)
         return question
     }
 

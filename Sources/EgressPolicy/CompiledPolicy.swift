@@ -7,8 +7,8 @@ public import NetPrimitives
 ///              a rule opens     rules that match the address ─┘   none: defaultAction
 ///              the range        (hash by every prefix length)
 ///
-/// There is one order over all rules: `deny.always`, `allow.always`, the policy's, those of its set-up phase, then what was
-/// allowed once. Rules with one target stand in one bucket; a decision takes the lowest live position over the buckets that
+/// There is one order over all rules: `deny.always`, `allow.always`, the policy's, what answers have allowed for always,
+/// those of the policy's set-up phase, then what was allowed once. Rules with one target stand in one bucket; a decision takes the lowest live position over the buckets that
 /// match. See `RuleBucket`, `NameIndex` and `PrefixMap` for why each step is bounded.
 ///
 /// Immutable, so it can be shared between threads.
@@ -32,7 +32,7 @@ public final class CompiledPolicy: Sendable {
     let allowsAddressesUntil: Int64
     private let expiries: [Int64]
 
-    /// Compiles `policy` with the operator's rules before it. `nodeAddresses` are addresses of the machine itself,
+    /// Compiles `policy` with the operator's rules around it. `nodeAddresses` are addresses of the machine itself,
     /// which are guarded like loopback.
     public convenience init(
         _ policy: Policy,
@@ -44,7 +44,7 @@ public final class CompiledPolicy: Sendable {
         self.init(policy, always: always, guards: guards, generation: generation)
     }
 
-    /// Compiles `policy` with the operator's rules before it, within the ranges that another policy is guarded by.
+    /// Compiles `policy` with the operator's rules around it, within the ranges that another policy is guarded by.
     public init(
         _ policy: Policy,
         always: AlwaysRules,
@@ -58,7 +58,7 @@ public final class CompiledPolicy: Sendable {
         self.generation = generation
         self.guards = guards
         let groups: [(rules: [Rule], action: RuleAction?)] = [
-            (always.deny, .deny), (always.allow, .allow), (policy.rules, nil),
+            (always.deny, .deny), (always.allow, .allow), (policy.rules, nil), (always.answers, .allow),
             (policy.setup?.boundedRules ?? [], .allow), (once, .allow),
         ]
         let count = groups.reduce(0) { $0 + $1.rules.count }
@@ -213,6 +213,10 @@ extension CompiledPolicy {
             return RuleReference(source: .policy, index: index, action: action, target: policy.rules[index].target)
         }
         index -= policy.rules.count
+        if index < always.answers.count {
+            return RuleReference(source: .answers, index: index, action: action, target: always.answers[index].target)
+        }
+        index -= always.answers.count
         if let setup = policy.setup {
             if index < setup.rules.count {
                 return RuleReference(source: .setup, index: index, action: action, target: setup.rules[index].target)

@@ -79,16 +79,20 @@ public struct Rule: Hashable, Sendable {
     }
 }
 
-/// Operator rules that stand before every policy: `deny` first, then `allow`.
+/// Operator rules around every policy: `deny` first, then `allow`, then the policy's own, and `answers` behind those,
+/// before the policy's set-up phase.
 public struct AlwaysRules: Hashable, Sendable {
     /// Rules that no policy can open.
     public var deny: [Rule]
     /// Rules that no policy can close.
     public var allow: [Rule]
+    /// What somebody who was asked has allowed for always: names that no other rule speaks of.
+    public var answers: [Rule]
 
     /// Rules from their parts.
-    public init(deny: [Rule] = [], allow: [Rule] = []) {
+    public init(deny: [Rule] = [], allow: [Rule] = [], answers: [Rule] = []) {
         self.deny = deny
         self.allow = allow
+        self.answers = answers
     }
 }

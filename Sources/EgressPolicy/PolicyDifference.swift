@@ -96,7 +96,7 @@ extension PolicyDifference {
     private static let unmentioned = try! DomainName("sandgate-unmentioned.invalid")
 
     private static func rules(of policies: [CompiledPolicy]) -> [Rule] {
-        policies.flatMap { $0.always.deny + $0.always.allow + $0.policy.unphased.rules }
+        policies.flatMap { $0.always.deny + $0.always.allow + $0.policy.unphased.rules + $0.always.answers + $0.once }
     }
 
     /// Targets that are names, in the order of the rules, each once.

@@ -33,12 +33,11 @@ extension CompiledPolicy {
     public func shadows() -> [RuleShadow] {
         var index = CoverIndex()
         var found: [RuleShadow] = []
-        let offset = always.deny.count + always.allow.count
         let listed = policy.unphased.rules
         for (position, rule) in listed.enumerated() {
-            let compiled = rules[offset + position]
+            let compiled = compiledRule(at: position)
             for earlier in index.candidates(for: rule.target).sorted() {
-                let (other, cover) = (listed[earlier], rules[offset + earlier])
+                let (other, cover) = (listed[earlier], compiledRule(at: earlier))
                 guard cover.expiry >= compiled.expiry else { continue }
                 let speaksOfDatagramsToo =
                     rule.action == .deny && other.action == .allow && rule.transport == nil && !rule.statesAnyTransport
@@ -62,6 +61,12 @@ extension CompiledPolicy {
         return found
     }
 
+    /// A rule of the policy or, counted on, of its set-up phase.
+    private func compiledRule(at position: Int) -> CompiledRule {
+        let offset = always.deny.count + always.allow.count
+        return rules[offset + position + (position < policy.rules.count ? 0 : always.answers.count)]
+    }
+
     /// What depends on a rule that an earlier one covers in targets, ports and time. The outer `nil`: it can decide.
     private func remainder(of position: Int, behind earlier: Int, in listed: [Rule]) -> RuleShadow.Remainder?? {
         let (rule, other) = (listed[position], listed[earlier])
@@ -75,7 +80,7 @@ extension CompiledPolicy {
         case (.deny, .deny): return .some(nil)
         case (.deny, .allow):
             // While some rule allows addresses, names are taken to have one: see `decideQuery`.
-            let expiry = rules[always.deny.count + always.allow.count + position].expiry
+            let expiry = compiledRule(at: position).expiry
             let isTaken = denials.chains.isEmpty || allowsAddresses(until: expiry, besides: position, in: listed)
             return isTaken ? .some(nil) : nil
         case (.allow, .deny):
@@ -97,12 +102,9 @@ extension CompiledPolicy {
     }
 
     private func allowsAddresses(until expiry: Int64, besides position: Int, in listed: [Rule]) -> Bool {
-        let offset = always.deny.count + always.allow.count
-        return listed.indices.contains { index in
-            guard index != position, rules[offset + index].action == .allow, rules[offset + index].expiry >= expiry
-            else {
-                return false
-            }
+        listed.indices.contains { index in
+            let other = compiledRule(at: index)
+            guard index != position, other.action == .allow, other.expiry >= expiry else { return false }
             if case .addresses = listed[index].target { return true }
             return false
         }

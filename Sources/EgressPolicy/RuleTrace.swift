@@ -68,6 +68,7 @@ extension CompiledPolicy {
         case .allowAlways: always.allow[reference.index]
         case .policy: policy.rules[reference.index]
         case .setup: policy.setup!.rules[reference.index]
+        case .answers: always.answers[reference.index]
         case .once: once[reference.index]
         }
     }

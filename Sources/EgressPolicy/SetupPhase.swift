@@ -5,8 +5,8 @@ public import NetPrimitives
 /// Its rules stand behind all others and only allow, in a policy that denies by default. So what a lock leaves is decided
 /// by the same rules as before, and nothing becomes reachable by one:
 ///
-///     deny.always ▸ allow.always ▸ the policy's rules ▸ the phase's rules ▸ deny
-///                                                       └── gone with the lock
+///     deny.always ▸ allow.always ▸ the policy's rules ▸ answers for always ▸ the phase's rules ▸ deny
+///                                                                            └── gone with the lock
 public struct SetupPhase: Hashable, Sendable {
     /// The rules, all of which allow.
     public var rules: [Rule]

@@ -13,5 +13,5 @@ public enum Target: Hashable, Sendable {
     case addresses(IPPrefix)
 
     /// Whether it speaks of addresses and not of names.
-    var isOfAddresses: Bool { if case .addresses = self { true } else { false } }
+    public var isOfAddresses: Bool { if case .addresses = self { true } else { false } }
 }

@@ -133,6 +133,8 @@ public struct RuleReference: Hashable, Sendable {
         case allowAlways
         /// The `egress` of the policy's set-up phase.
         case setup
+        /// What was allowed for always, by somebody who was asked.
+        case answers
         /// What was allowed once, by somebody who was asked.
         case once
     }

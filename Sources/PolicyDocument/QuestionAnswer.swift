@@ -3,6 +3,7 @@ public import NetPrimitives
 /// What somebody answers to the question whether a name may be reached.
 ///
 ///     {"answer": "deny"}    {"answer": "once"}    {"answer": "allow", "ttl": "10m", "ports": [8443], "by": "alice"}
+///     {"answer": "always"}
 public struct QuestionAnswer: Hashable, Sendable {
     /// What is allowed.
     public enum Choice: Hashable, Sendable {
@@ -12,6 +13,8 @@ public struct QuestionAnswer: Hashable, Sendable {
         case once
         /// It becomes a rule of the sandbox's policy, until then if there is a time.
         case allow(until: WallTime?)
+        /// It becomes a rule in a file of the operator's, behind every policy of whoever asks.
+        case always
     }
 
     /// What is allowed.
@@ -62,9 +65,10 @@ extension PolicyReader {
         case "deny": break
         case "once": answer.choice = .once
         case "allow": answer.choice = .allow(until: time?.0)
-        default: report(root.position, "answer", "expected deny, once or allow")
+        case "always": answer.choice = .always
+        default: report(root.position, "answer", "expected deny, once, allow or always")
         }
-        if let (_, position) = time, word == "deny" || word == "once" {
+        if let (_, position) = time, word == "deny" || word == "once" || word == "always" {
             report(position, "ttl", "stands beside \(word ?? ""): only allow is for a time")
         }
         return answer

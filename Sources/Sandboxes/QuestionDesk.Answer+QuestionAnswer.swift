@@ -9,6 +9,7 @@ extension QuestionDesk.Answer {
             case .deny: .deny
             case .once: .once(ports: answer.ports)
             case .allow(let until): .allow(ports: answer.ports, until: until)
+            case .always: .always(ports: answer.ports)
             }
         self.init(choice, by: author)
     }

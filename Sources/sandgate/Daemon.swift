@@ -184,9 +184,14 @@ struct Daemon {
     /// Reads the files of rules again. What cannot be read or put in force leaves everything as it was.
     private static func reload(_ settings: ServeSettings, _ node: SandboxNode, _ log: Logger) async {
         do {
-            let (policy, always) = try settings.rules()
-            try await node.changeRules(defaultPolicy: policy, always: always)
-            log.info("rules read again", metadata: ["deny": "\(always.deny.count)", "allow": "\(always.allow.count)"])
+            let always = try await node.changeRules(settings.rules)
+            log.info(
+                "rules read again",
+                metadata: [
+                    "deny": "\(always.deny.count)", "allow": "\(always.allow.count)",
+                    "answers": "\(always.answers.count)",
+                ]
+            )
         } catch {
             log.error("the rules stay as they were: \(error)")
         }

@@ -5,6 +5,7 @@ import FoundationEssentials
 import NetPrimitives
 import PolicyDocument
 import Reactor
+import Sandboxes
 
 /// `sandgate policy explain`: what a policy decides about one destination, and why.
 struct PolicyExplainCommand: ParsableCommand {
@@ -46,6 +47,9 @@ struct PolicyExplainCommand: ParsableCommand {
 
     @OptionGroup var alwaysFiles: AlwaysOptions
 
+    @Option(help: ArgumentHelp("Answers for always, which stand behind the policy of whoever asks.", valueName: "file"))
+    var answers: String?
+
     @Flag(name: .shortAndLong, help: "Say of each rule, in order, why it matches or does not.")
     var verbose = false
 
@@ -65,8 +69,10 @@ struct PolicyExplainCommand: ParsableCommand {
 
     func run() throws {
         let policy = try PolicyFile.load(file).policy
+        var always = try alwaysFiles.rules()
+        always.answers = try answers.map { try AnswerFile.rules(at: $0) } ?? []
         let explanation = Explanation(
-            of: CompiledPolicy(policy, always: try alwaysFiles.rules()),
+            of: CompiledPolicy(policy, always: always),
             host: host,
             address: ip.flatMap { IPAddress($0) },
             port: port,

@@ -48,14 +48,15 @@ struct QuestionsCommand: ParsableCommand {
     }
 }
 
-/// `sandgate answer ID NUMBER once|deny|allow`: what somebody answers.
+/// `sandgate answer ID NUMBER once|deny|allow|always`: what somebody answers.
 struct AnswerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "answer",
         abstract: "Answer a question of a running daemon; whoever waits goes on.",
         discussion: """
             deny denies what waits. once lets it through, and what begins in the next moments. allow adds a rule to the \
-            sandbox's policy, which --ttl lets expire. sandgate questions lists what is asked.
+            sandbox's policy, which --ttl lets expire. always writes a rule into the daemon's file of answers, which holds \
+            for whoever asks. sandgate questions lists what is asked.
 
             EXAMPLES:
               sandgate answer box 3 once
@@ -67,7 +68,7 @@ struct AnswerCommand: ParsableCommand {
 
     /// What may be answered.
     enum Word: String, ExpressibleByArgument, CaseIterable {
-        case once, deny, allow
+        case once, deny, allow, always
     }
 
     @OptionGroup var options: DaemonOptions
@@ -78,7 +79,7 @@ struct AnswerCommand: ParsableCommand {
     @Argument(help: "The number of the question, among the sandbox's.")
     var number: UInt64
 
-    @Argument(help: "once, deny or allow.")
+    @Argument(help: "once, deny, allow or always.")
     var word: Word
 
     @Option(help: ArgumentHelp("How long it is allowed: 30s, 10m, 1h or 2d.", valueName: "duration"))
@@ -130,6 +131,7 @@ struct AnswerCommand: ParsableCommand {
         case .allow:
             let time = ttl.map { " for \($0)" } ?? ""
             Console.output("\(host) is allowed\(time): a rule is in force, revision \(answered.revision)")
+        case .always: Console.output("\(host) is allowed for always: a rule is in the daemon's file of answers")
         }
     }
 }

@@ -168,6 +168,14 @@ struct RunCommand: ParsableCommand {
     )
     var askCommand: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Keep the answer \"always\" in this file, as rules behind the policy of each run that names the file.",
+            valueName: "file"
+        )
+    )
+    var answers: String?
+
     @Option(help: ArgumentHelp("How long a question waits for its answer, in seconds.", valueName: "seconds"))
     var askTimeout: Int?
 
@@ -183,6 +191,7 @@ struct RunCommand: ParsableCommand {
                 "missing command: write it after --, as in: sandgate run --allow example.com -- curl …"
             )
         }
+        if answers != nil, askCommand == nil { throw ValidationError("--answers needs --ask-command") }
         try AskOption.validate(ask: askCommand != nil, timeout: askTimeout, option: "--ask-command")
     }
 
@@ -206,6 +215,7 @@ struct RunCommand: ParsableCommand {
             hasNoUnixSockets: noUnixSockets,
             setupCommand: setup,
             askCommand: askCommand,
+            answers: answers.map { try AnswerFile(path: $0, isHeld: true) },
             command: command
         )
         let status = try SandboxedRun(plan).run()

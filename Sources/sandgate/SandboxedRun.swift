@@ -32,6 +32,8 @@ struct RunPlan {
     let setupCommand: String?
     /// The program that is asked about what no rule speaks of, if one is.
     let askCommand: String?
+    /// Where what is allowed for always is kept, if anywhere.
+    let answers: AnswerFile?
     let command: [String]
 }
 
@@ -96,7 +98,8 @@ final class SandboxedRun {
         log.debug("network made", metadata: ["rootless": "\(plan.isRootless)"])
         // Before they are listed, so that no change is missed.
         let addresses = try NodeAddressWatcher(loop: loop) { [weak self] in self?.sandbox?.guardNode(at: $0) }
-        let policy = CompiledPolicy(plan.policy, nodeAddresses: try nodeAddresses())
+        let always = AlwaysRules(answers: try plan.answers?.load() ?? [])
+        let policy = CompiledPolicy(plan.policy, always: always, nodeAddresses: try nodeAddresses())
         let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
         let sandbox = try Sandbox(
             id: Self.sandboxID,
@@ -146,6 +149,7 @@ final class SandboxedRun {
 
     private func startAsking(in sandbox: Sandbox) throws {
         guard let program = plan.askCommand, let desk = sandbox.attachment.desk else { return }
+        if let answers = plan.answers { desk.keep = answers.add(_:enforce:) }
         let asked = try AskProgram(program, about: plan.command, in: Self.sandboxID)
         try asked.attend(desk, on: loop)
         self.asked = asked
@@ -207,10 +211,8 @@ final class SandboxedRun {
         configuration.descriptorLimit = descriptorLimit
         configuration.hasNoUnixSockets = plan.hasNoUnixSockets
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
-        configuration.readOnlyPaths = ["/proc/self/exe", plan.auditPath, plan.policyPath, plan.suggestionPath]
-            .compactMap {
-                $0.flatMap(Self.absolutePath)
-            }
+        let ours = [plan.auditPath, plan.policyPath, plan.suggestionPath, plan.answers?.path]
+        configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap { $0.flatMap(Self.absolutePath) }
         configuration.readOnlyPaths += startupFiles?.existing ?? []
         return configuration
     }

@@ -28,6 +28,7 @@ struct ServeSettings: Sendable {
     var defaultPolicy: String?
     var denyAlways: String?
     var allowAlways: String?
+    var answers: String?
     var denialWebhook: String?
     var denialWebhookSecretFile: String?
     var loops: Int?
@@ -75,12 +76,16 @@ struct ServeSettings: Sendable {
         upstreamDNS: []
 
         # The policy (YAML or JSON) for sandboxes that are created without one. None: everything is denied.
-        # Read again on SIGHUP and when the file changes, as are the next two.
+        # Read again on SIGHUP and when the file changes, as are the next three.
         # defaultPolicy: /etc/sandgate/default.yaml
 
         # Targets, one a line (# begins a comment), that stand before every policy: those of denyAlways first.
         # denyAlways: /etc/sandgate/deny.always
         # allowAlways: /etc/sandgate/allow.always
+
+        # Where the answer "always" to a question is kept (sandboxes that were attached with --ask), as rules behind each
+        # policy of such sandboxes; read again as well. None: nobody can answer so. Its directory has to be writable.
+        # answers: /var/lib/sandgate/answers.yaml
 
         # Post what is refused to this URL (http or https): {"node": …, "lost": …, "records": […]}, at most 500 audit
         # records at a time, a second after the first of them. Signed with the secret in the file (at least 16 bytes), if
@@ -151,6 +156,7 @@ struct ServeSettings: Sendable {
         case "defaultPolicy": defaultPolicy = try Self.text(value)
         case "denyAlways": denyAlways = try Self.text(value)
         case "allowAlways": allowAlways = try Self.text(value)
+        case "answers": answers = try Self.text(value)
         case "denialWebhook": denialWebhook = try Self.text(value)
         case "denialWebhookSecretFile": denialWebhookSecretFile = try Self.text(value)
         case "loops": loops = try Self.number(value, 1...1_024)
@@ -199,6 +205,7 @@ extension ServeSettings {
         configuration.auditLimits.maximumFiles = auditFiles
         configuration.upstreamServers = try UpstreamOption.servers(upstreamDNS)
         (configuration.defaultPolicy, configuration.always) = try rules()
+        configuration.answers = try answers.map { try AnswerFile(path: $0) }
         configuration.loops = loops ?? ProcessorCount.available
         configuration.limits = limits
         configuration.queueLimits.maximumRecords = auditQueueRecords
@@ -248,7 +255,7 @@ extension ServeSettings {
     }
 
     /// The files that may change while the daemon runs.
-    var ruleFiles: [String] { [defaultPolicy, denyAlways, allowAlways].compactMap { $0 } }
+    var ruleFiles: [String] { [defaultPolicy, denyAlways, allowAlways, answers].compactMap { $0 } }
 
     /// Other files that are read when privileges have been given up, at the start or again while it runs.
     var secretFiles: [String] {
@@ -258,13 +265,14 @@ extension ServeSettings {
     /// The directories that it writes in.
     var directories: [String] {
         [stateDir, runtimeDir, auditDir, PathName.directory(of: socket)]
+            + [answers.map(PathName.directory)].compactMap { $0 }
     }
 
     /// Its time would count from the reading of the file, and a lock of one sandbox would leave it to the others.
     private static let noSetup = "the default policy has no set-up phase: a sandbox gets one with its own networkPolicy"
 
-    /// What stands in them now.
-    func rules() throws -> (Policy, AlwaysRules) {
+    /// What stands in them now, but for the answers.
+    func rules() throws -> (defaultPolicy: Policy, always: AlwaysRules) {
         let document = try defaultPolicy.map { try PolicyFile.load($0, kept: true, refusingSetup: Self.noSetup) }
         let policy = document?.policy ?? Policy()
         var always = AlwaysRules()

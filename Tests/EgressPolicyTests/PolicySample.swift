@@ -78,6 +78,7 @@ extension Verdict {
         case .denyAlways: words += " deny.always \(rule!.index)"
         case .allowAlways: words += " allow.always \(rule!.index)"
         case .setup: words += " setup \(rule!.index)"
+        case .answers: words += " answers \(rule!.index)"
         case .once: words += " once \(rule!.index)"
         case nil: break
         }

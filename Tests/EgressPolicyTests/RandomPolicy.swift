@@ -59,7 +59,9 @@ struct RandomPolicy {
             policy.setup = setup
         }
         self.policy = policy
-        always = Bool.random(using: &random) ? AlwaysRules() : AlwaysRules(deny: rules(0...2), allow: rules(0...2))
+        let hasAlways = Bool.random(using: &random)
+        always =
+            hasAlways ? AlwaysRules(deny: rules(0...2), allow: rules(0...2), answers: rules(0...2)) : AlwaysRules()
         nodeAddresses = Bool.random(using: &random) ? [] : Self.nodeAddresses
         compiled = CompiledPolicy(policy, always: always, nodeAddresses: nodeAddresses)
         reference = ReferenceEvaluator(policy, always: always, nodeAddresses: nodeAddresses)
@@ -81,7 +83,7 @@ struct RandomPolicy {
         )
     }
 
-    var rules: [Rule] { always.deny + always.allow + policy.unphased.rules }
+    var rules: [Rule] { always.deny + always.allow + policy.unphased.rules + always.answers }
 
     /// One port on each side of every boundary.
     var boundaryPorts: [UInt16] {

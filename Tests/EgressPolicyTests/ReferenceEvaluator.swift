@@ -27,7 +27,8 @@ struct ReferenceEvaluator {
         }
         entries =
             list(always.deny, .denyAlways, .deny) + list(always.allow, .allowAlways, .allow)
-            + list(policy.rules, .policy, nil) + list(Self.setupRules(of: policy), .setup, .allow)
+            + list(policy.rules, .policy, nil) + list(always.answers, .answers, .allow)
+            + list(Self.setupRules(of: policy), .setup, .allow)
         guards = GuardRanges.common + nodeAddresses.map { IPPrefix(host: $0) }
     }
 

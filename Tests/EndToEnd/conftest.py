@@ -22,6 +22,7 @@ from lab.sandgate import Sandgate
 from lab.user import User, ordinary_user
 
 RUN_BY_BOTH = (
+    "test_answers_of_runs",
     "test_audit",
     "test_clients",
     "test_confinement",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lab import plan
+from lab.asking import answer, asker, asking, curl, question, questions, said
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.processes import kibibytes, wait_until
@@ -20,44 +21,10 @@ from lab.receiver import receiving
 from lab.sandgate import Sandgate, allowing
 from lab.tool import tool
 
-ASKING = {"create": True, "ask": True}
-
-
 @pytest.fixture
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     with running(internet, tmp_path, "--limit", "questionSeconds=20") as made:
         yield made
-
-
-def asking(daemon: Daemon, policy: object = None, seconds: int | None = None, **fields: Any) -> Sandbox:
-    return daemon.create(policy or allowing(plan.ALLOWED), attachment={**ASKING, "ask": seconds or True}, **fields)
-
-
-def questions(sandbox: Sandbox) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = sandbox.ask("GET", "/questions").json["items"]
-    return found
-
-
-def question(sandbox: Sandbox, host: str, ports: tuple[int, ...] = (80, 443)) -> dict[str, Any]:
-    """The open question about a host, when it has been asked."""
-
-    def matching() -> list[dict[str, Any]]:
-        return [one for one in questions(sandbox) if one["host"] == host and one["ports"] == list(ports)]
-
-    wait_until(lambda: bool(matching()), f"a question about {host}")
-    return matching()[0]
-
-
-def answer(sandbox: Sandbox, asked: dict[str, Any], word: str, **fields: object) -> dict[str, Any]:
-    body: dict[str, object] = {"answer": word, "by": "alice"} | fields
-    said = sandbox.ask("POST", f"/questions/{asked['question']}", body)
-    assert said.status == 200, said
-    found: dict[str, Any] = said.json
-    return found
-
-
-def curl(sandbox: Sandbox, name: str, *options: str) -> subprocess.Popen[str]:
-    return sandbox.start("curl", "-sS", "-m", "25", *options, f"https://{name}/")
 
 
 def asked_again(sandbox: Sandbox, name: str) -> subprocess.Popen[str]:
@@ -71,10 +38,6 @@ def asked_again(sandbox: Sandbox, name: str) -> subprocess.Popen[str]:
 
     wait_until(is_asked, "the next question", 15)
     return waiting[-1]
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    return process.communicate(timeout=40)[0]
 
 
 def kinds(daemon: Daemon, sandbox: Sandbox) -> list[str]:
@@ -409,25 +372,6 @@ def test_a_flood_of_questions_is_a_denial(internet: Internet, daemon: Daemon) ->
 
 
 # MARK: - run
-
-ANSWERING = """
-import json, sys
-for line in sys.stdin:
-    asked = json.loads(line)
-    open(sys.argv[1], "a").write(line)
-    words = {words_of}
-    word = words.get(asked["host"])
-    if word:
-        print(json.dumps({{"question": asked["question"], **word}}), flush=True)
-"""
-
-
-def asker(directory: Path, **words: dict[str, object]) -> tuple[str, Path]:
-    """A program that answers so, by host; and where it writes down what it was asked."""
-    program, log = directory / "asker.py", directory / "asked.jsonl"
-    program.write_text(ANSWERING.format(words_of=repr({host.replace("_", "."): word for host, word in words.items()})))
-    return f"exec /usr/bin/python3 {program} {log}", log
-
 
 def test_run_asks_a_program(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
     program, log = asker(tmp_path, denied_example={"answer": "once"}, other_example={"answer": "deny"})

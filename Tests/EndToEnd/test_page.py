@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.asking import listed
 from lab.browser import Browser, Forwarder
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
@@ -116,6 +117,8 @@ def test_question_is_answered_on_the_page(
     browser.wait_for_text(".question .left", "denied in")
     browser.wait_for("document.title.startsWith('(4) ')")
     browser.screenshot(picture / "questions.png")
+    # No file is there for it.
+    assert "Always" not in browser.text(".question .answers")
     assert internet.web.requests() == []
 
     def press(name: str, answer: str, outcome: str) -> None:
@@ -145,6 +148,28 @@ def test_question_is_answered_on_the_page(
     browser.move(5, 5)
     browser.wait_for("document.querySelector('#questions').hidden")
     assert browser.evaluate("window.wasNotReloaded")
+
+
+def test_answer_for_always_on_the_page(internet: Internet, tmp_path: Path, browser: Browser) -> None:
+    """Where the daemon keeps such answers, and shown then among the rules of who asks."""
+    file = tmp_path / "answers.yaml"
+    (tmp_path / "config.yaml").write_text(f"answers: {file}\n")
+    with running(internet, tmp_path, "--config", str(tmp_path / "config.yaml")) as daemon:
+        sandbox = daemon.create(allowing(), id="box", attachment=ASKING)
+        forwarder = Forwarder(daemon.socket)
+        try:
+            browser.open(f"http://localhost:{forwarder.port}/#/sandboxes/box")
+            browser.wait_for_text("#connection", "live")
+            (waiting,) = asked(sandbox, plan.DENIED)
+            browser.wait_for_text(".question .destination", f"{plan.DENIED}:80,443")
+            browser.wait_for("!document.querySelector('.settling')")
+            browser.click(".question button", "Always")
+            browser.wait_for_text(".question .outcome", "Allowed: always")
+            assert f"served {plan.DENIED}" in waiting.communicate(timeout=30)[0]
+            browser.wait_for_text("#policy", "answers 0")
+            assert [rule.target for rule in listed(file)] == [plan.DENIED]
+        finally:
+            forwarder.close()
 
 
 def test_question_ends_without_the_page(daemon: Daemon, place: str, browser: Browser) -> None:

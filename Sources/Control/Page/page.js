@@ -406,6 +406,7 @@ class QuestionList {
 
   #rows = new Map();
   #open = [];
+  #answers = [];
   #sandbox = null;
   #isPointedAt = false;
   #settling = null;
@@ -439,7 +440,7 @@ class QuestionList {
     try {
       while (loading.again) {
         loading.again = false;
-        this.#open = (await askJSON("v1/questions")).items;
+        ({ items: this.#open, answers: this.#answers } = await askJSON("v1/questions"));
         this.#render();
       }
     } finally {
@@ -507,6 +508,7 @@ class QuestionList {
     if (question.command) row.querySelector(".context").append(element("span", "", visible(question.command)));
     if (metadataText(metadata)) row.querySelector(".context").append(element("span", "", metadataText(metadata)));
     for (const button of row.querySelectorAll("button")) {
+      if (!this.#answers.includes(button.dataset.answer)) button.remove();
       button.setAttribute("aria-label", `${button.textContent}: ${place} for ${visible(question.sandbox)}`);
       button.onclick = () => this.#answer(entry, button);
     }
@@ -726,6 +728,8 @@ function showPolicy(sandbox, always) {
     ...always.allow.map((rule, index) => policyRow(`allow.always ${index}`, rule)),
     ...policy.egress.map((rule, index) => policyRow(String(index), rule)),
     ...(policy.setup?.egress ?? []).map((rule, index) => setupRow(index, rule, policy.setup)),
+    // What was answered for always holds where somebody is asked.
+    ...(sandbox.asks ? always.answers : []).map((rule, index) => policyRow(`answers ${index}`, rule)),
     last,
   );
 }

@@ -29,24 +29,51 @@ extension NodeSandbox {
             guard let question else { throw NodeError.unknownQuestion(number, sandbox: id) }
             return (question, nil, record)
         }
+        let now = WallTime.current
+        let (question, rule) = try await carryOut(number, answer, until: expiry, by: author, at: now) { rule in
+            _ = try await setPolicy(expecting: nil, under: rules) { policy in
+                (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
+            }
+        }
+        return (question, rule, record)
+    }
+
+    /// Carries out an answer for always: `keep` puts the rule in force wherever questions are asked, and keeps it.
+    func answerForAlways(
+        _ number: UInt64,
+        _ answer: QuestionAnswer,
+        by author: String,
+        keep: @Sendable (Rule) async throws -> Void
+    ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
+        let (question, rule) = try await carryOut(number, answer, isAlways: true, by: author, at: .current, keep)
+        return (question, rule, record)
+    }
+
+    /// Has `change` put the rule that an answer makes in force, by which whoever waited is let through.
+    private func carryOut(
+        _ number: UInt64,
+        _ answer: QuestionAnswer,
+        until expiry: WallTime? = nil,
+        isAlways: Bool = false,
+        by author: String,
+        at now: WallTime,
+        _ change: (Rule) async throws -> Void
+    ) async throws -> (question: Questions.Question, rule: Rule) {
+        let id = record.id
         let question = try await loop.run { residents in
-            residents[id]?.attachment.desk?.expectChange(for: number, until: expiry, by: author)
+            residents[id]?.attachment.desk?.expectChange(for: number, until: expiry, isAlways: isAlways, by: author)
         }
         guard let question else { throw NodeError.unknownQuestion(number, sandbox: id) }
-        let now = WallTime.current
         let comment = Policy.askedComment(author: author, at: now)
         let rule = question.subject.rule(onPorts: answer.ports, expiresAt: expiry, comment: comment)
-        let change: Result<SandboxRecord, any Error>
+        let outcome: Result<Void, any Error>
         do {
-            change = .success(
-                try await setPolicy(expecting: nil, under: rules) { policy in
-                    (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
-                }
-            )
+            outcome = .success(try await change(rule))
         } catch {
-            change = .failure(error)
+            outcome = .failure(error)
         }
         try? await loop.run { residents in residents[id]?.attachment.desk?.endExpecting(number) }
-        return (question, rule, try change.get())
+        try outcome.get()
+        return (question, rule)
     }
 }

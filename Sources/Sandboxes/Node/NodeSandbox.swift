@@ -12,19 +12,21 @@ import Reactor
 struct NodeRules: Sendable {
     /// For sandboxes that were created without a policy.
     var defaultPolicy: Policy
-    /// Before every policy.
+    /// Around every policy; its answers are for sandboxes that ask.
     var always: AlwaysRules
     /// Addresses that are guarded like loopback.
     var nodeAddresses: [IPAddress]
 
     /// What is in force for a sandbox.
     func compile(_ record: SandboxRecord) -> CompiledPolicy {
-        CompiledPolicy(
-            record.policy ?? defaultPolicy,
-            always: always,
-            nodeAddresses: nodeAddresses,
-            generation: record.revision
-        )
+        compile(record.policy ?? defaultPolicy, isAsking: record.ask != nil, generation: record.revision)
+    }
+
+    /// What would be in force with a policy.
+    func compile(_ policy: Policy, isAsking: Bool, generation: UInt64 = 1) -> CompiledPolicy {
+        var always = always
+        if !isAsking { always.answers = [] }
+        return CompiledPolicy(policy, always: always, nodeAddresses: nodeAddresses, generation: generation)
     }
 }
 
@@ -53,8 +55,7 @@ actor NodeSandbox {
     /// Whether the namespace's table is this sandbox's, served or not.
     private var isGuarded = false
     private var isReleased = false
-    private var isBusy = false
-    private var waiting: [CheckedContinuation<Void, Never>] = []
+    private let turns = Turns()
 
     init(_ record: SandboxRecord, services: NodeServices, loop: DataLoop) {
         self.record = record
@@ -64,11 +65,8 @@ actor NodeSandbox {
 
     /// What is asked is done one after the other.
     private func exclusively<Output>(_ body: () async throws -> Output) async throws -> Output {
-        if isBusy { await withCheckedContinuation { waiting.append($0) } }
-        isBusy = true
-        defer {
-            if waiting.isEmpty { isBusy = false } else { waiting.removeFirst().resume() }
-        }
+        await turns.take()
+        defer { turns.give() }
         guard !isReleased else { throw NodeError.unknownSandbox(record.id) }
         return try await body()
     }

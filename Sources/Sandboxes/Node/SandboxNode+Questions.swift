@@ -11,6 +11,9 @@ extension SandboxNode {
         public let question: Questions.Question
     }
 
+    /// Whether there can be answers for always.
+    public var keepsAnswers: Bool { answers != nil }
+
     /// What waits for an answer in a sandbox, oldest first.
     public func questions(of id: String) async throws -> [OpenQuestion] {
         try await find(id).questions().map { OpenQuestion(sandbox: id, question: $0) }
@@ -35,6 +38,21 @@ extension SandboxNode {
         _ answer: QuestionAnswer,
         by author: String
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
-        try await find(id).answer(number, answer, by: author, under: rules)
+        let sandbox = try find(id)
+        guard answer.choice == .always else {
+            return try await sandbox.answer(number, answer, by: author, under: rules)
+        }
+        guard let answers else {
+            throw NodeError.unprocessable(field: "answer", "the daemon keeps no answers for always: none is configured")
+        }
+        return try await sandbox.answerForAlways(number, answer, by: author) { [self] rule in
+            do {
+                try await keep(rule, in: answers)
+            } catch let error as NodeError {
+                throw error
+            } catch {
+                throw NodeError.failed("\(error)")
+            }
+        }
     }
 }

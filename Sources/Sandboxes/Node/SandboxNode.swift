@@ -27,8 +27,10 @@ public struct NodeConfiguration: Sendable {
     public var upstreamTimeoutMilliseconds = 2_000
     /// For sandboxes that are created without a policy.
     public var defaultPolicy = Policy()
-    /// Before every policy.
+    /// Around every policy.
     public var always = AlwaysRules()
+    /// Where what is allowed for always is kept; `nil` when nothing is.
+    public var answers: AnswerFile?
     /// How many threads carry traffic; a sandbox lives on one of them.
     public var loops = 1
     /// Bounds on each sandbox.
@@ -61,6 +63,10 @@ public actor SandboxNode {
     public nonisolated let journal: NodeJournal
     private let services: NodeServices
     let loops: [DataLoop]
+    /// Where what is allowed for always is kept.
+    let answers: AnswerFile?
+    /// The rules are changed by one after the other, files and all.
+    private let ruleChanges = Turns()
     private let maximumSandboxes: Int
     private(set) var rules: NodeRules
     private var sandboxes: [String: NodeSandbox] = [:]
@@ -104,11 +110,14 @@ public actor SandboxNode {
                 outlet: journal.outlet
             )
         }
+        var always = configuration.always
+        always.answers = try configuration.answers?.load() ?? []
         rules = NodeRules(
             defaultPolicy: configuration.defaultPolicy,
-            always: configuration.always,
+            always: always,
             nodeAddresses: try nodeAddresses()
         )
+        answers = configuration.answers
         maximumSandboxes = configuration.maximumSandboxes
         Task { [weak self] in
             for await id in vanished.stream { await self?.namespaceVanished(id) }
@@ -420,9 +429,14 @@ extension SandboxNode {
     /// The policy that is in force for a sandbox of which `record` is known.
     public func effectivePolicy(of record: SandboxRecord) -> Policy { record.policy ?? rules.defaultPolicy }
 
-    /// What is judged by before and behind the sandboxes' own policies.
-    public var operatorRules: (defaultPolicy: Policy, always: AlwaysRules, nodeAddresses: [IPAddress]) {
-        (rules.defaultPolicy, rules.always, rules.nodeAddresses)
+    /// What is judged by around the sandboxes' own policies.
+    public var operatorRules: AlwaysRules { rules.always }
+
+    /// A policy with all that it would be judged with in a sandbox, or in one that asks nobody.
+    public func compile(_ policy: Policy, for id: String? = nil) async throws -> CompiledPolicy {
+        var isAsking = false
+        if let id { isAsking = try await find(id).record.ask != nil }
+        return rules.compile(policy, isAsking: isAsking)
     }
 
     /// Changes a sandbox's policy. `change` gets the policy in force. `expected` is the revision that is to be changed.
@@ -438,11 +452,37 @@ extension SandboxNode {
         return (record.policy ?? defaultPolicy, record)
     }
 
-    /// Changes what is judged by besides the sandboxes' own policies, for all of them or for none.
-    public func changeRules(defaultPolicy: Policy, always: AlwaysRules) async throws {
+    /// Changes what is judged by besides the sandboxes' own policies, for all of them or for none. `read` is called when
+    /// nobody else is changing it; the file of answers is read then as well. Returns what is around every policy.
+    @discardableResult
+    public func changeRules(
+        _ read: @Sendable () throws -> (defaultPolicy: Policy, always: AlwaysRules)
+    ) async throws -> AlwaysRules {
+        await ruleChanges.take()
+        defer { ruleChanges.give() }
         var changed = rules
-        changed.defaultPolicy = defaultPolicy
-        changed.always = always
+        (changed.defaultPolicy, changed.always) = try read()
+        changed.always.answers = try answers?.load() ?? []
+        try await change(rules: changed)
+        return changed.always
+    }
+
+    /// Puts the answer for always to a question in force for everybody who asks, and into the file for good.
+    func keep(_ rule: Rule, in file: AnswerFile) async throws {
+        await ruleChanges.take()
+        defer { ruleChanges.give() }
+        let addition = try await Blocking.run { try file.add(rule) }
+        var changed = rules
+        changed.always.answers = addition.rules
+        do {
+            try await change(rules: changed)
+        } catch {
+            try? await Blocking.run { addition.undo() }
+            throw error
+        }
+    }
+
+    private func change(rules changed: NodeRules) async throws {
         let before = rules
         rules = changed
         do {

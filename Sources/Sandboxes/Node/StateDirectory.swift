@@ -61,7 +61,7 @@ final class StateDirectory: Sendable {
             let file = "\(path)/\(name)"
             let bytes: [UInt8]
             do {
-                bytes = try Self.read(file)
+                bytes = try DurableFile.read(file)
             } catch {
                 guard Self.fileErrors.contains(error.errno) else { throw error }
                 problems.append("\(error)")
@@ -126,21 +126,5 @@ final class StateDirectory: Sendable {
     }
 
     /// The errors by which a file itself cannot be read, now and later: not a file, not ours to read, a broken disk.
-    private static let fileErrors: Set<CInt> = [ENOENT, ELOOP, EISDIR, ENXIO, EACCES, EPERM, EIO]
-
-    private static func read(_ path: String) throws(SystemError) -> [UInt8] {
-        // A pipe is not waited for.
-        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard file >= 0 else { throw .current("open", path) }
-        defer { close(file) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 64 * 1024)
-        while true {
-            let count = Glibc.read(file, &chunk, chunk.count)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw .current("read", path) }
-            if count == 0 { return bytes }
-            bytes += chunk.prefix(count)
-        }
-    }
+    private static let fileErrors: Set<CInt> = [ENOENT, ELOOP, EINVAL, ENXIO, EACCES, EPERM, EIO]
 }
