@@ -1,6 +1,7 @@
 import NetPrimitives
 
-/// The (port, protocol) pairs that no rule has taken yet: what tells whether *some* connection could be allowed.
+/// The (port, protocol) pairs, all or those of a rule, that no rule has taken yet: what tells whether *some* connection could be
+/// allowed, and whether anything is left for a rule to decide.
 struct PortSpace {
     // One bit a port; made when the first rule takes only a part, which few policies have.
     private var tcp: [UInt64]?
@@ -9,7 +10,14 @@ struct PortSpace {
     /// Everything.
     init() {}
 
+    /// What `rule` covers.
+    init(of rule: CompiledRule) {
+        tcp = rule.coversTCP ? Self.bits(of: rule.ports) : Self.none
+        udp = rule.coversUDP ? Self.bits(of: rule.ports) : Self.none
+    }
+
     private static let full: [UInt64] = [~1] + Array(repeating: ~0, count: 1023)  // there is no port 0
+    private static let none = [UInt64](repeating: 0, count: 1024)
 
     /// Whether nothing is left.
     var isEmpty: Bool { !hasTCP && !(udp ?? Self.full).contains { $0 != 0 } }
@@ -57,13 +65,23 @@ struct PortSpace {
 
     private static func subtract(_ bits: inout [UInt64]?, _ ports: [PortRange]) {
         guard !ports.isEmpty else {
-            bits = Array(repeating: 0, count: 1024)
+            bits = none
             return
         }
         if bits == nil { bits = full }
         for range in ports {
             for word in words(range) { bits![word] &= ~mask(word, range) }
         }
+    }
+
+    /// `nil` for all of them.
+    private static func bits(of ports: [PortRange]) -> [UInt64]? {
+        guard !ports.isEmpty else { return nil }
+        var bits = none
+        for range in ports {
+            for word in words(range) { bits[word] |= mask(word, range) }
+        }
+        return bits
     }
 
     private static func words(_ range: PortRange) -> ClosedRange<Int> { Int(range.lower) >> 6...Int(range.upper) >> 6 }

@@ -26,7 +26,7 @@ public struct LintFinding: Hashable, Sendable {
         case defaultAllow = "default-allow"
         /// Denials are recorded, not carried out.
         case reportMode = "report-mode"
-        /// An earlier rule covers the rule: it never decides.
+        /// An earlier rule, or several together, cover the rule: it never decides.
         case shadowedRule = "shadowed-rule"
         /// The rule stands there twice.
         case duplicateRule = "duplicate-rule"
@@ -70,6 +70,8 @@ public struct LintFinding: Hashable, Sendable {
     public let message: String
     /// What to do about it.
     public let advice: String
+    /// The rules that cover the rule, as paths: `egress[0]`, `setup.egress[1]`; empty where it is not about that.
+    public let coveredBy: [String]
 
     /// A finding from its parts.
     public init(
@@ -78,7 +80,8 @@ public struct LintFinding: Hashable, Sendable {
         _ place: PolicyDocument.Place,
         rule: Int? = nil,
         _ message: String,
-        advice: String
+        advice: String,
+        coveredBy: [String] = []
     ) {
         self.code = code
         self.severity = severity
@@ -86,6 +89,7 @@ public struct LintFinding: Hashable, Sendable {
         self.rule = rule
         self.message = message
         self.advice = advice
+        self.coveredBy = coveredBy
     }
 }
 
@@ -131,6 +135,8 @@ private struct PolicyLint {
     private static let manyPorts = 1024
     /// A set-up that takes longer than this is long, in seconds.
     private static let longSetup: Int64 = 86_400
+    /// Of the rules that cover another together so many are named.
+    private static let shownCovers = 4
     private static let metadata = IPAddress("169.254.169.254")!
 
     let document: PolicyDocument
@@ -152,11 +158,22 @@ private struct PolicyLint {
         _ severity: LintFinding.Severity,
         _ index: Int?,
         _ message: String,
-        _ advice: String
+        _ advice: String,
+        coveredBy covers: [Int] = []
     ) {
         let place = index.map(place) ?? document.defaultPlace ?? PolicyDocument.Place(line: 1, column: 1, path: "")
         let named = index.map { "\(name($0)) \(message)" } ?? message
-        findings.append(LintFinding(code, severity, place, rule: index, named, advice: advice))
+        findings.append(
+            LintFinding(
+                code,
+                severity,
+                place,
+                rule: index,
+                named,
+                advice: advice,
+                coveredBy: covers.map(reference)
+            )
+        )
     }
 
     private func place(_ index: Int) -> PolicyDocument.Place {
@@ -316,45 +333,57 @@ private struct PolicyLint {
     }
 
     mutating func add(_ shadow: RuleShadow) {
-        let (rule, other) = (rules[shadow.index], rules[shadow.coveredBy])
-        let cover = "\(reference(shadow.coveredBy)) (\(name(shadow.coveredBy)), line \(place(shadow.coveredBy).line))"
+        let rule = rules[shadow.index]
         if let expiry = rule.expiresAt, expiry <= now { return }
+        let others = shadow.coveredBy.filter { rules[$0].action != rule.action }
+        let covers = names(ofCovers: shadow.coveredBy)
+        let (stand, they) =
+            shadow.coveredBy.count == 1
+            ? ("stands before it and covers it", "that rule") : ("stand before it and together cover it", "those rules")
+        func add(_ code: LintFinding.Code, _ severity: LintFinding.Severity, _ message: String, _ advice: String) {
+            self.add(code, severity, shadow.index, message, advice, coveredBy: shadow.coveredBy)
+        }
         switch shadow.remainder {
         case .nameBudget:
             add(
                 .coveredRule,
                 .note,
-                shadow.index,
-                "decides nothing behind \(cover); it only keeps the name out of the budget of names below the wildcard",
+                "decides nothing behind \(covers); it only keeps the name out of the budget of names below the wildcard",
                 "remove it, unless the name must resolve when that budget is spent"
             )
         case .nodeAddress:
             add(
                 .coveredRule,
                 .note,
-                shadow.index,
-                "decides nothing behind \(cover), unless the address is the node's own",
+                "decides nothing behind \(covers), unless the address is the node's own",
                 "remove it, unless the sandbox must reach the node"
             )
         case .datagrams:
             add(
                 .shadowedRule,
                 .error,
-                shadow.index,
-                "never decides a connection: \(cover) stands before it and covers it; only datagrams are left to it",
-                "move it before that rule if it is meant to hold, or say protocol: udp"
+                "never decides a connection: \(covers) \(stand); only datagrams are left to it",
+                "move it before \(they) if it is meant to hold, or say protocol: udp"
             )
-        case nil where shadow.isDuplicate:
-            add(.duplicateRule, .warning, shadow.index, "says the same as \(cover)", "remove it")
+        case nil where shadow.isDuplicate: add(.duplicateRule, .warning, "says the same as \(covers)", "remove it")
         case nil:
-            let isContrary = rule.action != other.action
+            // Exceptions in front of what says the same are no contradiction.
+            let isContrary = others.count == shadow.coveredBy.count
             add(
                 .shadowedRule,
                 isContrary ? .error : .warning,
-                shadow.index,
-                "never decides: \(cover) stands before it and covers it",
-                isContrary ? "move it before that rule if it is meant to hold, else remove it" : "remove it"
+                "never decides: \(covers) \(stand)",
+                isContrary ? "move it before \(they) if it is meant to hold, else remove it" : "remove it"
             )
         }
+    }
+
+    /// `egress[0] (allow a.example, line 4) and egress[2] (…)`; of many the first ones.
+    private func names(ofCovers covers: [Int]) -> String {
+        let shown = covers.count > Self.shownCovers + 1 ? covers.prefix(Self.shownCovers) : covers[...]
+        var names = shown.map { "\(reference($0)) (\(name($0)), line \(place($0).line))" }
+        if shown.count < covers.count { names.append("\(covers.count - shown.count) others") }
+        guard names.count > 1 else { return names[0] }
+        return names.dropLast().joined(separator: ", ") + " and " + names.last!
     }
 }

@@ -12,8 +12,8 @@ struct PolicyLintCommand: ParsableCommand {
         abstract: "Find rules that never decide, have expired, or allow more than is meant.",
         usage: "sandgate policy lint FILE… [--audit FILE…] [--fail-on SEVERITY] [--json]",
         discussion: """
-            A rule is called shadowed only when one earlier rule covers it wholly, so that it can be removed without \
-            any difference to what is allowed. With --audit, rules that match nothing that was recorded are named.
+            A rule is called shadowed only when earlier rules cover it wholly, one alone or several together, so that it \
+            can be removed without any difference to what is allowed. With --audit, rules that match nothing that was recorded are named.
 
             Each finding has a severity and a code: error (shadowed-rule with the other action, invalid-policy), \
             warning (shadowed-rule, duplicate-rule, expired-rule, public-suffix, whole-internet, broad-addresses, \
@@ -106,6 +106,7 @@ struct PolicyLintCommand: ParsableCommand {
         let severity: String
         let message: String
         let advice: String
+        let coveredBy: [String]?
 
         init(_ file: String, _ finding: LintFinding) {
             self.file = file
@@ -117,6 +118,7 @@ struct PolicyLintCommand: ParsableCommand {
             severity = finding.severity.rawValue
             message = finding.message
             advice = finding.advice
+            coveredBy = finding.coveredBy.isEmpty ? nil : finding.coveredBy
         }
 
         /// `FILE:LINE:COLUMN: SEVERITY: PATH: MESSAGE; ADVICE [CODE]`, as compilers have it.

@@ -40,17 +40,19 @@ struct RandomPolicy {
     let compiled: CompiledPolicy
     let reference: ReferenceEvaluator
 
-    init(_ random: inout SplitMix) {
+    /// With `family`, many rules about these targets alone.
+    init(_ random: inout SplitMix, family: [Target]? = nil) {
         // Now and then few targets and many rules, so that buckets grow past what is scanned.
-        let isCrowded = Int.random(in: 0..<10, using: &random) == 0
-        let targets = isCrowded ? (0..<2).map { _ in Self.targets.randomElement(using: &random)! } : Self.targets
+        let isCrowded = family == nil && Int.random(in: 0..<10, using: &random) == 0
+        let few = isCrowded ? (0..<2).map { _ in Self.targets.randomElement(using: &random)! } : nil
+        let targets = family ?? few ?? Self.targets
         func rules(_ range: ClosedRange<Int>) -> [Rule] {
             (0..<Int.random(in: range, using: &random)).map { _ in Self.rule(targets, isCrowded, &random) }
         }
         var policy = Policy(
             defaultAction: Int.random(in: 0..<3, using: &random) == 0 ? .allow : .deny,
             mode: Int.random(in: 0..<8, using: &random) == 0 ? .report : .enforce,
-            rules: isCrowded ? rules(15...40) : rules(0...7)
+            rules: isCrowded ? rules(15...40) : family == nil ? rules(0...7) : rules(6...12)
         )
         if policy.defaultAction == .deny, Bool.random(using: &random) {
             var setup = SetupPhase(rules: rules(1...4), endsAt: Sample.now)

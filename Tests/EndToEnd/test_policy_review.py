@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,42 @@ def test_lint_as_json_and_by_severity(policy: Path, tmp_path: Path) -> None:
     done = tool("policy", "lint", clean, "--fail-on", "error")
     assert (done.returncode, done.stdout.rsplit("[", 1)[1]) == (1, "invalid-policy]\n")
     assert tool("policy", "lint", clean, "--fail-on", "everything").returncode == 64
+
+
+def test_lint_finds_what_several_rules_cover_together(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    rules = (
+        "{action: allow, target: 203.0.113.0/25}",
+        "{action: allow, target: a.example, ports: [80]}",
+        "{action: allow, target: 203.0.113.128/25}",
+        "{action: allow, target: a.example, ports: [443]}",
+        "{action: allow, target: 203.0.113.0/24}",
+        "{action: allow, target: a.example, ports: [80, 443]}",
+    )
+
+    def lint(*rules: str) -> list[dict[str, Any]]:
+        policy.write_text("egress:\n" + "".join(f"- {rule}\n" for rule in rules))
+        found: list[dict[str, Any]] = json.loads(tool("policy", "lint", "--json", policy).stdout)
+        return found
+
+    found = lint(*rules)
+    assert [(one["rule"], one["severity"], one["code"], one["coveredBy"]) for one in found] == [
+        (4, "warning", "shadowed-rule", ["egress[0]", "egress[2]"]),
+        (5, "warning", "shadowed-rule", ["egress[1]", "egress[3]"]),
+    ]
+    text = tool("policy", "lint", policy).stdout.splitlines()[0]
+    assert text == (
+        f"{policy}:6:3: warning: egress[4]: allow 203.0.113.0/24 never decides: egress[0] (allow 203.0.113.0/25, line 2) "
+        "and egress[2] (allow 203.0.113.128/25, line 4) stand before it and together cover it; remove it [shadowed-rule]"
+    )
+    # Without what it tells of, the same is reachable; without one of those that cover it, it is not told.
+    whole, less = tmp_path / "whole.yaml", tmp_path / "less.yaml"
+    whole.write_text(policy.read_text())
+    assert lint(*rules[:4]) == []
+    less.write_text(policy.read_text())
+    assert tool("policy", "diff", "--exit-code", whole, less).returncode == 0
+    for missing in range(4):
+        assert len(lint(*rules[:missing], *rules[missing + 1 :])) == 1
 
 
 def test_lint_names_rules_that_an_audit_has_no_use_for(tmp_path: Path) -> None:

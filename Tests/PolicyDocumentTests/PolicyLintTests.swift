@@ -40,6 +40,38 @@ import Testing
         )
     }
 
+    @Test func rulesThatSeveralCoverTogether() throws {
+        func findings(_ rules: [String]) throws -> [LintFinding] {
+            let text = "egress:\n" + rules.map { "- \($0)\n" }.joined()
+            let document = try PolicyDocument.load(bytes: Array(text.utf8), format: .yaml, file: "p", now: Self.now)
+            return document.lint(at: Self.now, expiringWithin: 86400)
+        }
+        let halves = ["{action: deny, target: 203.0.113.0/25}", "{action: deny, target: 203.0.113.128/25}"]
+        let contrary = try findings(halves + ["{action: allow, target: 203.0.113.0/24}"])
+        #expect(contrary.map(\.severity) == [.error])
+        #expect(contrary.map(\.coveredBy) == [["egress[0]", "egress[1]"]])
+        #expect(
+            contrary.first?.message
+                == "allow 203.0.113.0/24 never decides: egress[0] (deny 203.0.113.0/25, line 2) and egress[1] "
+                + "(deny 203.0.113.128/25, line 3) stand before it and together cover it"
+        )
+        #expect(contrary.first?.advice == "move it before those rules if it is meant to hold, else remove it")
+        // An exception with what else there is: no contradiction.
+        let mixed = try findings([
+            halves[0], "{action: allow, target: 203.0.113.128/25}", "{action: allow, target: 203.0.113.0/24}",
+        ])
+        #expect(mixed.map(\.severity) == [.warning])
+        // Of many, the message names the first.
+        let many = try findings(
+            (80...87).map { "{action: allow, target: a.example, ports: [\($0)]}" }
+                + ["{action: allow, target: a.example, ports: [80-87]}"]
+        )
+        #expect(many.map(\.coveredBy.count) == [8])
+        #expect(
+            many.first?.message.contains("egress[3] (allow a.example, line 5) and 4 others stand before it") ?? false
+        )
+    }
+
     @Test func rulesThatStandBehindOthers() throws {
         let text = """
             egress:
