@@ -8,15 +8,43 @@ public import NetPrimitives
 /// and protocols their canonical spelling; lines lose what is blank at their end. Rules over several lines keep their lines
 /// in the order in which they are. JSON, which has no comments, is laid out anew.
 public enum PolicyFormatter {
-    /// The formatted text of a valid policy, which means the same: what else it holds, too, is unchanged.
+    /// What formatting made of a text.
+    public struct Formatted: Hashable, Sendable {
+        /// The formatted text, which means the same: what else it holds, too, is unchanged.
+        public let bytes: [UInt8]
+        /// What is not in the usual form all the same, in the order of the kinds.
+        public let left: [Left]
+    }
+
+    /// Something that was left as it is.
+    public struct Left: Hashable, Sendable {
+        /// What kind of thing.
+        public enum Kind: Hashable, Sendable, CaseIterable {
+            /// The whole text: formatted it would mean something else, or nothing.
+            case text
+            /// Blanks at the end of lines, as some of them are a part of what is written there.
+            case blanks
+            /// The order of a rule's keys, as it does not stand in braces on one line.
+            case order
+            /// A spelling, as it was not found where it should stand.
+            case spelling
+        }
+
+        /// What kind of thing.
+        public let kind: Kind
+        /// The lines of the formatted text where it is, in order; empty for the whole.
+        public let lines: [Int]
+    }
+
+    /// Formats the text of a valid policy.
     public static func format(
         bytes: [UInt8],
         format: PolicyDocument.Format,
         file: String,
         now: WallTime
-    ) throws(DocumentError) -> [UInt8] {
+    ) throws(DocumentError) -> Formatted {
         let policy = try PolicyDocument.load(bytes: bytes, format: format, file: file, now: now).policy
-        guard let root = try PolicyDocument.tree(bytes, format, file) else { return bytes }
+        guard let root = try PolicyDocument.tree(bytes, format, file) else { return Formatted(bytes: bytes, left: []) }
         let isJSON = PolicyDocument.isJSON(bytes, format, file)
         // Blanks at the end of a line may be part of a text over several lines: then they stay.
         for isTrimmed in [true, false] {
@@ -25,9 +53,10 @@ public enum PolicyFormatter {
             guard let again = try? PolicyDocument.load(bytes: formatted, format: format, file: file, now: now).policy,
                 let tree = try? PolicyDocument.tree(formatted, format, file)
             else { continue }
-            if again == policy, signature(tree) == signature(root) { return formatted }
+            guard again == policy, signature(tree) == signature(root) else { continue }
+            return Formatted(bytes: formatted, left: isJSON ? [] : left(in: formatted, tree))
         }
-        return bytes
+        return Formatted(bytes: bytes, left: [Left(kind: .text, lines: [])])
     }
 
     private static let ruleKeys = ["action", "target", "ports", "protocol", "expiresAt", "ttl", "comment"]
@@ -235,6 +264,37 @@ extension PolicyFormatter {
             index += 1
         }
         return nil
+    }
+}
+
+// MARK: - What is left
+
+extension PolicyFormatter {
+    /// What of a YAML text is not in the usual form.
+    private static func left(in bytes: [UInt8], _ root: DocumentNode) -> [Left] {
+        var found: [Left.Kind: [Int]] = [:]
+        for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+            if let last = line.last, " \t\r".utf8.contains(last) { found[.blanks, default: []].append(index + 1) }
+        }
+        func look(at node: DocumentNode, isRule: Bool) {
+            guard case .mapping(let members) = node.value else { return }
+            let ranks = members.compactMap { ruleKeys.firstIndex(of: $0.key) }
+            if isRule, ranks != ranks.sorted() { found[.order, default: []].append(node.position.line) }
+            for member in members {
+                switch (member.key, member.value.value) {
+                case ("egress", .sequence(let rules)): rules.forEach { look(at: $0, isRule: true) }
+                case ("setup", _): look(at: member.value, isRule: false)
+                default:
+                    let text = member.value.text ?? ""
+                    guard member.key == "default_action" || canonical(member.key, text) ?? text != text else {
+                        continue
+                    }
+                    found[.spelling, default: []].append(member.position.line)
+                }
+            }
+        }
+        look(at: policyNode(root), isRule: false)
+        return Left.Kind.allCases.compactMap { kind in found[kind].map { Left(kind: kind, lines: $0) } }
     }
 }
 

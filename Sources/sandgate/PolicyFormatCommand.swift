@@ -14,10 +14,11 @@ struct PolicyFormatCommand: ParsableCommand {
             protocols get their canonical spelling, and lines lose the blanks at their end. Comments stay as they are, \
             and rules over several lines keep the order of their lines. JSON is laid out anew. What the policy means \
             is compared before a file is written, which happens in one step. Files that are as they should be are not \
-            touched; the names of the others are printed.
+            touched; the names of the others are printed. What is left as it is, though it is not in this form, is named on \
+            standard error, with its lines.
 
-            The exit status is 1 when a file is not valid or cannot be written, and with --check when a file would \
-            change, else 0.
+            The exit status is 1 when a file is not valid, cannot be written, or is left as a whole since it would mean \
+            something else, and with --check when a file would change; else 0.
 
             EXAMPLES:
               sandgate policy fmt policy.yaml
@@ -49,7 +50,7 @@ struct PolicyFormatCommand: ParsableCommand {
         var isFailure = false
         for file in files {
             do {
-                if try format(file), check { isFailure = true }
+                if try !format(file) { isFailure = true }
             } catch {
                 // The others are looked at all the same.
                 Console.errorText(error is DocumentError ? "\(error)\n" : "sandgate: \(error)\n")
@@ -59,25 +60,28 @@ struct PolicyFormatCommand: ParsableCommand {
         if isFailure { throw Self.wouldChange }
     }
 
-    /// Whether the file is not as it should be.
+    /// `false` when the file stays as it should not be.
     private func format(_ file: String) throws -> Bool {
         let name = file == "-" ? "<stdin>" : file
         let bytes = try PolicyFile.read(file)
         let formatted = try PolicyFormatter.format(bytes: bytes, format: .automatic, file: name, now: .current)
+        for left in formatted.left { Console.error("\(name): left as \(left.phrase)") }
+        let isWhole = !formatted.left.contains { $0.kind == .text }
         if stdout {
             var output = StandardOutput()
-            try output.line(formatted.last == UInt8(ascii: "\n") ? formatted.dropLast() : formatted[...])
+            let text = formatted.bytes
+            try output.line(text.last == UInt8(ascii: "\n") ? text.dropLast() : text[...])
             try output.flush()
-            return false
+            return isWhole
         }
-        guard formatted != bytes else { return false }
+        guard formatted.bytes != bytes else { return isWhole }
         Console.output(name)
         if check {
-            for line in Self.difference(bytes, formatted) { Console.output(line) }
-        } else {
-            try ReplacedFile.write(formatted, to: file)
+            for line in Self.difference(bytes, formatted.bytes) { Console.output(line) }
+            return false
         }
-        return true
+        try ReplacedFile.write(formatted.bytes, to: file)
+        return isWhole
     }
 
     /// The lines that change, with the number that each has in its text.
@@ -111,5 +115,25 @@ struct PolicyFormatCommand: ParsableCommand {
             }
             .joined()
         }
+    }
+}
+
+extension PolicyFormatter.Left {
+    private static let shownLines = 5
+
+    /// `they are: the order of keys in rules over several lines (lines 3, 7)`.
+    fileprivate var phrase: String {
+        switch kind {
+        case .text: "it is: formatted, it would mean something else"
+        case .blanks: "they are: blanks at the end of lines, of which some belong to a text (\(places))"
+        case .order: "it is: the order of keys in rules that do not stand in braces on one line (\(places))"
+        case .spelling: "they are: names and words that are not where they should be found (\(places))"
+        }
+    }
+
+    private var places: String {
+        let shown = lines.prefix(Self.shownLines).map { "\($0)" }.joined(separator: ", ")
+        let more = lines.count > Self.shownLines ? " and \(lines.count - Self.shownLines) more" : ""
+        return (lines.count == 1 ? "line " : "lines ") + shown + more
     }
 }

@@ -243,8 +243,36 @@ def test_fmt_lays_json_out_and_keeps_what_stands_around(tmp_path: Path) -> None:
 def test_fmt_leaves_text_over_several_lines_alone(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text("egress:\n- action: allow\n  target: A.example\n  comment: |\n    two  \n    lines\n")
-    assert tool("policy", "fmt", path).returncode == 0
+    done = tool("policy", "fmt", path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"sandgate: {path}: left as they are: blanks at the end of lines, of which some belong to a text (line 5)\n"
+    )
     assert path.read_text() == "egress:\n- action: allow\n  target: a.example\n  comment: |\n    two  \n    lines\n"
+
+
+def test_fmt_says_what_it_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    rules = "egress:\n- target: {}\n  action: allow\n"
+    path.write_text(rules.format("A.example"))
+    told = (
+        f"sandgate: {path}: left as it is: the order of keys in rules that do not stand in braces on one line (line 2)\n"
+    )
+    # What can be changed is, and the rest is told, then and later.
+    for option, status in (("--check", 1), ("", 0), ("--check", 0)):
+        done = tool("policy", "fmt", *option.split(), path)
+        assert (done.returncode, done.stderr) == (status, told), done
+    assert path.read_text() == rules.format("a.example")
+    # A line that is one for YAML alone: what would be changed stands elsewhere, so nothing is.
+    rule = "- {target: A.example, action: allow"
+    text = f"# a\u2028\negress:\n{rule}}}\n{rule}, ports: [1]}}\n"
+    path.write_text(text)
+    for option in ("--check", "", "--stdout"):
+        done = tool("policy", "fmt", *option.split(), path)
+        assert done.returncode == 1
+        assert done.stderr == f"sandgate: {path}: left as it is: formatted, it would mean something else\n"
+        assert done.stdout == (text if option == "--stdout" else "")
+    assert path.read_text() == text
 
 
 def test_fmt_writes_nothing_that_is_not_valid(tmp_path: Path) -> None:

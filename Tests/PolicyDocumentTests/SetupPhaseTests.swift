@@ -110,8 +110,8 @@ import Testing
 
     @Test func itIsFormatted() throws {
         func format(_ text: String, _ format: PolicyDocument.Format) throws -> String {
-            let bytes = try PolicyFormatter.format(bytes: Array(text.utf8), format: format, file: "p", now: Self.now)
-            return String(decoding: bytes, as: UTF8.self)
+            let done = try PolicyFormatter.format(bytes: Array(text.utf8), format: format, file: "p", now: Self.now)
+            return String(decoding: done.bytes, as: UTF8.self)
         }
         let yaml = "setup:\n  egress: # why\n    - {target: A.example, action: ALLOW}\n  ttl: 1h\n"
         #expect(
