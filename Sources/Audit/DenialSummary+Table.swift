@@ -1,32 +1,32 @@
 import EgressCore
 import EgressPolicy
+import NetPrimitives
 
 extension DenialSummary {
     /// Rows and rules that are shown; the audit file has the rest.
     private static let shownRows = 20
 
-    /// The table of refusals, the policy lines that would allow them, and what no rule can allow. Ends with a newline;
-    /// empty when nothing was refused. `width` is in columns.
-    public func render(width: Int = 100, colour: Bool) -> String {
+    /// The table of refusals, the policy lines that would allow them unless such a policy `isWritten`, and what no rule can
+    /// allow. Ends with a newline; empty when nothing was refused. `width` is in columns.
+    public func render(width: Int = 100, colour: Bool, isWritten: Bool = false) -> String {
         guard !isEmpty else { return "" }
         let entries = ranked
-        var lines = [headline(entries, colour)]
+        var lines = ["sandgate: " + Style.bold.paint(headline, if: colour)]
         lines += table(Array(entries.prefix(Self.shownRows)), width: width, colour: colour)
         let hidden = entries.dropFirst(Self.shownRows)
         if !hidden.isEmpty || others > 0 {
             let count = hidden.reduce(others) { $0 &+ $1.count }
             lines.append("  ... and \(count) more of \(others > 0 ? "many" : "\(hidden.count)") other kinds")
         }
-        lines += suggestionLines(entries, colour)
+        if !isWritten { lines += suggestionLines(entries, colour) }
         lines += adviceLines(entries, width, colour)
         return lines.joined(separator: "\n") + "\n"
     }
 
-    private func headline(_ entries: [Entry], _ colour: Bool) -> String {
-        let total = entries.reduce(others) { $0 &+ $1.count }
-        let isReport = entries.allSatisfy(\.kind.isReportOnly)
-        let what = isReport ? "\(total) would be refused if the policy were enforced" : "\(total) refused"
-        return "sandgate: " + Style.bold.paint(what, if: colour)
+    private var headline: String {
+        guard let passed = passed.text else { return "\(refused.text ?? "nothing") refused" }
+        guard let refused = refused.text else { return "\(passed) would be refused if the policy were enforced" }
+        return "\(refused) refused; \(passed) would be if the policy were enforced"
     }
 
     private func table(_ entries: [Entry], width: Int, colour: Bool) -> [String] {
@@ -56,9 +56,10 @@ extension DenialSummary {
     private func suggestionLines(_ entries: [Entry], _ colour: Bool) -> [String] {
         let suggestions = RuleSuggestion.suggestions(for: entries)
         guard !suggestions.isEmpty else { return [] }
-        var lines = [
-            "", Style.bold.paint("To allow these, add to the policy's egress list what you trust:", if: colour),
-        ]
+        // What only report mode lets through needs no line before the policy is enforced.
+        let isRefused = !RuleSuggestion.suggestions(for: entries.filter { !$0.kind.isReportOnly }).isEmpty
+        let purpose = isRefused ? "To allow these" : "To allow these when the policy is enforced"
+        var lines = ["", Style.bold.paint("\(purpose), add to the policy's egress list what you trust:", if: colour)]
         lines += suggestions.prefix(Self.shownRows).map { "  " + $0.line }
         if suggestions.count > Self.shownRows { lines.append("  # ... and \(suggestions.count - Self.shownRows) more") }
         return lines
@@ -105,5 +106,21 @@ extension DenialSummary {
             lines[lines.count - 1] += (lines[lines.count - 1].isEmpty ? "" : " ") + word
         }
         return lines
+    }
+}
+
+extension DenialSummary.Total {
+    /// `1 name, 3 connections and 2 packets`; `nil` for nothing.
+    var text: String? {
+        var parts: [String] = []
+        if otherQueries > 0 {
+            parts.append("more than \(names.count.counted("name"))")
+        } else if !names.isEmpty {
+            parts.append(names.count.counted("name"))
+        }
+        if connections > 0 { parts.append(connections.counted("connection")) }
+        if packets > 0 { parts.append(packets.counted("packet")) }
+        guard let last = parts.popLast() else { return nil }
+        return parts.isEmpty ? last : parts.joined(separator: ", ") + " and " + last
     }
 }

@@ -1,5 +1,6 @@
 public import EgressCore
 import EgressPolicy
+import NetPrimitives
 
 /// What was refused, how often and why: counted as it happens, shown as a table at the end of a run. In report mode
 /// it counts what would have been refused.
@@ -22,10 +23,24 @@ public struct DenialSummary: Sendable {
         var count: UInt64
     }
 
+    /// What people count: names, however often one is asked for; connections; packets of other protocols.
+    struct Total: Hashable, Sendable {
+        /// Names that were not looked up.
+        var names: Set<String> = []
+        /// Queries for names beyond the limit, of which more than one may be for the same.
+        var otherQueries: UInt64 = 0
+        var connections: UInt64 = 0
+        var packets: UInt64 = 0
+    }
+
     private var indices: [Kind: Int] = [:]
     private var entries: [Entry] = []
     /// Refusals of kinds beyond the limit.
     private(set) var others: UInt64 = 0
+    /// What was refused.
+    private(set) var refused = Total()
+    /// What would have been refused but for report mode.
+    private(set) var passed = Total()
 
     /// A summary of nothing.
     public init() {}
@@ -48,6 +63,22 @@ public struct DenialSummary: Sendable {
             entries.append(Entry(kind: kind, count: count))
         } else {
             others &+= count
+        }
+        add(event, count, to: verdict.isReportOnly ? \.passed : \.refused)
+    }
+
+    private mutating func add(_ event: AuditEvent, _ count: UInt64, to total: WritableKeyPath<Self, Total>) {
+        if event.layer == .dns {
+            let name = event.host ?? ""
+            if self[keyPath: total].names.count < Self.limit || self[keyPath: total].names.contains(name) {
+                self[keyPath: total].names.insert(name)
+            } else {
+                self[keyPath: total].otherQueries &+= count
+            }
+        } else if event.ipProtocol ?? TransportProtocol.tcp.rawValue == TransportProtocol.tcp.rawValue {
+            self[keyPath: total].connections &+= count
+        } else {
+            self[keyPath: total].packets &+= count
         }
     }
 

@@ -1,4 +1,5 @@
 import EgressPolicy
+import NetPrimitives
 
 /// A policy in another tool's form, and what that form cannot say.
 public struct PolicyExport: Hashable, Sendable {
@@ -40,7 +41,7 @@ public struct PolicyExport: Hashable, Sendable {
 extension PolicyExport.Note {
     /// That a set-up phase cannot be said.
     static func leftOut(_ setup: SetupPhase) -> Self {
-        let rules = setup.rules.count == 1 ? "1 rule" : "\(setup.rules.count) rules"
+        let rules = setup.rules.count.counted("rule")
         return Self(.leftOut, "setup", "\(rules): there is no set-up phase there: it is written as the lock leaves it")
     }
 }

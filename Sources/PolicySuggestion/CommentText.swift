@@ -18,9 +18,6 @@ enum CommentText {
     /// `once`, `3 times`.
     static func times(_ count: UInt64) -> String { count == 1 ? "once" : "\(count) times" }
 
-    /// `1 rule`, `3 rules`.
-    static func counted(_ count: Int, _ noun: String) -> String { "\(count) \(noun)\(count == 1 ? "" : "s")" }
-
     /// An amount of bytes for people: `812 bytes`, `3.2 MiB`.
     static func bytes(_ count: UInt64) -> String {
         var unit = 0

@@ -26,8 +26,7 @@ extension SuggestedPolicy {
     /// What is to be said before the policy.
     private func header(_ source: String) -> [String] {
         var text = "Suggested by sandgate from \(CommentText.escaped(source)): "
-        text += "\(connectionCount) connection\(connectionCount == 1 ? "" : "s"), "
-        text += "\(queryCount) name quer\(queryCount == 1 ? "y" : "ies")"
+        text += "\(connectionCount.counted("connection")), \(queryCount.counted("name query", "name queries"))"
         if let span { text += ", \(span.lowerBound.second) to \(span.upperBound.second)" }
         var header = [text + "."]
         switch reviewCount {

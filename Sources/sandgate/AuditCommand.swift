@@ -162,7 +162,7 @@ struct AuditCommand: ParsableCommand {
             Console.error("\(file): \(broken)")
         } else {
             let older = verification.files.count - 1
-            let name = older == 0 ? newest : "\(newest) and \(older) older file\(older == 1 ? "" : "s")"
+            let name = older == 0 ? newest : "\(newest) and \(older.counted("older file"))"
             try output.line("\(name): \(verification.verifier.summary)")
         }
         if verification.endsInsideLine { warnOfPartialLine(newest) }

@@ -1,6 +1,7 @@
 import CLinux
 import Confinement
 import Glibc
+import NetPrimitives
 
 /// Text for standard error that whoever writes it never waits for: a thread waits instead.
 ///
@@ -90,7 +91,7 @@ final class BackgroundText {
     /// The line that says what is missing, if anything is.
     private var notice: [UInt8] {
         guard unshownLines > 0 else { return [] }
-        let lines = unshownLines == 1 ? "1 line" : "\(unshownLines) lines"
+        let lines = unshownLines.counted("line")
         return Array("sandgate: \(lines) not shown: nobody read them\n".utf8)
     }
 

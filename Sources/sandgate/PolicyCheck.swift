@@ -44,12 +44,10 @@ struct PolicyCheck {
     /// One line about a valid file.
     var summary: String? {
         guard let policy else { return nil }
-        let rules = policy.rules.count == 1 ? "1 rule" : "\(policy.rules.count) rules"
         let mode = policy.mode == .report ? ", report mode" : ""
-        let setup = policy.setup.map { phase in
-            ", \(phase.rules.count == 1 ? "1 more" : "\(phase.rules.count) more") in set-up"
-        }
-        return "\(file): valid: \(rules)\(setup ?? ""), default \(policy.defaultAction.rawValue)\(mode)"
+        let setup = policy.setup.map { ", \($0.rules.count) more in set-up" }
+        return
+            "\(file): valid: \(policy.rules.count.counted("rule"))\(setup ?? ""), default \(policy.defaultAction.rawValue)\(mode)"
     }
 
     /// The outcome for a script.

@@ -14,7 +14,8 @@ struct PolicySuggestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "suggest",
         abstract: "Make the smallest policy that would allow what was recorded.",
-        usage: "sandgate policy suggest --audit FILE… [--policy BASE] [--collapse] [--threshold N] [OPTIONS]",
+        usage:
+            "sandgate policy suggest --audit FILE… [--policy BASE] [--collapse] [--threshold N] [-o FILE [--force]] [OPTIONS]",
         discussion: """
             Reads what sandgate run --audit recorded, best with --learn, where nothing but guard ranges is refused, or the \
             daemon's audit directory. Each name gets a line of its own with the ports that were used; addresses only \
@@ -24,8 +25,10 @@ struct PolicySuggestCommand: ParsableCommand {
             Not suggested, but listed at the end: guard ranges, what a deny rule of BASE refuses, names that were only \
             looked up, what is below the threshold.
 
-            The exit status is 1 when a file cannot be read or holds something else than records; a last line that was \
-            cut off is passed over.
+            A file that is there already is not replaced, unless it is BASE, which is completed so, or with --force.
+
+            The exit status is 1 when a file cannot be read, holds something else than records, or is there already; a last \
+            line that was cut off is passed over.
 
             EXAMPLES:
               sandgate run --learn --audit audit.jsonl -- make test
@@ -71,12 +74,18 @@ struct PolicySuggestCommand: ParsableCommand {
 
     @Option(
         name: [.customShort("o"), .customLong("output")],
-        help: ArgumentHelp("Write to this file instead of standard output.", valueName: "file")
+        help: ArgumentHelp("Write to this new file, or to BASE, instead of standard output.", valueName: "file")
     )
     var output: String?
 
+    @Flag(help: "Replace the file of --output if it is there already.")
+    var force = false
+
     func validate() throws {
         if audit.isEmpty { throw ValidationError("say what to read: --audit FILE") }
+        if force, output == nil {
+            throw ValidationError("--force is for a file that is written: name it with --output")
+        }
         if let since, AuditQuery.since(parsing: since, now: .current) == nil {
             throw ValidationError("--since \(since): expected 90s, 10m, 2h, 7d or a time such as 2026-11-23T00:41:07Z")
         }
@@ -91,7 +100,7 @@ struct PolicySuggestCommand: ParsableCommand {
                 policy,
                 refusingSetup: "a policy with a set-up phase cannot be completed: give one without, and add the phase"
             ).policy
-            options.baseName = policy
+            options.baseName = Self.name(policy)
         }
         let observations = try RecordedTraffic(query: query).observations(in: audit)
         let suggested = PolicySuggester.suggest(from: observations, options: options, at: .current)
@@ -101,14 +110,32 @@ struct PolicySuggestCommand: ParsableCommand {
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
             text = String(decoding: try encoder.encode(suggested), as: UTF8.self) + "\n"
         } else {
-            text = suggested.yaml(source: audit.joined(separator: ", "), baseName: policy)
+            text = suggested.yaml(
+                source: audit.map(Self.name).joined(separator: ", "),
+                baseName: policy.map(Self.name)
+            )
         }
         guard let output else {
             Console.write(STDOUT_FILENO, Array(text.utf8)[...])
             return
         }
-        try WrittenFile.replace(output, with: text)
+        if force || output == policy {
+            try WrittenFile.replace(output, with: text)
+        } else {
+            let descriptor = try WrittenFile.create(output, unless: "say --force")
+            do {
+                try WrittenFile.write(text, to: descriptor, output)
+            } catch {
+                unlink(output)
+                throw error
+            }
+        }
         Console.error("\(output): \(suggested.summary)")
+    }
+
+    /// A file's name as a policy tells it, which others read: the directories of this machine tell them nothing.
+    private static func name(_ path: String) -> String {
+        path == "-" ? "standard input" : path.split(separator: "/").last.map(String.init) ?? path
     }
 
     private var query: AuditQuery {
@@ -178,7 +205,7 @@ struct RecordedTraffic {
 extension SuggestedPolicy {
     /// One line about it.
     var summary: String {
-        var text = "\(policy.rules.count) rule\(policy.rules.count == 1 ? "" : "s")"
+        var text = policy.rules.count.counted("rule")
         if !base.rules.isEmpty { text += ", \(lines.count) of them new" }
         if reviewCount > 0 { text += "; \(reviewCount) marked \"review:\"" }
         if !omissions.isEmpty { text += "; \(omissions.count) asked for and not allowed, see its end" }
@@ -206,11 +233,11 @@ enum WrittenFile {
         }
     }
 
-    /// Makes a file that is not there yet, for a text to come.
-    static func create(_ path: String) throws(SetupError) -> CInt {
+    /// Makes a file that is not there yet, for a text to come. `way` is what else to do where it is there, for messages.
+    static func create(_ path: String, unless way: String) throws(SetupError) -> CInt {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else {
-            guard errno != EEXIST else { throw SetupError("\(path) is there already: name a new file, or remove it") }
+            guard errno != EEXIST else { throw SetupError("\(path) is there already: name a new file, or \(way)") }
             throw SetupError("cannot write \(path): \(String(cString: strerror(errno)))")
         }
         return descriptor

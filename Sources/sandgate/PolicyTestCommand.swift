@@ -149,7 +149,7 @@ struct PolicyTest {
 
     /// One line about a policy that does what is expected.
     var summary: String {
-        "\(file): \(outcomes.count) \(outcomes.count == 1 ? "expectation" : "expectations") met"
+        "\(file): \(outcomes.count.counted("expectation")) met"
     }
 
     /// The outcome for a script.

@@ -11,10 +11,15 @@ final class RunJournal {
     private static let flushNanoseconds: UInt64 = 200_000_000
     /// So many distinct refusals are told as they happen; the table has the rest.
     private static let maximumLines = 200
+    /// Told once to who sees the first refusal happen, and may not know that the command goes on.
+    private static let hint =
+        "sandgate: the run goes on; Ctrl-C ends it, and a table at its end lists all that is refused"
 
     private let log: AuditLog?
     private let isQuiet: Bool
     private let colour = Console.hasColour
+    /// Whether the hint is still to be given.
+    private var isHinting = isatty(STDERR_FILENO) == 1
     private var summary = DenialSummary()
     private var told: Set<String> = []
     /// The name of the program that is run; of its arguments nothing, which may be secret.
@@ -47,7 +52,12 @@ final class RunJournal {
         guard !isQuiet else { return }
         summary.observe(event)
         guard told.count < Self.maximumLines, let line = HumanLine.text(for: event, colour: colour) else { return }
-        if told.insert(line).inserted { Console.errorText(line + "\n") }
+        guard told.insert(line).inserted else { return }
+        Console.errorText(line + "\n")
+        if isHinting, event.verdict?.action == .deny {
+            isHinting = false
+            Console.errorText(Self.hint + "\n")
+        }
     }
 
     /// Keeps the file close to what has happened.
@@ -66,24 +76,33 @@ final class RunJournal {
             let cause = log.lastFailure.map { ": \($0)" } ?? ""
             Console.error("\(log.lostRecords) records could not be written to the audit file\(cause)")
         }
-        let written = suggestion?.finish()
+        let outcome = suggestion?.finish()
         guard !isQuiet else { return }
-        Console.errorText(summary.render(colour: colour))
-        if let written {
-            Console.error(written)
+        Console.errorText(summary.render(colour: colour, isWritten: suggestion?.isWritten ?? false))
+        if let outcome {
+            Console.error(outcome)
         } else if !summary.isEmpty {
             Console.errorText(nextStep)
         }
     }
 
+    /// A name for a policy that no file in the working directory has yet: what is copied overwrites nothing.
+    private static func newPolicyName() -> String {
+        let names = ["policy.yaml"] + (2...99).map { "policy-\($0).yaml" }
+        // Whoever has them all is told by the command that the file is there.
+        return names.first { access($0, F_OK) != 0 } ?? names[0]
+    }
+
     /// How to go on from what was refused, as a command to copy.
     private var nextStep: String {
         guard let log else {
-            return "\nTo have a policy written: sandgate run --learn --suggest policy.yaml -- COMMAND\n"
+            let name = Self.newPolicyName()
+            return "\nTo have a policy written: sandgate run --learn --suggest \(name) -- COMMAND\n"
         }
         var words = ["sandgate policy suggest --audit", Shell.quoted(log.path)]
         if isContinued, let sandbox { words += ["--sandbox", sandbox] }
         if let policyPath, policyPath != "-" { words += ["--policy", Shell.quoted(policyPath)] }
+        words += ["-o", Self.newPolicyName()]
         return "\nTo have a policy written from this record:\n  \(words.joined(separator: " "))\n"
     }
 }
@@ -107,13 +126,14 @@ final class PendingSuggestion {
     private let base: Policy
     private let descriptor: CInt
     private var observations = Observations()
-    private var isWritten = false
+    /// Whether the file holds the policy; before it does, it is removed with this object.
+    private(set) var isWritten = false
 
     /// Makes the file, which must not be there yet: what the command puts in its place meanwhile is not written to.
     init(path: String, base: Policy) throws(SetupError) {
         self.path = path
         self.base = base
-        descriptor = try WrittenFile.create(path)
+        descriptor = try WrittenFile.create(path, unless: "remove it")
     }
 
     /// Without anything to go by there is no policy.
@@ -132,7 +152,6 @@ final class PendingSuggestion {
     /// Writes the policy; gives a line to tell.
     func finish() -> String {
         guard !observations.isEmpty else { return "\(path) is not written: the command asked for nothing" }
-        isWritten = true
         var options = PolicySuggester.Options()
         if base != Policy(mode: base.mode) {
             options.base = Policy(defaultAction: base.defaultAction, rules: base.rules)
@@ -145,6 +164,7 @@ final class PendingSuggestion {
                 to: descriptor,
                 path
             )
+            isWritten = true
             return "\(path): \(suggested.summary)"
         } catch {
             return "\(error)"

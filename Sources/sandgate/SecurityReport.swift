@@ -1,6 +1,7 @@
 import Confinement
 import FoundationEssentials
 import Glibc
+import NetPrimitives
 import Sandboxes
 
 /// What each mode of this program holds once it has set everything up, and what a live process of it really holds.
@@ -103,7 +104,7 @@ private struct LiveProcess {
 
     var lines: [String] {
         let count = threads.count
-        var lines = ["process \(process), \(mode.rawValue), \(count) thread\(count == 1 ? "" : "s"):"]
+        var lines = ["process \(process), \(mode.rawValue), \(count.counted("thread")):"]
         for (held, role, excess) in threads {
             let names = held.effective.union(held.permitted).names
             let what = names.isEmpty ? "no capability" : names.joined(separator: ", ")

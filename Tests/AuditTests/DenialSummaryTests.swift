@@ -26,7 +26,7 @@ import Testing
         var closed = passed
         closed.kind = .connectionClosed
         closed.layer = nil
-        #expect(rendered([passed, closed]).hasPrefix("sandgate: 1 would be refused"))
+        #expect(rendered([passed, closed]).hasPrefix("sandgate: 1 connection would be refused"))
         #expect(HumanLine.text(for: closed, colour: false) == nil)
     }
 
@@ -51,7 +51,7 @@ import Testing
         ]
         #expect(
             rendered(events) == """
-                sandgate: 49 refused
+                sandgate: 1 name, 46 connections and 2 packets refused
                   TIMES  DESTINATION           LAYER      WHY
                      42  evil.example:443      tls-sni    default: no rule allows it
                       1  evil.example          dns        default: no rule allows it
@@ -127,7 +127,7 @@ import Testing
         summary.observe(denied("h0.example"))
         let text = summary.render(colour: false)
         #expect(summary.others == 4_000)
-        #expect(text.hasPrefix("sandgate: 5001 refused\n"))
+        #expect(text.hasPrefix("sandgate: 5001 connections refused\n"))
         #expect(text.contains("  ... and 4980 more of many other kinds\n"))
         #expect(text.split(separator: "\n").count < 60)
     }
@@ -144,9 +144,49 @@ import Testing
         event.kind = .connectionAllowed
         event.verdict = Verdict(.allow, .default, isReportOnly: true)
         let text = rendered([event])
-        #expect(text.hasPrefix("sandgate: 1 would be refused if the policy were enforced\n"))
+        #expect(text.hasPrefix("sandgate: 1 connection would be refused if the policy were enforced\n"))
         #expect(text.contains("default: no rule allows it (let through)"))
-        #expect(text.contains("- {action: allow, target: \"evil.example\""))
+        #expect(
+            text.contains(
+                """
+                To allow these when the policy is enforced, add to the policy's egress list what you trust:
+                  - {action: allow, target: "evil.example"
+                """
+            )
+        )
+        // A guard range is refused all the same, and no line is suggested for it.
+        let guarded = rendered([event, denied(nil, address: "10.0.0.1", reason: .guardRange)])
+        #expect(
+            guarded.hasPrefix(
+                "sandgate: 1 connection refused; 1 connection would be if the policy were enforced\n"
+            )
+        )
+        #expect(guarded.contains("To allow these when the policy is enforced"))
+        #expect(rendered([event, denied()]).contains("To allow these, add"))
+    }
+
+    @Test func suggestsNothingWhereAPolicyIsWritten() {
+        var summary = DenialSummary()
+        summary.observe(denied())
+        #expect(!summary.render(colour: false, isWritten: true).contains("To allow"))
+    }
+
+    /// A name is one however often and of whatever type it is asked for; attempts to connect are told apart.
+    @Test func countsAsPeopleDo() {
+        func query(_ name: String, _ count: UInt64? = nil) -> AuditEvent {
+            denied(name, address: nil, port: nil, layer: .dns, transport: nil, count: count)
+        }
+        func headline(_ events: [AuditEvent]) -> Substring { rendered(events).prefix { $0 != "\n" } }
+        #expect(
+            headline([query("a.example"), query("a.example"), query("a.example", 6)]) == "sandgate: 1 name refused"
+        )
+        #expect(headline([query("a.example"), query("b.example")]) == "sandgate: 2 names refused")
+        #expect(
+            headline([query("a.example"), denied("a.example", count: 2), denied(layer: .ip, transport: 17)])
+                == "sandgate: 1 name, 2 connections and 1 packet refused"
+        )
+        let many = (0..<1_001).map { query("h\($0).example") }
+        #expect(headline(many + [query("h0.example")]) == "sandgate: more than 1000 names refused")
     }
 
     @Test func neverPrintsControlCharacters() {

@@ -113,6 +113,34 @@ def test_interrupt_key_reaches_the_command(internet: Internet, sandgate: Sandgat
         os.close(terminal)
 
 
+HINT = "sandgate: the run goes on; Ctrl-C ends it, and a table at its end lists all that is refused"
+
+
+def test_first_refusal_in_a_terminal_says_what_to_do(internet: Internet, sandgate: Sandgate) -> None:
+    """Once, and it is so: the command goes on, Ctrl-C ends it, and the table has it all."""
+    fetch = "; ".join(f"curl -sS https://{name}/" for name in (plan.DENIED, plan.OTHER))
+    line, _ = sandgate.command(allowing(), shell(f"{fetch}; echo went on; exec sleep 600"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(line[0], line, internet.environment())
+    try:
+        shown = _converse(terminal, "went on")
+        lines = [one for one in shown.splitlines() if one.startswith("sandgate: ")]
+        assert [one == HINT for one in lines] == [False, True, False], shown
+        os.write(terminal, b"\x03")
+        table = _converse(terminal, "sandgate policy suggest")
+        assert "2 names refused" in table and plan.DENIED in table and plan.OTHER in table
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(terminal)
+    # Where no person looks on there is none.
+    assert HINT not in sandgate.run(allowing(), "curl", f"https://{plan.DENIED}/").stderr
+
+
 def test_nothing_is_left(internet: Internet, sandgate: Sandgate) -> None:
     """And while a sandbox lives, no device, route, rule or setting of the node changes."""
     before = Snapshot.take()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,56 @@ def test_run_writes_the_policy_itself(internet: Internet, sandgate: Sandgate, tm
     assert again.returncode == 125 and "is there already" in again.stderr
     assert target.read_text() == policy
     assert sandgate.run(policy, "curl", "-sS", "--fail", f"https://{plan.ALLOWED}/").returncode == 0
+
+
+def test_the_command_that_a_run_names_can_be_copied(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    """As a shell reads it, in the run's directory; whatever is there already stays."""
+    directory = tmp_path / "a place"
+    directory.mkdir()
+    environment = internet.environment({"PATH": f"{sandgate.binary.parent}:{os.environ['PATH']}"})
+
+    def typed(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    commands = []
+    for name in ("policy.yaml", "policy-2.yaml"):
+        line, _ = sandgate.command(None, ["curl", "-sS", f"https://{plan.DENIED}/"])
+        found = re.search(r"^  (sandgate policy suggest .*)$", typed(*line).stderr, re.MULTILINE)
+        assert found
+        commands.append(found[1])
+        done = typed("/bin/sh", "-c", commands[-1])
+        assert (done.returncode, done.stderr) == (0, f"sandgate: {name}: 1 rule\n"), done
+        assert lines_of((directory / name).read_text()) == [rule(plan.DENIED)]
+        # What others have no use for is not in it.
+        assert str(tmp_path) not in (directory / name).read_text()
+    (directory / "policy.yaml").write_text("mine")
+    again = typed("/bin/sh", "-c", commands[0])
+    assert again.returncode == 1
+    assert again.stderr == "sandgate: policy.yaml is there already: name a new file, or say --force\n"
+    assert (directory / "policy.yaml").read_text() == "mine"
+    assert typed("/bin/sh", "-c", f"{commands[0]} --force").returncode == 0
+    assert lines_of((directory / "policy.yaml").read_text()) == [rule(plan.DENIED)]
+    assert sorted(path.name for path in directory.iterdir()) == ["policy-2.yaml", "policy.yaml"]
+
+
+def test_a_run_says_what_was_refused_and_what_was_not(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    """A name is counted once, whoever asks for both kinds of addresses; and what passed was not refused."""
+    fetch = ["curl", "-sS", f"https://{plan.ALLOWED}/"]
+    refused = sandgate.run(None, *fetch)
+    assert len(refused.audit.denied("dns")) == 2, refused
+    assert "sandgate: 1 name refused\n" in refused.stderr and "\nTo allow these, add" in refused.stderr
+    dialled = sandgate.run(None, *shell("for n in 1 2 3; do bash -c '</dev/tcp/203.0.113.77/80'; done; true"))
+    assert "sandgate: 3 connections refused\n" in dialled.stderr, dialled
+    learned = sandgate.run(None, *fetch, options=["--learn"])
+    assert learned.returncode == 0 and not learned.audit.where(verdict="deny"), learned
+    assert "sandgate: 1 name and 1 connection would be refused if the policy were enforced\n" in learned.stderr, learned
+    assert "\nTo allow these when the policy is enforced, add" in learned.stderr, learned
+    written = sandgate.run(None, *fetch, options=["--learn", "--suggest", str(tmp_path / "policy.yaml")])
+    assert "would be refused if the policy were enforced" in written.stderr, written
+    # The file holds the rules; nothing was refused that a line would have to allow.
+    assert "To allow" not in written.stderr and "policy.yaml: 1 rule" in written.stderr, written
 
 
 def test_run_that_does_not_begin_leaves_no_policy(sandgate: Sandgate, tmp_path: Path) -> None:
@@ -242,8 +294,13 @@ def test_policy_is_completed_in_place(tmp_path: Path) -> None:
     audit.write_text("".join(record(host=name) + "\n" for name in names))
     rules = "[{action: deny, target: bad.example}, {action: allow, target: a.example, ports: [443]}]"
     policy.write_text(f"egress: {rules}\n")
+    other = tmp_path / "other.yaml"
+    other.write_text("mine")
+    refused = tool("policy", "suggest", "--audit", audit, "--policy", policy, "-o", other)
+    assert (refused.returncode, other.read_text()) == (1, "mine"), refused
     done = tool("policy", "suggest", "--audit", audit, "--policy", policy, "-o", policy)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "# kept from policy.yaml\n" in policy.read_text() and str(tmp_path) not in policy.read_text()
     assert done.stderr == f"sandgate: {policy}: 4 rules, 2 of them new; 1 asked for and not allowed, see its end\n"
     assert [line.split('"')[1] for line in lines_of(policy.read_text())] == [
         "bad.example",
@@ -264,6 +321,7 @@ def test_policy_is_completed_in_place(tmp_path: Path) -> None:
         ("", "--audit"),
         ("--audit x --since yesterday", "--since yesterday: expected"),
         ("--audit x --threshold -1", "threshold"),
+        ("--audit x --force", "name it with --output"),
     ],
 )
 def test_says_what_is_wrong_with_its_options(arguments: str, message: str) -> None:

@@ -7,8 +7,8 @@ import shlex
 
 
 def named_arguments(stderr: str) -> list[str]:
-    """The arguments of the `policy suggest` that a run names at its end."""
-    found = re.search(r"^  sandgate policy suggest (--audit .*)$", stderr, re.MULTILINE)
+    """The arguments of the `policy suggest` that a run names at its end, but for the file to write to."""
+    found = re.search(r"^  sandgate policy suggest (--audit .*) -o policy(-\d+)?\.yaml$", stderr, re.MULTILINE)
     assert found, stderr
     return shlex.split(found[1])
 
