@@ -20,7 +20,8 @@ import Sandboxes
 final class AskProgram {
     /// The longest line that is read, in bytes.
     private static let longestLine = 4_096
-    /// A pipe takes so much in one piece or not at all (PIPE_BUF, pipe(7)); so much of the command is told at most.
+    /// So much of the command is told at most, in bytes of JSON: with all else that stands beside it a question stays well below
+    /// what a pipe takes in one piece or not at all (4,096 bytes, PIPE_BUF in pipe(7)).
     private static let longestCommand = 1_024
 
     private let sandbox: String
@@ -35,7 +36,7 @@ final class AskProgram {
     /// command that it is asked about, which runs in `sandbox`.
     init(_ program: String, about arguments: [String], in sandbox: String) throws(SetupError) {
         self.sandbox = sandbox
-        command = String(arguments.joined(separator: " ").prefix(Self.longestCommand))
+        command = Self.beginning(of: arguments.joined(separator: " "))
         let (theirInput, ourInput) = try Self.pipe()
         let (ourOutput, theirOutput) = try Self.pipe()
         (input, output) = (ourInput, ourOutput)
@@ -75,7 +76,17 @@ final class AskProgram {
         return (pair[0], pair[1])
     }
 
-    /// Has the program asked, and does what it answers.
+    /// The characters of `text` that fit into ``longestCommand`` bytes when JSON escapes what it has to (RFC 8259 7).
+    private static func beginning(of text: String) -> String {
+        var left = longestCommand
+        return String(
+            text.prefix { character in
+                left -= character.utf8.reduce(0) { $0 + ($1 < 0x20 ? 6 : $1 == 0x22 || $1 == 0x5C ? 2 : 1) }
+                return left >= 0
+            }
+        )
+    }
+
     func attend(_ desk: QuestionDesk, on loop: EventLoop) throws {
         self.desk = desk
         desk.onAsked = { [weak self] in self?.tell($0) }

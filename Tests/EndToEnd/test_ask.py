@@ -394,6 +394,25 @@ def test_run_asks_a_program(internet: Internet, sandgate: Sandgate, tmp_path: Pa
     assert finished.audit.where(reason="ask-denied", host=plan.OTHER)
 
 
+@pytest.mark.parametrize("character", ["a", "ü", "\U0001f9ea", "e\u0301", '"', "\x01"], ids=ascii)
+def test_a_long_command_is_cut_where_a_character_ends(
+    internet: Internet, sandgate: Sandgate, tmp_path: Path, character: str
+) -> None:
+    """However many bytes its characters have: a longer line than 4,096 bytes could reach the program in parts (pipe(7))."""
+    program, log = asker(tmp_path, denied_example={"answer": "once"})
+    command = ["/bin/sh", "-c", f"curl -sS -m 20 https://{plan.DENIED}/", f"Y: {character * 3000}"]
+    finished = sandgate.run(allowing(plan.ALLOWED), *command, options=("--ask-command", program))
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert f"served {plan.DENIED}" in finished.stdout and len(lines) == 1 and len(lines[0]) < 4096, finished
+    told = json.loads(lines[0])["command"]
+    assert " ".join(command).startswith(told)
+    # As much as fits, of whole characters.
+    escaped = json.dumps(told, ensure_ascii=False).encode()
+    assert 1024 - len(json.dumps(character, ensure_ascii=False).encode()) < len(escaped) - 2 <= 1024
+    text = told.partition("Y: ")[2]
+    assert text == character * (len(text) // len(character)) != ""
+
+
 def test_run_denies_what_nobody_answers(internet: Internet, sandgate: Sandgate) -> None:
     """Whether the program is silent or has ended."""
     for program in ("cat >/dev/null", "exit 3"):
