@@ -96,6 +96,11 @@ int clinux_rename_to_new(const char *path, const char *new_path) {
     return rename(path, new_path);
 }
 
+long clinux_terminal_device(int descriptor) {
+    unsigned device = 0;
+    return ioctl(descriptor, TIOCGDEV, &device) == 0 ? (long)device : -1;
+}
+
 int clinux_memory_file(const char *name) {
     return memfd_create(name, MFD_CLOEXEC);
 }

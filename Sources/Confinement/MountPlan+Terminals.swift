@@ -12,6 +12,10 @@ extension MountPlan {
         let descriptors = [standard.input, standard.output, standard.error]
         let own = descriptors.lazy.compactMap(Self.terminalName).first
         let isConsoleTaken = renewPseudoTerminals(own: own)
+        // The same terminals elsewhere, as in a chroot.
+        for mount in mounts where mount.type == "devpts" && mount.point != "/dev/pts" {
+            if FileSystem.kind(of: mount.point) == .directory { coverDirectory(mount.point) }
+        }
         let ownDevices = descriptors.compactMap(Self.device)
         for (name, kind) in FileSystem.entries(in: "/dev") where kind == .other && Self.isTerminal(name) {
             let path = "/dev/\(name)"

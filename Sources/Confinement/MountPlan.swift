@@ -22,7 +22,7 @@ struct MountPlan {
     var steps: [MountStep] = []
     /// A temporary file system over the node's /proc, where parts are kept until they are moved into place.
     static let stage = "/proc"
-    private let mounts: [MountedFileSystem]
+    let mounts: [MountedFileSystem]
     let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
@@ -207,7 +207,7 @@ extension MountPlan {
         for name in ["acpi", "scsi"] { coverDirectory("/proc/\(name)") }
     }
 
-    private mutating func coverDirectory(_ path: String) {
+    mutating func coverDirectory(_ path: String) {
         let flags = MountFlag.harmless | MountFlag.readOnly
         steps.append(
             MountStep(

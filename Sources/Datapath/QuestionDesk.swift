@@ -211,7 +211,7 @@ extension QuestionDesk {
     /// There is nobody who keeps rules for good.
     public struct Unkept: Error, CustomStringConvertible {
         /// One clause.
-        public let description = "answers for always are kept nowhere here"
+        public let description = "there is no file that answers for always are kept in"
     }
 
     private static func text(allowedUntil time: WallTime?, isAlways: Bool = false, by author: String) -> String {

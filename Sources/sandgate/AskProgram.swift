@@ -17,7 +17,7 @@ import Sandboxes
 ///
 /// It is started before the sandbox's command, as this process executes nothing afterwards; and it shares no terminal with the
 /// command unless it opens one: what is printed into a terminal by both is no question that anybody could trust.
-final class AskProgram {
+final class AskProgram: Asker {
     /// The longest line that is read, in bytes.
     private static let longestLine = 4_096
     /// So much of the command is told at most, in bytes of JSON: with all else that stands beside it a question stays well below
@@ -98,7 +98,6 @@ final class AskProgram {
         try loop.register(watcher, descriptor: output, interest: .readable)
     }
 
-    /// Tells it that there is nothing more to ask.
     func stop() {
         if input >= 0 { close(input) }
         input = -1

@@ -41,6 +41,7 @@ struct RunCommand: ParsableCommand {
               sandgate run --learn --suggest policy.yaml -- make test
               sandgate run -- python3 untrusted.py            # no network at all
               sandgate run --setup-allow git.example.com --setup 'make deps' -- make test
+              sandgate run --ask-terminal /dev/pts/7 -- claude   # asks in another window
             """
     )
 
@@ -170,6 +171,15 @@ struct RunCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Hold connections to names that no rule speaks of, and ask in this terminal, which is another one than the command's: "
+                + "what tty(1) says in a second window.",
+            valueName: "tty"
+        )
+    )
+    var askTerminal: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Keep the answer \"always\" in this file, as rules behind the policy of each run that names the file.",
             valueName: "file"
         )
@@ -191,8 +201,12 @@ struct RunCommand: ParsableCommand {
                 "missing command: write it after --, as in: sandgate run --allow example.com -- curl …"
             )
         }
-        if answers != nil, askCommand == nil { throw ValidationError("--answers needs --ask-command") }
-        try AskOption.validate(ask: askCommand != nil, timeout: askTimeout, option: "--ask-command")
+        if askCommand != nil, askTerminal != nil {
+            throw ValidationError("--ask-command and --ask-terminal: only one of them can be asked")
+        }
+        let isAsking = askCommand != nil || askTerminal != nil
+        if answers != nil, !isAsking { throw ValidationError("--answers needs --ask-command or --ask-terminal") }
+        try AskOption.validate(ask: isAsking, timeout: askTimeout, option: "--ask-command or --ask-terminal")
     }
 
     func run() throws {
@@ -214,7 +228,7 @@ struct RunCommand: ParsableCommand {
             isRootless: rootless || geteuid() != 0,
             hasNoUnixSockets: noUnixSockets,
             setupCommand: setup,
-            askCommand: askCommand,
+            asked: askCommand.map { .command($0) } ?? askTerminal.map { .terminal($0) },
             answers: answers.map { try AnswerFile(path: $0, isHeld: true) },
             command: command
         )

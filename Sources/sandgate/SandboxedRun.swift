@@ -30,8 +30,8 @@ struct RunPlan {
     let hasNoUnixSockets: Bool
     /// What a shell runs before the command, under the rules of the policy's set-up phase, too.
     let setupCommand: String?
-    /// The program that is asked about what no rule speaks of, if one is.
-    let askCommand: String?
+    /// Who is asked about what no rule speaks of, if somebody is.
+    let asked: AskedParty?
     /// Where what is allowed for always is kept, if anywhere.
     let answers: AnswerFile?
     let command: [String]
@@ -62,7 +62,7 @@ final class SandboxedRun {
     private let journal: RunJournal
     private var sandbox: Sandbox?
     private var process: ConfinedProcess?
-    private var asked: AskProgram?
+    private var asked: (any Asker)?
     private var isReleased = false
     /// The limit of open files that we were started with, which the command gets.
     private var descriptorLimit: CInt?
@@ -108,7 +108,7 @@ final class SandboxedRun {
             policy: policy,
             upstream: upstream,
             limits: plan.limits,
-            isAsking: plan.askCommand != nil,
+            isAsking: plan.asked != nil,
             record: journal.record
         )
         self.sandbox = sandbox
@@ -148,9 +148,9 @@ final class SandboxedRun {
     }
 
     private func startAsking(in sandbox: Sandbox) throws {
-        guard let program = plan.askCommand, let desk = sandbox.attachment.desk else { return }
+        guard let party = plan.asked, let desk = sandbox.attachment.desk else { return }
         if let answers = plan.answers { desk.keep = answers.add(_:enforce:) }
-        let asked = try AskProgram(program, about: plan.command, in: Self.sandboxID)
+        let asked = try party.open(about: plan.command, in: Self.sandboxID)
         try asked.attend(desk, on: loop)
         self.asked = asked
     }

@@ -23,6 +23,7 @@ from lab.user import User, ordinary_user
 
 RUN_BY_BOTH = (
     "test_answers_of_runs",
+    "test_ask_terminal",
     "test_audit",
     "test_clients",
     "test_confinement",

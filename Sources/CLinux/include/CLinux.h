@@ -99,6 +99,10 @@ extern const int clinux_network_namespace;
 int clinux_owning_user_namespace(int descriptor);
 int clinux_parent_namespace(int descriptor);
 
+// ioctl(2), TIOCGDEV: the device number of a terminal, the slave's for a pseudo-terminal's master and the real one for /dev/tty;
+// -1 when the descriptor is of none.
+long clinux_terminal_device(int descriptor);
+
 // memfd_create(2), close-on-exec.
 int clinux_memory_file(const char *name);
 
