@@ -214,7 +214,7 @@ extension AskTerminal {
         prompt()
     }
 
-    private func prompt() { say(desk?.keep == nil ? "once, allow, allow 10m or deny? " : "once, allow, allow 10m, always or deny? ") }
+    private func prompt() { say("once, allow, allow 10m\(desk?.keep == nil ? "" : ", always") or deny? ") }
 
     /// The name that is asked about, whose characters the sandbox chose.
     private var name: String { shown.map { Printable.name("\($0.question.subject.name)") } ?? "" }

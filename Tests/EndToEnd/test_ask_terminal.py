@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.asking import listed
 from lab.internet import Internet
 from lab.sandgate import Running, Sandgate, allowing, shell
 from lab.user import User
@@ -66,8 +67,8 @@ def test_an_answer_has_a_time_and_ports(internet: Internet, sandgate: Sandgate, 
     running = asking(sandgate, window, f"{FETCH}; curl -sS -m 25 http://{plan.DENIED}/")
     window.wait_for("#1 ")
     for line, problem in (
-        ("yes", "expected once, deny or allow, with a duration (10m) or ports (8443) behind it if need be"),
-        ("", "expected once, deny or allow"),
+        ("yes", "expected once, deny, allow or always, with a duration (10m) or ports (8443) behind it if need be"),
+        ("", "expected once, deny, allow or always"),
         ("once 10m", "ttl: stands beside once: only allow is for a time"),
         ("allow soon", "ttl: expected "),
     ):
@@ -82,6 +83,25 @@ def test_an_answer_has_a_time_and_ports(internet: Internet, sandgate: Sandgate, 
     assert done.stdout.count(f"served {plan.DENIED}") == 1 and "ask-denied" in done.stdout, done
 
 
+def test_an_answer_for_always_is_for_the_next_run(
+    internet: Internet, sandgate: Sandgate, window: Window, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.yaml"
+    running = asking(sandgate, window, FETCH, "--answers", str(file))
+    window.wait_for("once, allow, allow 10m, always or deny? ")
+    window.answer("always", f"{plan.DENIED} is allowed for always\r\n")
+    assert f"served {plan.DENIED}" in running.finish().stdout
+    assert [rule.target for rule in listed(file)] == [plan.DENIED]
+    done = asking(sandgate, window, FETCH, "--answers", str(file)).finish()
+    assert f"served {plan.DENIED}" in done.stdout and not done.audit.where(event="question.asked"), done
+    # Without a file it is said that there is none.
+    running = asking(sandgate, window, FETCH)
+    window.wait_for("once, allow, allow 10m or deny? ")
+    window.answer("always", "there is no file that answers for always are kept in")
+    window.answer("deny", f"{plan.DENIED} is denied\r\n")
+    assert "served" not in running.finish().stdout
+
+
 def test_what_is_typed_before_a_question_can_be_read_answers_nothing(
     internet: Internet, sandgate: Sandgate, window: Window
 ) -> None:
@@ -92,7 +112,7 @@ def test_what_is_typed_before_a_question_can_be_read_answers_nothing(
     go(running)
     window.wait_for("#1 ")
     window.type("ow\n")
-    window.wait_for("that was too soon to be an answer to #1", "expected once, deny or allow")
+    window.wait_for("that was too soon to be an answer to #1", "expected once, deny, allow or always")
     window.wait_for(f"{plan.DENIED} is not asked about any more")
     done = running.finish()
     assert done.returncode != 0 and plan.DENIED not in internet.dns.names(), done
@@ -214,7 +234,7 @@ def test_terminal_that_somebody_is_asked_in(
     window.wait_for("#1 ")
     go(running)
     said += running.wait_for("tried")
-    window.answer("a secret", "expected once, deny or allow")
+    window.answer("a secret", "expected once, deny, allow or always")
     window.answer("deny", f"{plan.DENIED} is denied")
     go(running)
     window.wait_for("the run has ended")
