@@ -102,7 +102,7 @@ public struct AuditRecord: Hashable, Sendable {
 extension RuleReference.Source {
     /// The list that the rule stands in, where it is not the policy's `egress`: an operator's file, the set-up phase, the
     /// file of answers for always, or `once`, of which there is no file.
-    var listName: String? {
+    package var listName: String? {
         switch self {
         case .policy: nil
         case .denyAlways: "deny.always"

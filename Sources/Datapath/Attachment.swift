@@ -90,7 +90,9 @@ public final class Attachment {
     }
 
     private let sink: (AuditEvent) -> Void
-    private var tunnels: [ObjectIdentifier: Tunnel] = [:]
+    private(set) var tunnels = TunnelTable()
+    /// Bytes of connections and datagram flows that have ended, from the sandbox and to it.
+    private(set) var endedBytes: (up: UInt64, down: UInt64) = (0, 0)
     /// What the kernel lets through to the proxy whatever was resolved.
     private var possible: [ClosedRange<IPAddress>] = []
     private var expiryTimer: TimerToken?
@@ -193,6 +195,8 @@ extension Attachment {
     }
 
     func record(_ event: AuditEvent) {
+        endedBytes.up &+= event.bytesUp ?? 0
+        endedBytes.down &+= event.bytesDown ?? 0
         sink(event)
     }
 
@@ -225,14 +229,12 @@ extension Attachment {
     /// Whether another connection may be taken.
     var hasRoomForTunnel: Bool { tunnels.count < limits.maximumConnections }
 
-    var liveTunnels: [Tunnel] { Array(tunnels.values) }
-
     func add(_ tunnel: Tunnel) {
-        tunnels[ObjectIdentifier(tunnel)] = tunnel
+        tunnels.add(tunnel)
     }
 
     func remove(_ tunnel: Tunnel) {
-        tunnels[ObjectIdentifier(tunnel)] = nil
+        tunnels.remove(tunnel)
     }
 }
 
@@ -314,13 +316,13 @@ extension Attachment {
         defer { if isSetupOver { onSetupEnd() } }
         try openKernel(for: policy)
         try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
-        for tunnel in Array(tunnels.values) { tunnel.reconsider() }
+        for tunnel in tunnels.all { tunnel.reconsider() }
         datagrams.reconsider()
         armExpiry()
     }
 
     private func endEverything() {
-        tunnels.values.forEach { $0.abort() }
+        tunnels.all.forEach { $0.abort() }
         datagrams.endAll()
     }
 

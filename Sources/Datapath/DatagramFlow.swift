@@ -16,19 +16,21 @@ final class DatagramFlow: EventSource {
     /// Where it comes from, as the listener sees it: each destination of a program's socket has one of its own.
     let source: Endpoint
     let redirection: Conntrack.Redirection
+    /// Tells it from the sandbox's others.
+    let number: UInt32
     let judgement: TunnelJudge.Judgement
     /// When something moved last, in either direction.
     private(set) var lastActivity: MonotonicTime
     /// The bytes that may wait in the socket; given back to the sandbox's budget at the end.
     let pendingBytes: Int
 
-    private unowned let attachment: Attachment
+    unowned let attachment: Attachment
     private unowned let listener: DatagramListener
-    private let startedAt: MonotonicTime
+    let startedAt: MonotonicTime
     private var upstream: CInt
     private var isAnswered = false
-    private var bytesUp: UInt64 = 0
-    private var bytesDown: UInt64 = 0
+    private(set) var bytesUp: UInt64 = 0
+    private(set) var bytesDown: UInt64 = 0
 
     /// Where the program was sending is this machine.
     struct LeadsToNode: Error {}
@@ -47,6 +49,7 @@ final class DatagramFlow: EventSource {
         self.source = source
         self.redirection = redirection
         self.judgement = judgement
+        number = attachment.datagrams.takeNumber()
         startedAt = attachment.loop.now
         lastActivity = startedAt
         pendingBytes = attachment.datagrams.makeRoom()
@@ -95,6 +98,9 @@ final class DatagramFlow: EventSource {
         return attachment.loop.now < lastActivity.advanced(bySeconds: trusted)
     }
 
+    /// Whether it has not ended.
+    var isLive: Bool { upstream >= 0 }
+
     /// Until when it lives if nothing moves.
     var idleDeadline: MonotonicTime {
         let limits = attachment.limits
@@ -127,13 +133,17 @@ final class DatagramFlow: EventSource {
 
     /// Judges again after a policy change: what is no longer allowed ends before this returns.
     func reconsider() {
-        let verdict = attachment.judge.judgeAgain(
+        if verdictNow().action == .deny { end() }
+    }
+
+    /// What the policy in force says of it.
+    func verdictNow() -> Verdict {
+        attachment.judge.judgeAgain(
             name: judgement.name,
             destination: redirection.destination,
             over: .udp,
             basis: judgement.verdict.basis
         )
-        if verdict.action == .deny { end() }
     }
 }
 

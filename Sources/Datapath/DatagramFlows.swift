@@ -14,6 +14,7 @@ final class DatagramFlows {
     private let loop: EventLoop
     private let limits: Attachment.Limits
     private var flows: [Endpoint: DatagramFlow] = [:]
+    private var lastNumber: UInt32 = 0
     private var rate: RateLimit
     /// What is left to share out after every flow that there may be has its least.
     private var freeBytes: Int
@@ -33,6 +34,15 @@ final class DatagramFlows {
     var count: Int { flows.count }
 
     subscript(source: Endpoint) -> DatagramFlow? { flows[source] }
+
+    /// All that live.
+    var all: [DatagramFlow] { Array(flows.values) }
+
+    /// A number that no other flow of the sandbox has.
+    func takeNumber() -> UInt32 {
+        lastNumber &+= 1
+        return lastNumber
+    }
 
     /// Whether another flow may be looked at now. What is beyond the limit is lost without a word.
     func admitsAnother() -> Bool { rate.admits(at: loop.now) }
@@ -60,12 +70,12 @@ final class DatagramFlows {
 
     /// Ends what the policy in force no longer allows.
     func reconsider() {
-        for flow in Array(flows.values) { flow.reconsider() }
+        for flow in all { flow.reconsider() }
     }
 
     /// Ends all of them.
     func endAll() {
-        for flow in Array(flows.values) { flow.end() }
+        for flow in all { flow.end() }
         if let sweepTimer { loop.cancel(sweepTimer) }
         sweepTimer = nil
     }
@@ -80,7 +90,7 @@ final class DatagramFlows {
     private func sweep() {
         sweepTimer = nil
         let now = loop.now
-        for flow in Array(flows.values) where flow.idleDeadline <= now { flow.end() }
+        for flow in all where flow.idleDeadline <= now { flow.end() }
         armSweep()
     }
 }

@@ -69,7 +69,10 @@ final class HTTPForwarder {
     private var hasResponseBegun = false
     private var timer: TimerToken?
     private var isTimedAsIdle = false
+    /// Bytes that servers took which are not connected any more.
     private var bytesUp: UInt64 = 0
+    /// Bytes that the client took before an upgrade.
+    private var bytesDown: UInt64 = 0
 
     /// Takes ownership of `downstream`, registered with no loop.
     init(attachment: Attachment, course: Course, downstream: CInt, acceptedAt: MonotonicTime) {
@@ -105,6 +108,15 @@ final class HTTPForwarder {
         fail()
     }
 
+    /// Bytes that were passed on so far, until its end was recorded.
+    var bytes: (up: UInt64, down: UInt64) {
+        switch phase {
+        case .exchanging: (bytesUp + (server?.socket.bytesSent ?? 0), client?.bytesSent ?? 0)
+        case .handedOver(let relay): (bytesUp + relay.bytes.up, bytesDown + relay.bytes.down)
+        case .ending, .closed: (0, 0)
+        }
+    }
+
     /// Judges again after a policy change: what is no longer allowed ends before this returns.
     func reconsider() {
         switch phase {
@@ -116,16 +128,30 @@ final class HTTPForwarder {
         case .exchanging, .handedOver:
             guard let admission else { return fail() }
             let endpoints = connector == nil ? [admission.endpoint] : dialled
-            let isDenied = endpoints.contains { endpoint in
-                attachment.judge.judgeAgain(
-                    name: admission.name,
-                    destination: endpoint,
-                    basis: admission.verdict.basis,
-                    once: admission.verdict.isOnce
-                ).action == .deny
-            }
-            guard isDenied else { return }
+            guard endpoints.contains(where: { verdictNow(admission, at: $0).action == .deny }) else { return }
             if case .exchanging = phase, machine.isIdle { dropServer() } else { fail() }
+        }
+    }
+
+    /// What the policy in force says of the request that was judged last; `nil` when none was let through.
+    func verdictNow() -> Verdict? {
+        admission.map { verdictNow($0, at: $0.endpoint) }
+    }
+
+    private func verdictNow(_ admission: Admission, at endpoint: Endpoint) -> Verdict {
+        attachment.judge.judgeAgain(
+            name: admission.name,
+            destination: endpoint,
+            basis: admission.verdict.basis,
+            once: admission.verdict.isOnce
+        )
+    }
+
+    /// Whether nothing more is exchanged.
+    var isEnding: Bool {
+        switch phase {
+        case .exchanging, .handedOver: false
+        case .ending, .closed: true
         }
     }
 }
@@ -362,7 +388,8 @@ extension HTTPForwarder {
         stopWaiting()
         let up = socket.takePendingOutput() + toUpstream + client.takeInput()
         let down = client.takePendingOutput() + toDownstream + socket.takeInput()
-        let sent = (up: bytesUp + socket.bytesSent, down: client.bytesSent)
+        bytesUp += socket.bytesSent
+        bytesDown = client.bytesSent
         guard let downstream = client.release() else { return fail() }
         guard let upstream = socket.release() else {
             Sockets.reset(downstream)
@@ -380,8 +407,8 @@ extension HTTPForwarder {
         ) { [weak self] result in
             guard let self else { return }
             phase = .closed
-            bytesUp = sent.up + result.bytesUp
-            recordClosed(bytesDown: sent.down + result.bytesDown)
+            bytesUp += result.bytesUp
+            recordClosed(bytesDown: bytesDown + result.bytesDown)
             finishOnce()
         }
         phase = .handedOver(relay)

@@ -25,6 +25,10 @@ public struct HandedTunnel: Sendable {
         var isOnce: Bool?
         /// The name that a client of the explicit proxy asked for.
         var authority: String?
+        /// How it came to us, and by what it was judged, in words that another version may not know; a process that told
+        /// nobody of that says nothing.
+        var opening: String?
+        var layer: String?
         /// Bytes that passed before the relay took over.
         var bytesUpBefore: UInt64
         var bytesDownBefore: UInt64

@@ -172,6 +172,11 @@ extension Attachment {
         }
     }
 
+    /// The name that a connection shows, or else the one that its address was last resolved for.
+    func likelyName(_ name: DomainName?, at endpoint: Endpoint?) -> DomainName? {
+        name ?? endpoint.flatMap { pinner.table.lastName(at: $0.address) }
+    }
+
     /// A record about a connection.
     func connectionEvent(
         _ kind: AuditEvent.Kind,
@@ -184,7 +189,7 @@ extension Attachment {
         var event = event(kind)
         event.layer = layer
         event.verdict = verdict
-        event.host = (name ?? endpoint.flatMap { pinner.table.lastName(at: $0.address) })?.description
+        event.host = likelyName(name, at: endpoint)?.description
         event.address = endpoint?.address
         event.port = endpoint?.port
         event.ipProtocol = transport.rawValue

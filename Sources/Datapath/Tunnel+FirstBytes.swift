@@ -269,6 +269,7 @@ extension Tunnel {
 
     private func recordAllowed(_ judgement: TunnelJudge.Judgement, layer: AuditEvent.Layer) {
         self.judgement = judgement
+        self.layer = layer
         if let name = judgement.name, let endpoint = course.endpoint {
             attachment.pinner.renew(endpoint.address, for: name)
         }

@@ -56,6 +56,8 @@ extension Tunnel {
             basis: judgement.verdict.basis,
             isOnce: judgement.verdict.isOnce,
             authority: nil,
+            opening: opening.rawValue,
+            layer: layer?.rawValue,
             bytesUpBefore: bytesBefore.up,
             bytesDownBefore: bytesBefore.down,
             relay: state
@@ -76,6 +78,10 @@ extension Tunnel {
         )
         judgement = TunnelJudge.Judgement(verdict, .dial(server), name: name)
         if let authority = relayed.authority.flatMap({ try? DomainName($0) }) { course = .name(authority, server) }
+        let opening = relayed.opening.flatMap(LiveConnection.Opening.init(rawValue:))
+        isProxied = opening.map { $0 != .redirected } ?? (relayed.authority != nil)
+        if opening == .socks { dialect = .socks }
+        layer = relayed.layer.flatMap(AuditEvent.Layer.init(rawValue:))
         bytesBefore = (relayed.bytesUpBefore, relayed.bytesDownBefore)
         let relay = Relay(
             loop: attachment.loop,
@@ -93,7 +99,7 @@ extension Tunnel {
 extension Attachment {
     /// Gives up what can go on in another process; everything else ends.
     public func handOver() -> [HandedTunnel] {
-        let handed = liveTunnels.compactMap { $0.handOver() }
+        let handed = tunnels.all.compactMap { $0.handOver() }
         stop()
         return handed
     }

@@ -41,11 +41,15 @@ final class Tunnel: KeepingSource {
     }
 
     unowned let attachment: Attachment
+    /// Where the attachment keeps it; the table's alone.
+    var place = TunnelTable.Place()
     let acceptedAt: MonotonicTime
     /// Where the connection goes, as far as it is known.
     var course: Course
     /// What it was let in by; `nil` while it is not judged.
     var judgement: TunnelJudge.Judgement?
+    /// By what it was judged when it was let in.
+    var layer: AuditEvent.Layer?
     var phase: Phase
     /// The client's socket; ours to close until a later phase takes it over, -1 then.
     var downstream: CInt
@@ -53,8 +57,6 @@ final class Tunnel: KeepingSource {
     var upstream: CInt = -1
     /// What the loop tells of ``upstream`` while nobody wants to know.
     private var upstreamWatch: KeepingSource?
-    /// Whether ``downstream`` may have another receive low-water mark than 1.
-    var hasLowWater = false
     var firstBytes = FirstBytes()
     /// What the client sent that was passed on while it could still have become a request line.
     var passedOn: [UInt8] = []
@@ -65,9 +67,14 @@ final class Tunnel: KeepingSource {
     var listeningSince: MonotonicTime
     /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
     var bytesBefore: (up: UInt64, down: UInt64) = (0, 0)
+    // Small ones stand together: each among large ones would take as much memory as they do, as long as the tunnel lives.
+    /// Whether ``downstream`` may have another receive low-water mark than 1.
+    var hasLowWater = false
     /// Whether a CONNECT was answered: what follows is the tunnel.
     var hasAnsweredProxy = false
     var hasTriedOtherAddresses = false
+    /// Whether it is a client of the explicit proxy, rather than redirected.
+    var isProxied: Bool
     /// What a client of the explicit proxy speaks.
     var dialect = ProxyDialect.http
     private var timer: TimerToken?
@@ -81,9 +88,11 @@ final class Tunnel: KeepingSource {
         self.downstream = downstream
         switch entry {
         case .transparent(let destination):
+            self.isProxied = false
             self.course = .address(destination)
             self.phase = .firstBytes
         case .proxy:
+            self.isProxied = true
             self.course = .unknown
             self.phase = .proxyHead
         }
@@ -202,14 +211,18 @@ extension Tunnel {
     }
 
     private func isStillAllowed(at endpoint: Endpoint) -> Bool {
-        guard let judgement else { return false }
-        let verdict = attachment.judge.judgeAgain(
+        verdictNow(at: endpoint)?.action == .allow
+    }
+
+    /// What the policy in force says of a connection to `endpoint`; `nil` while it is not judged.
+    func verdictNow(at endpoint: Endpoint) -> Verdict? {
+        guard let judgement else { return nil }
+        return attachment.judge.judgeAgain(
             name: judgement.name,
             destination: endpoint,
             basis: judgement.verdict.basis,
             once: judgement.verdict.isOnce
         )
-        return verdict.action == .allow
     }
 
     /// The client's socket, registered with no loop; `nil` when a later phase has it.

@@ -63,6 +63,23 @@ final class DataLoop: Sendable {
             return measurements
         }
 
+        /// Looks through the connections of a sandbox, or of all, some in each turn of the loop. `completion` is called with what
+        /// was found, now or later.
+        func survey(
+            _ id: String?,
+            order: ConnectionListing.Order,
+            limit: Int,
+            completion: @escaping (ConnectionListing) -> Void
+        ) {
+            let examined = id.map { sandboxes[$0].map { [$0] } ?? [] } ?? Array(sandboxes.values)
+            SurveyWalk(
+                loop: loop,
+                attachments: examined.map(\.attachment),
+                survey: ConnectionSurvey(order: order, limit: limit),
+                completion: completion
+            ).go()
+        }
+
         /// Where records go.
         var record: (AuditEvent) -> Void { { [outbox] in outbox.add($0) } }
     }
@@ -119,6 +136,15 @@ final class DataLoop: Sendable {
             residents.post { residents in
                 body(residents) { output in Keeper.deliver { continuation.resume(returning: output) } }
             }
+        }
+    }
+}
+
+extension DataLoop {
+    /// The connections of a sandbox that lives here, or of all, that come first in `order`, `limit` of them.
+    func connections(of id: String?, order: ConnectionListing.Order, limit: Int) async -> ConnectionListing {
+        await run { residents, completion in
+            residents.survey(id, order: order, limit: limit) { completion($0) }
         }
     }
 }

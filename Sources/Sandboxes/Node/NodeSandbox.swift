@@ -609,4 +609,9 @@ extension NodeSandbox {
         }
         return counts ?? (0, 0)
     }
+
+    /// The connections that come first in `order`, `limit` of them.
+    func connections(order: ConnectionListing.Order, limit: Int) async -> ConnectionListing {
+        await loop.connections(of: record.id, order: order, limit: limit)
+    }
 }

@@ -328,6 +328,24 @@ extension SandboxNode {
         try await find(id).activity()
     }
 
+    /// The connections of a sandbox that come first in `order`, `limit` of them.
+    public func connections(
+        of id: String,
+        order: ConnectionListing.Order,
+        limit: Int
+    ) async throws -> ConnectionListing {
+        await (try find(id)).connections(order: order, limit: limit)
+    }
+
+    /// The connections of all sandboxes that come first in `order`, `limit` of them.
+    public func connections(order: ConnectionListing.Order, limit: Int) async -> ConnectionListing {
+        var all = ConnectionListing()
+        for loop in loops {
+            all.add(await loop.connections(of: nil, order: order, limit: limit), order: order, limit: limit)
+        }
+        return all
+    }
+
     /// Every sandbox's id, sorted.
     public var ids: [String] { sandboxes.keys.sorted() }
 
