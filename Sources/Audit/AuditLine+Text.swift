@@ -23,7 +23,9 @@ extension AuditLine {
         }
     }
 
-    private var destination: String? {
+    /// Where it was going: `evil.example:443 [203.0.113.5]`; `nil` where nothing of it is known. What a sandbox chose is
+    /// escaped.
+    public var destination: String? {
         let transport = protocolName.map { $0 == "tcp" ? "" : "/" + Printable.text($0) }
         let ending = (port.map { ":\($0)" } ?? "") + (transport ?? "")
         let address = address.map { Printable.text($0) }

@@ -6,6 +6,8 @@ import Glibc
 struct APIClient {
     /// The daemon's socket.
     let socket: String
+    /// How long the daemon may be silent, in seconds; as long as it likes if `nil`.
+    var patienceSeconds: Int?
 
     static let defaultSocket = "/run/sandgate/api.sock"
 
@@ -74,7 +76,36 @@ struct APIClient {
             close(descriptor)
             throw SetupError("no daemon at \(socket): \(problem); sandgate serve starts one")
         }
+        if let patienceSeconds {
+            var patience = timeval(tv_sec: patienceSeconds, tv_usec: 0)
+            setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+        }
         return descriptor
+    }
+
+    /// Sends a request, and returns what the answer begins with. The connection becomes the caller's.
+    func begin(
+        _ method: String,
+        _ target: String,
+        headers: [String: String] = [:],
+        body: [UInt8] = []
+    ) throws -> (descriptor: CInt, head: AnswerHead, rest: [UInt8]) {
+        let descriptor = try connect()
+        do {
+            try request(descriptor, method, target, headers, body)
+            var answer: [UInt8] = []
+            while true {
+                if let (head, length) = try AnswerHead.parse(answer) {
+                    return (descriptor, head, Array(answer.dropFirst(length)))
+                }
+                let piece = try receive(descriptor)
+                guard !piece.isEmpty else { throw SetupError("what listens at \(socket) does not speak HTTP") }
+                answer += piece
+            }
+        } catch {
+            close(descriptor)
+            throw error
+        }
     }
 
     /// The answer ends with the connection.
@@ -84,8 +115,25 @@ struct APIClient {
         _ headers: [String: String],
         _ body: [UInt8]
     ) throws -> Answer {
-        let descriptor = try connect()
+        let (descriptor, head, rest) = try begin(method, target, headers: headers, body: body)
         defer { close(descriptor) }
+        var answer = rest
+        while case let piece = try receive(descriptor), !piece.isEmpty { answer += piece }
+        guard head.isChunked else { return Answer(status: head.status, body: Data(answer)) }
+        var chunks = ChunkedBody()
+        guard let whole = chunks.take(answer), chunks.hasEnded else {
+            throw SetupError("the daemon at \(socket) did not finish its answer")
+        }
+        return Answer(status: head.status, body: Data(whole))
+    }
+
+    private func request(
+        _ descriptor: CInt,
+        _ method: String,
+        _ target: String,
+        _ headers: [String: String],
+        _ body: [UInt8]
+    ) throws {
         let head =
             "\(method) \(target) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             + headers.map { "\($0): \($1)\r\n" }.joined()
@@ -97,42 +145,47 @@ struct APIClient {
             guard count > 0 else { throw SetupError("cannot write to \(socket): \(String(cString: strerror(errno)))") }
             rest = rest.dropFirst(count)
         }
-        var answer: [UInt8] = []
+    }
+
+    /// What has come next; empty at the end.
+    private func receive(_ descriptor: CInt) throws -> [UInt8] {
         var chunk = [UInt8](repeating: 0, count: 64 * 1024)
         while true {
             let count = recv(descriptor, &chunk, chunk.count, 0)
             if count < 0, errno == EINTR { continue }
+            if count < 0, errno == EAGAIN, let patienceSeconds {
+                throw SetupError("the daemon at \(socket) has been silent for \(patienceSeconds) s")
+            }
             guard count >= 0 else {
                 throw SetupError("cannot read from \(socket): \(String(cString: strerror(errno)))")
             }
-            if count == 0 { break }
-            answer += chunk.prefix(count)
+            return Array(chunk.prefix(count))
         }
-        return try Self.parse(answer)
     }
+}
 
-    private static func parse(_ bytes: [UInt8]) throws -> Answer {
+/// What stands before the body of an answer.
+struct AnswerHead {
+    let status: Int
+    /// Whether the body is one for ``ChunkedBody``.
+    let isChunked: Bool
+
+    /// More than any head of the daemon's.
+    private static let longest = 64 * 1024
+
+    /// The head that `bytes` begin with, and its length; `nil` when it is not there in full.
+    fileprivate static func parse(_ bytes: [UInt8]) throws -> (AnswerHead, Int)? {
         let separator = Array("\r\n\r\n".utf8)
-        let words = String(decoding: bytes.prefix { $0 != 0x0d }, as: UTF8.self).split(separator: " ")
-        guard words.count >= 2, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]),
-            let end = bytes.indices.first(where: { bytes[$0...].starts(with: separator) })
-        else { throw SetupError("what listens there does not speak HTTP") }
-        let head = String(decoding: bytes[..<end], as: UTF8.self).lowercased()
-        let body = bytes[(end + separator.count)...]
-        return Answer(status: status, body: Data(head.contains("transfer-encoding: chunked") ? unchunked(body) : body))
-    }
-
-    /// The daemon sends an answer whose length it does not know beforehand in chunks (RFC 9112 7.1).
-    private static func unchunked(_ bytes: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
-        var rest = bytes
-        var body: [UInt8] = []
-        while let lineEnd = rest.firstIndex(of: 0x0d) {
-            let line = String(decoding: rest[rest.startIndex..<lineEnd], as: UTF8.self)
-            guard let size = Int(line.prefix { $0 != ";" }, radix: 16), size > 0, lineEnd + 2 + size <= rest.endIndex
-            else { break }
-            body += rest[(lineEnd + 2)..<(lineEnd + 2 + size)]
-            rest = rest[min(lineEnd + 4 + size, rest.endIndex)...]
+        guard let end = bytes.indices.first(where: { bytes[$0...].starts(with: separator) }) else {
+            guard bytes.count < longest else { throw SetupError("what listens there does not speak HTTP") }
+            return nil
         }
-        return body[...]
+        let head = String(decoding: bytes[..<end], as: UTF8.self).lowercased()
+        let words = head.prefix { $0 != "\r\n" }.split(separator: " ")
+        guard words.count >= 2, words[0].hasPrefix("http/1."), let status = Int(words[1]) else {
+            throw SetupError("what listens there does not speak HTTP")
+        }
+        let isChunked = head.contains("transfer-encoding: chunked")
+        return (AnswerHead(status: status, isChunked: isChunked), end + separator.count)
     }
 }

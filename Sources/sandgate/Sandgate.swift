@@ -30,8 +30,8 @@ struct Sandgate: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             RunCommand.self, ServeCommand.self, SidecarCommand.self, PolicyCommand.self, AuditCommand.self,
-            ListCommand.self, InspectCommand.self, AttachCommand.self, LockCommand.self, DetachCommand.self,
-            AllowCommand.self, QuestionsCommand.self, AnswerCommand.self, DoctorCommand.self,
+            ListCommand.self, InspectCommand.self, TopCommand.self, AttachCommand.self, LockCommand.self,
+            DetachCommand.self, AllowCommand.self, QuestionsCommand.self, AnswerCommand.self, DoctorCommand.self,
         ]
     )
 

@@ -14,6 +14,7 @@
 
 #include "CLinuxProbes.h"
 #include "CLinuxRoute.h"
+#include "CLinuxScreen.h"
 
 // epoll_ctl with the 64-bit user datum; struct epoll_event is packed and its union is awkward in Swift.
 int clinux_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t datum);
