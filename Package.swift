@@ -56,10 +56,11 @@ let package = Package(
                 .embedInCode("../../policies/qwen-code.yaml"),
             ]
         ),
-        .target(name: "HostDetection", dependencies: ["CLinux", "NetPrimitives", "EgressPolicy"]),
+        .target(name: "HostDetection", dependencies: ["CLinux", "FilePrimitives", "NetPrimitives", "EgressPolicy"]),
         .target(name: "EgressCore", dependencies: ["NetPrimitives", "WireFormat", "EgressPolicy"]),
 
         // The kernel's side.
+        .target(name: "FilePrimitives"),
         .target(name: "Reactor", dependencies: ["CLinux", "NetPrimitives"]),
         .target(
             name: "Nftables",
@@ -70,7 +71,7 @@ let package = Package(
         ),
         .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "NetPrimitives"]),
         .target(name: "CConfinement", cSettings: hardening),
-        .target(name: "Confinement", dependencies: ["CLinux", "Namespaces", "CConfinement"]),
+        .target(name: "Confinement", dependencies: ["CLinux", "FilePrimitives", "Namespaces", "CConfinement"]),
         .target(name: "UpstreamDNS", dependencies: ["CAres", "NetPrimitives", "Reactor"]),
 
         // What runs.
@@ -83,7 +84,8 @@ let package = Package(
         .target(
             name: "Audit",
             dependencies: [
-                "NetPrimitives", "EgressPolicy", "EgressCore", .product(name: "Crypto", package: "swift-crypto"),
+                "FilePrimitives", "NetPrimitives", "EgressPolicy", "EgressCore",
+                .product(name: "Crypto", package: "swift-crypto"),
             ]
         ),
         .target(
@@ -93,8 +95,8 @@ let package = Package(
         .target(
             name: "Sandboxes",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor", "Nftables",
-                "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit",
+                "CLinux", "FilePrimitives", "NetPrimitives", "EgressPolicy", "PolicyDocument", "EgressCore", "Reactor",
+                "Nftables", "Namespaces", "Confinement", "UpstreamDNS", "Datapath", "Audit",
             ]
         ),
         .target(
@@ -128,8 +130,9 @@ let package = Package(
         .executableTarget(
             name: "sandgate",
             dependencies: [
-                "CLinux", "NetPrimitives", "EgressPolicy", "PolicyDocument", "PolicyExchange", "Presets",
-                "HostDetection", "EgressCore", "Reactor", "Namespaces", "Confinement", "UpstreamDNS", "Datapath",
+                "CLinux", "FilePrimitives", "NetPrimitives", "EgressPolicy", "PolicyDocument", "PolicyExchange",
+                "Presets", "HostDetection", "EgressCore", "Reactor", "Namespaces", "Confinement", "UpstreamDNS",
+                "Datapath",
                 "Audit", "PolicySuggestion", "Sandboxes", "Webhook", "Control", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -168,6 +171,7 @@ let package = Package(
             dependencies: ["CLinux", "NetPrimitives", "Reactor", "Nftables", "Namespaces"]
         ),
         .testTarget(name: "NamespacesTests", dependencies: ["CLinux", "NetPrimitives", "Namespaces"]),
+        .testTarget(name: "FilePrimitivesTests", dependencies: ["FilePrimitives"]),
         .testTarget(name: "ConfinementTests", dependencies: ["CLinux", "Namespaces", "CConfinement", "Confinement"]),
         .testTarget(name: "UpstreamDNSTests", dependencies: ["NetPrimitives", "Reactor", "UpstreamDNS"]),
         .testTarget(

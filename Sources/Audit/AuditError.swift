@@ -50,7 +50,7 @@ extension AuditError {
     }
 
     /// The system call on a directory that just failed.
-    static func directory(_ operation: String, _ path: String) -> AuditError {
+    static func directory(_ operation: String, _ path: String, errno: CInt = Glibc.errno) -> AuditError {
         AuditError(path: path, problem: .directory(operation: operation, errno: errno))
     }
 }

@@ -1,3 +1,4 @@
+import FilePrimitives
 import Glibc
 
 /// The directory that a trail's files are in. All of them are reached through its descriptor, by no symbolic link.
@@ -27,19 +28,16 @@ struct TrailDirectory: ~Copyable {
         // A description of its own: its place in the list is not shared.
         let listing = openat(descriptor.value, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard listing >= 0 else { throw .directory("read", path) }
-        guard let stream = fdopendir(listing) else {
-            close(listing)
-            throw .directory("read", path)
-        }
-        defer { closedir(stream) }
-        var numbers: [UInt64] = []
-        while let entry = readdir(stream) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        do throws(DirectoryStream.Failure) {
+            var stream = try DirectoryStream(taking: listing)
+            var numbers: [UInt64] = []
+            while let entry = try stream.next() {
+                if case .rotated(let number)? = TrailFileName(entry.name) { numbers.append(number) }
             }
-            if case .rotated(let number)? = TrailFileName(name) { numbers.append(number) }
+            return numbers.sorted()
+        } catch {
+            throw .directory("read", path, errno: error.errno)
         }
-        return numbers.sorted()
     }
 
     /// A file, open for reading; `nil` when there is none of that name.

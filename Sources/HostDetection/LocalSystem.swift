@@ -1,3 +1,4 @@
+import FilePrimitives
 import Glibc
 
 /// This machine, as the user who asks sees it.
@@ -67,18 +68,9 @@ public struct LocalSystem: ToolSystem {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// The names in a directory, sorted.
+    /// The names in a directory, sorted; none of one that cannot be listed.
     public func names(in directory: String) -> [String] {
-        guard let handle = opendir(directory) else { return [] }
-        defer { closedir(handle) }
-        var names: [String] = []
-        while let entry = readdir(handle) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            if name != ".", name != ".." { names.append(name) }
-        }
-        return names.sorted()
+        (try? DirectoryStream.names(in: directory)) ?? []
     }
 
     /// The path of a program in a directory of PATH that is absolute, links resolved.

@@ -1,4 +1,5 @@
 import Audit
+import FilePrimitives
 import Glibc
 
 /// The records of one or many files that a query wants, in order of time.
@@ -14,20 +15,13 @@ struct AuditListing {
             switch self {
             case .file(let path): return [path]
             case .directory(let path):
-                guard let handle = opendir(path) else {
-                    throw SetupError("cannot read directory \(path): \(String(cString: strerror(errno)))")
+                do throws(DirectoryStream.Failure) {
+                    return try DirectoryStream.names(in: path).filter {
+                        $0.hasSuffix(".jsonl") && !$0.hasPrefix(".") && !AuditTrail.includes(fileNamed: $0)
+                    }.map { "\(path)/\($0)" }
+                } catch {
+                    throw SetupError("cannot read directory \(path): \(String(cString: strerror(error.errno)))")
                 }
-                defer { closedir(handle) }
-                var names: [String] = []
-                while let entry = readdir(handle) {
-                    let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-                    }
-                    if name.hasSuffix(".jsonl"), !name.hasPrefix("."), !AuditTrail.includes(fileNamed: name) {
-                        names.append("\(path)/\(name)")
-                    }
-                }
-                return names.sorted()
             }
         }
 

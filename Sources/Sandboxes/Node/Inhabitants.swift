@@ -1,4 +1,5 @@
 import CLinux
+import FilePrimitives
 import Glibc
 import Namespaces
 import Reactor
@@ -19,12 +20,13 @@ enum Inhabitants {
 
     /// Those of the processes in `namespace` that have, or could get by executing a program, a capability over it that
     /// the rules do not hold against.
+    /// - Throws: when one of them that lives cannot be looked at.
     static func threats(in namespace: NetworkNamespace) throws -> [Threat] {
         let owner = clinux_owning_user_namespace(namespace.descriptor)
         defer { if owner >= 0 { close(owner) } }
         return try processes(in: namespace).compactMap { process in
             // One whose status cannot be read has just ended.
-            guard let status = Status(of: process) else { return nil }
+            guard let status = try Status(of: process) else { return nil }
             let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
             guard !held.isEmpty, owner < 0 || !isBelow(process, owner) else { return nil }
             return Threat(process: process, program: status.name, capabilities: held)
@@ -34,16 +36,24 @@ enum Inhabitants {
     /// The processes in a network namespace, whoever's they are. `/proc/PID/ns/net` says nothing of processes that have
     /// capabilities which we have not; what is below `/proc/PID/net` says it of all: those files are the namespace's own.
     private static func processes(in namespace: NetworkNamespace) throws -> [Int32] {
-        let wanted = try namespace.enter { netFile(of: "thread-self") }
+        let wanted = try namespace.enter { try netFile(of: "thread-self") }
         guard let wanted else { throw SystemError.current("look at", "/proc/thread-self/net/dev") }
-        return processes().filter { netFile(of: "\($0)") == wanted }
+        return try processes().filter { try netFile(of: "\($0)") == wanted }
     }
 
     /// The number of a file that each network namespace has; `nil` for a process that has ended.
-    private static func netFile(of process: String) -> UInt64? {
+    private static func netFile(of process: String) throws(SystemError) -> UInt64? {
         var status = stat()
-        return stat("/proc/\(process)/net/dev", &status) == 0 ? UInt64(status.st_ino) : nil
+        let path = "/proc/\(process)/net/dev"
+        guard stat(path, &status) == 0 else {
+            if saysThatItEnded(errno) { return nil }
+            throw .current("look at", path)
+        }
+        return UInt64(status.st_ino)
     }
+
+    /// Whether that is what /proc answers about a process that is there no more.
+    private static func saysThatItEnded(_ errno: CInt) -> Bool { [ENOENT, ENOTDIR, EINVAL, ESRCH].contains(errno) }
 
     /// Whether a process lives in a user namespace below `owner`: its capabilities are worth nothing above.
     private static func isBelow(_ process: Int32, _ owner: CInt) -> Bool {
@@ -68,17 +78,12 @@ enum Inhabitants {
         return fstat(descriptor, &status) == 0 ? UInt64(status.st_ino) : nil
     }
 
-    private static func processes() -> [Int32] {
-        guard let directory = opendir("/proc") else { return [] }
-        defer { closedir(directory) }
-        var found: [Int32] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if let process = Int32(name) { found.append(process) }
+    private static func processes() throws(SystemError) -> [Int32] {
+        do throws(DirectoryStream.Failure) {
+            return try DirectoryStream.names(in: "/proc").compactMap { Int32($0) }
+        } catch {
+            throw SystemError(operation: "list", errno: error.errno, context: "/proc")
         }
-        return found
     }
 
     /// What `/proc/PID/status` says.
@@ -87,13 +92,21 @@ enum Inhabitants {
         /// What the process has, or could get by executing a program.
         var capabilities: UInt64 = 0
 
-        init?(of process: Int32) {
-            let file = open("/proc/\(process)/status", O_RDONLY | O_CLOEXEC)
-            guard file >= 0 else { return nil }
+        /// `nil` for a process that has ended.
+        init?(of process: Int32) throws(SystemError) {
+            let path = "/proc/\(process)/status"
+            let file = open(path, O_RDONLY | O_CLOEXEC)
+            guard file >= 0 else {
+                if saysThatItEnded(errno) { return nil }
+                throw .current("open", path)
+            }
             defer { close(file) }
             var bytes = [UInt8](repeating: 0, count: 8_192)
             let count = read(file, &bytes, bytes.count)
-            guard count > 0 else { return nil }
+            guard count > 0 else {
+                if count == 0 || saysThatItEnded(errno) { return nil }
+                throw .current("read", path)
+            }
             for line in String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: "\n") {
                 let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
                 guard words.count >= 2 else { continue }

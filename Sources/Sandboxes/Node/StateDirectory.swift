@@ -1,3 +1,4 @@
+import FilePrimitives
 import Glibc
 import PolicyDocument
 import Reactor
@@ -109,20 +110,11 @@ final class StateDirectory: Sendable {
     }
 
     private func fileNames() throws(SystemError) -> [String] {
-        guard let directory = opendir(path) else { throw .current("list", path) }
-        defer { closedir(directory) }
-        var names: [String] = []
-        while true {
-            errno = 0
-            guard let entry = readdir(directory) else { break }
-            let name = withUnsafePointer(to: entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            names.append(name)
+        do throws(DirectoryStream.Failure) {
+            return try DirectoryStream.names(in: path)
+        } catch {
+            throw SystemError(operation: "list", errno: error.errno, context: path)
         }
-        // readdir(3) tells the end from an error by errno alone.
-        guard errno == 0 else { throw .current("list", path) }
-        return names.sorted()
     }
 
     /// The errors by which a file itself cannot be read, now and later: not a file, not ours to read, a broken disk.
