@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -103,6 +104,15 @@ long clinux_terminal_device(int descriptor) {
 
 int clinux_memory_file(const char *name) {
     return memfd_create(name, MFD_CLOEXEC);
+}
+
+int64_t clinux_mount_of(const char *path) {
+    struct statx status;
+    int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+    if (statx(AT_FDCWD, path, flags, STATX_MNT_ID, &status) != 0) return -1;
+    if (status.stx_mask & STATX_MNT_ID) return (int64_t)status.stx_mnt_id;
+    errno = ENOSYS;
+    return -1;
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

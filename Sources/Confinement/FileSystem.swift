@@ -1,14 +1,10 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// What the mount plan asks the node's file system.
 enum FileSystem {
-    /// What a directory entry is.
-    enum Kind: Equatable {
-        case file, directory, link, socket, other
-    }
-
     /// What lies at `path`, symbolic links not followed; `nil` when nothing does.
-    static func kind(of path: String) -> Kind? {
+    static func kind(of path: String) -> FileKind? {
         var status = stat()
         guard lstat(path, &status) == 0 else { return nil }
         switch status.st_mode & S_IFMT {
@@ -32,34 +28,34 @@ enum FileSystem {
         return lstat(path, &status) == 0 ? Int(status.st_nlink) : 0
     }
 
-    /// What a directory holds, sorted by name; empty when it cannot be read.
-    static func entries(in directory: String) -> [(name: String, kind: Kind?)] {
-        entriesIfReadable(in: directory) ?? []
+    /// What a directory holds, sorted by name.
+    static func entries(in directory: String) throws(ConfinementError) -> [(name: String, kind: FileKind?)] {
+        do throws(DirectoryStream.Failure) {
+            var stream = try DirectoryStream(directory)
+            var entries: [(name: String, kind: FileKind?)] = []
+            while let entry = try stream.next() {
+                // The type comes with the name; asking for each entry would make a large /tmp costly.
+                entries.append((entry.name, entry.kind ?? kind(of: "\(directory)/\(entry.name)")))
+            }
+            return entries.sorted { $0.name < $1.name }
+        } catch {
+            throw ConfinementError("cannot list \(directory)", errno: error.errno)
+        }
     }
 
-    /// What a directory holds, sorted by name; `nil` when it cannot be read.
-    static func entriesIfReadable(in directory: String) -> [(name: String, kind: Kind?)]? {
-        guard let stream = opendir(directory) else { return nil }
-        defer { closedir(stream) }
-        var entries: [(name: String, kind: Kind?)] = []
-        while let entry = readdir(stream) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            guard name != "." && name != ".." else { continue }
-            // The type comes with the name; asking for each entry would make a large /tmp costly.
-            let kind: Kind? =
-                switch Int(entry.pointee.d_type) {
-                case Int(DT_REG): .file
-                case Int(DT_DIR): .directory
-                case Int(DT_LNK): .link
-                case Int(DT_SOCK): .socket
-                case Int(DT_UNKNOWN): self.kind(of: "\(directory)/\(name)")
-                default: .other
-                }
-            entries.append((name, kind))
+    /// The same; `nil` when it cannot be listed to its end, for whatever reason.
+    static func entriesIfReadable(in directory: String) -> [(name: String, kind: FileKind?)]? {
+        try? entries(in: directory)
+    }
+
+    /// What a directory holds, sorted by name; empty when there is none that this user may list.
+    static func entriesIfAllowed(in directory: String) throws(ConfinementError) -> [(name: String, kind: FileKind?)] {
+        do {
+            return try entries(in: directory)
+        } catch {
+            guard [EACCES, ENOENT, ENOTDIR].contains(error.errno) else { throw error }
+            return []
         }
-        return entries.sorted { $0.name < $1.name }
     }
 
     /// Where a symbolic link points, as it is written; `nil` when `path` is none.
@@ -77,23 +73,31 @@ enum FileSystem {
         return String(cString: resolved)
     }
 
-    /// All of a file of the kernel's; empty when it cannot be read.
-    static func contents(of path: String) -> [UInt8] {
+    /// All of a file of the kernel's.
+    static func contents(of path: String) throws(ConfinementError) -> [UInt8] {
+        func failure() -> ConfinementError { ConfinementError("cannot read \(path)", errno: errno) }
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return [] }
+        guard descriptor >= 0 else { throw failure() }
         defer { close(descriptor) }
         var contents: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65536)
         while true {
             let count = read(descriptor, &buffer, buffer.count)
             if count < 0 && errno == EINTR { continue }
-            guard count > 0 else { return contents }
+            guard count >= 0 else { throw failure() }
+            if count == 0 { return contents }
             contents += buffer[..<count]
         }
     }
 
     /// Whether `path` is `directory` or lies below it; both without symbolic links.
     static func isBelow(_ path: String, _ directory: String) -> Bool {
-        path == directory || path.hasPrefix(directory + "/")
+        path == directory || directory == "/" || path.hasPrefix(directory + "/")
+    }
+
+    /// Whether an error says that this process or the machine has no more of something at the moment, and nothing of what was
+    /// asked for.
+    static func isShortage(_ errno: CInt) -> Bool {
+        [EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno)
     }
 }

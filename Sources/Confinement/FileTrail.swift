@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// What paths lead to, and everything on the way that decides it.
@@ -56,22 +57,23 @@ struct FileTrail {
 
     /// Follows the links in directories that exist: `.ssh/authorized_keys` may lead to where anybody writes. Those that
     /// lead to what this user can neither write nor replace are left alone.
-    mutating func followLinksInside() {
+    /// - Throws: when a directory that may be listed cannot be.
+    mutating func followLinksInside() throws(ConfinementError) {
         var queue = existing.sorted()
         while let path = queue.popLast() {
             var left = Self.capacity
             let known = existing
-            look(into: path, &left)
+            try look(into: path, &left)
             queue += existing.subtracting(known).sorted()
         }
     }
 
-    private mutating func look(into path: String, _ left: inout Int) {
+    private mutating func look(into path: String, _ left: inout Int) throws(ConfinementError) {
         switch FileSystem.kind(of: path) {
         case .directory:
-            for (name, _) in FileSystem.entries(in: path) where left > 0 {
+            for (name, _) in try FileSystem.entriesIfAllowed(in: path) where left > 0 {
                 left -= 1
-                look(into: "\(path)/\(name)", &left)
+                try look(into: "\(path)/\(name)", &left)
             }
         case .link:
             guard let target = FileSystem.realPath(path) else { return follow(path) }

@@ -23,9 +23,11 @@ public struct HeldPrivileges: Hashable, Sendable {
 
     /// The threads of a process, by their numbers; `nil` when there is no such process or it cannot be read.
     public static func threads(of process: String) -> [HeldPrivileges]? {
-        let found = FileSystem.entries(in: "/proc/\(process)/task").compactMap { entry -> HeldPrivileges? in
-            guard let thread = Int32(entry.name) else { return nil }
-            let status = FileSystem.contents(of: "/proc/\(process)/task/\(thread)/status")
+        guard let entries = try? FileSystem.entries(in: "/proc/\(process)/task") else { return nil }
+        let found = entries.compactMap { entry -> HeldPrivileges? in
+            guard let thread = Int32(entry.name),
+                let status = try? FileSystem.contents(of: "/proc/\(process)/task/\(thread)/status")
+            else { return nil }
             return HeldPrivileges(thread: thread, status: String(decoding: status, as: UTF8.self))
         }
         return found.isEmpty ? nil : found.sorted { $0.thread < $1.thread }

@@ -1,28 +1,26 @@
+internal import FilePrimitives
 internal import Glibc
 
 // A user's other terminals: who opens one reads what is typed there and writes what looks like an answer. File modes keep
 // nobody out who has the user's uid.
 extension MountPlan {
     /// Where the command finds its terminal: systemd-nspawn has it there too, and ttyname(3) looks there.
-    private static let console = "/dev/console"
+    static let console = "/dev/console"
 
     /// Gives the command pseudo-terminals of its own, with its own terminal beside them. What is open stays open, and
     /// /dev/tty is whatever controls the session, so only names change: tty(1) says /dev/console.
-    mutating func renewTerminals(standard: (input: CInt, output: CInt, error: CInt)) {
+    mutating func renewTerminals(standard: (input: CInt, output: CInt, error: CInt)) throws(ConfinementError) {
         let descriptors = [standard.input, standard.output, standard.error]
         let own = descriptors.lazy.compactMap(Self.terminalName).first
         let isConsoleTaken = renewPseudoTerminals(own: own)
-        // The same terminals elsewhere, as in a chroot.
-        for mount in mounts where mount.type == "devpts" && mount.point != "/dev/pts" {
-            if FileSystem.kind(of: mount.point) == .directory { coverDirectory(mount.point) }
-        }
         let ownDevices = descriptors.compactMap(Self.device)
-        for (name, kind) in FileSystem.entries(in: "/dev") where kind == .other && Self.isTerminal(name) {
-            let path = "/dev/\(name)"
-            if path == Self.console && isConsoleTaken { continue }
-            guard access(path, R_OK) == 0 || access(path, W_OK) == 0 else { continue }
-            var status = stat()
-            if stat(path, &status) == 0, !ownDevices.contains(status.st_rdev) { cover(path) }
+        for (name, _) in try FileSystem.entries(in: "/dev") where Self.isTerminal(name) {
+            for path in table.places(of: "/dev/\(name)") where FileSystem.kind(of: path) == .other {
+                if path == Self.console && isConsoleTaken { continue }
+                guard access(path, R_OK) == 0 || access(path, W_OK) == 0 else { continue }
+                var status = stat()
+                if stat(path, &status) == 0, !ownDevices.contains(status.st_rdev) { cover(path) }
+            }
         }
     }
 
@@ -46,6 +44,12 @@ extension MountPlan {
                 )
             )
         )
+        // In a chroot they are the command's own, too; single ones are covered.
+        for mount in otherKernelFileSystems where mount.type == "devpts" {
+            guard FileSystem.kind(of: mount.point) == .directory else { continue }
+            let bind = MountStep.Operation.bind(source: "/dev/pts", target: mount.point)
+            steps.append(MountStep(bind, tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES]))
+        }
         guard isMoved, hasConsole else { return false }
         steps.append(MountStep(.bind(source: terminal, target: Self.console)))
         return true

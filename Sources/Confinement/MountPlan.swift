@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// What the command sees of the node's file system: all of it, but for the ways around its network.
@@ -14,7 +15,10 @@ internal import Glibc
 ///   terminals the command sees its own, as `/dev/console`.
 /// * Mounts made later, here or on the node, stay where they were made.
 ///
-/// Without root the node's own mounts are locked: they are covered where root would detach them. And the usher carries
+/// All of this holds wherever else the same is mounted (``MountTable``): another /proc, /run or /dev in a chroot, a
+/// terminal, a socket or a namespace that is mounted on a file, a second way to a file that is read-only.
+///
+/// What the node has mounted is covered, not detached: below it might lie what it hides. Without root the usher carries
 /// the first steps out, in the user namespace that the network namespace belongs to, which `/sys` is mounted for; what
 /// it mounted is locked for the command in turn.
 struct MountPlan {
@@ -22,35 +26,40 @@ struct MountPlan {
     var steps: [MountStep] = []
     /// A temporary file system over the node's /proc, where parts are kept until they are moved into place.
     static let stage = "/proc"
-    let mounts: [MountedFileSystem]
+    let table: MountTable
     let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
     /// Sockets that lead outside and were not found, so not hidden either.
     private(set) var unplacedSockets: [String] = []
     /// Directories that are new for the command, or hidden.
-    private static let renewed = ["/dev/mqueue", "/dev/shm", "/proc", "/run", "/sys", "/var/run"]
+    private let renewed: [String]
+    /// Those of them that are rebuilt.
+    private let rebuilt: [String]
 
     /// Looks at the node's file system and plans.
-    /// - Throws: when there is no /etc/resolv.conf that could be replaced.
+    /// - Throws: when there is no /etc/resolv.conf that could be replaced, or when the node cannot be looked at.
     init(_ configuration: ConfinedCommand.Configuration) throws(ConfinementError) {
-        mounts = MountedFileSystem.all()
+        table = try MountTable.current()
+        let others = table.places(showing: "/run").filter { FileSystem.kind(of: $0) == .directory }
+        rebuilt = ["/run", "/var/run"] + others.filter { $0 != "/var/run" }
+        renewed = rebuilt + ["/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys"]
         isPrivileged = configuration.userNamespace == nil
         let resolvConf = try Self.resolvConfTarget()
         steps.append(MountStep(.makePrivate))
-        detachKernelFileSystems()
+        coverKernelFileSystems()
         openStage(resolvConf: configuration.resolvConf)
-        for path in ["/run", "/var/run"] {
-            guard let directory = RebuiltDirectory(path) else { continue }
-            let name = path.split(separator: "/").joined(separator: "-")
-            steps += directory.steps(stage: "\(Self.stage)/\(name)", files: [resolvConf])
+        let kernelPoints = Set(table.mounts.filter(\.isOfTheKernel).map(\.point))
+        for path in rebuilt {
+            guard let directory = RebuiltDirectory(path, others: kernelPoints) else { continue }
+            steps += directory.steps(stage: "\(Self.stage)/run-\(steps.count)", files: [resolvConf])
         }
-        coverSockets(near: [configuration.workingDirectory] + StartupFiles.homes())
+        try coverSockets(near: [configuration.workingDirectory] + StartupFiles.homes())
         steps.append(MountStep(.bind(source: "\(Self.stage)/resolv.conf", target: resolvConf)))
         steps.append(MountStep(.makeReadOnly(resolvConf)))
         protect(configuration.readOnlyPaths)
         renewDevices()
-        renewTerminals(standard: configuration.standardDescriptors)
+        try renewTerminals(standard: configuration.standardDescriptors)
         renewSys()
         steps.append(MountStep(.detach(Self.stage)))
         if !isPrivileged { usheredSteps = steps.count }
@@ -74,15 +83,23 @@ struct MountPlan {
 // MARK: - Steps
 
 extension MountPlan {
-    private mutating func detachKernelFileSystems() {
-        // Such as the /proc of a chroot.
-        for mount in mounts where mount.isOfTheKernel {
-            let isRenewed = ["/proc", "/sys"].contains { FileSystem.isBelow(mount.point, $0) }
-            if isRenewed { continue }
-            if isPrivileged {
-                steps.append(MountStep(.detach(mount.point), tolerating: [EINVAL, ENOENT]))
-            } else {
+    private func isRenewed(_ path: String) -> Bool { renewed.contains { FileSystem.isBelow(path, $0) } }
+
+    /// Those mounts of kernel file systems that are not renewed and can be seen: the /proc of a chroot, a terminal or a
+    /// network namespace that is mounted on a file.
+    var otherKernelFileSystems: [MountedFileSystem] {
+        table.mounts.filter {
+            $0.isOfTheKernel && !isRenewed($0.point) && $0.point != Self.console
+                && table.isVisible($0.point, through: $0)
+        }
+    }
+
+    private mutating func coverKernelFileSystems() {
+        for mount in otherKernelFileSystems {
+            if FileSystem.kind(of: mount.point) == .directory {
                 coverDirectory(mount.point)
+            } else {
+                cover(mount.point)
             }
         }
     }
@@ -94,17 +111,17 @@ extension MountPlan {
         steps.append(MountStep(.file("\(Self.stage)/resolv.conf", mode: 0o644, contents: resolvConf)))
     }
 
-    private mutating func coverSockets(near: [String]) {
-        let sockets = OutsideSockets(mounts: mounts, renewed: Self.renewed, near: near)
+    private mutating func coverSockets(near: [String]) throws(ConfinementError) {
+        let sockets = try OutsideSockets(mounts: table, renewed: renewed, near: near)
         unplacedSockets = sockets.unplaced
         sockets.paths.forEach { cover($0) }
         for name in [".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix"] {
-            mountEmpty("/tmp/\(name)", mode: "1777")
+            mountEmpty(table.places(of: "/tmp/\(name)"), mode: "1777")
         }
         // Where a server that restarts would bind anew.
-        for (name, kind) in FileSystem.entries(in: "/tmp") where kind == .directory {
+        for (name, kind) in try FileSystem.entriesIfAllowed(in: "/tmp") where kind == .directory {
             let isForSockets = ["dbus-", "screen-", "ssh-", "tmux-", "uscreens"].contains { name.hasPrefix($0) }
-            if isForSockets { mountEmpty("/tmp/\(name)", mode: "700") }
+            if isForSockets { mountEmpty(table.places(of: "/tmp/\(name)"), mode: "700") }
         }
     }
 
@@ -115,16 +132,21 @@ extension MountPlan {
         )
     }
 
-    private mutating func mountEmpty(_ path: String, mode: String) {
-        guard FileSystem.kind(of: path) == .directory else { return }
+    private mutating func mountEmpty(_ paths: [String], mode: String) {
         let flags = MountFlag.noSetUserID | MountFlag.noDevices
-        // One that went away meanwhile holds nothing.
-        steps.append(
-            MountStep(.mount(type: "tmpfs", target: path, flags: flags, options: "mode=\(mode)"), tolerating: [ENOENT])
-        )
+        for path in paths where !isRebuilt(path) && FileSystem.kind(of: path) == .directory {
+            // One that went away meanwhile holds nothing.
+            let mount = MountStep.Operation.mount(type: "tmpfs", target: path, flags: flags, options: "mode=\(mode)")
+            steps.append(MountStep(mount, tolerating: [ENOENT]))
+        }
     }
 
+    private func isRebuilt(_ path: String) -> Bool { rebuilt.contains { FileSystem.isBelow(path, $0) } }
+
     private mutating func protect(_ paths: [String]) {
+        let paths = paths.flatMap { path in
+            [path] + (FileSystem.realPath(path).map(table.aliases) ?? []).filter { !isRenewed($0) }
+        }
         if !isPrivileged { pinAncestors(of: paths) }
         // A pipe or terminal that was given as a file has nothing to protect.
         for path in paths where [.file, .directory].contains(FileSystem.kind(of: path)) {
@@ -158,22 +180,22 @@ extension MountPlan {
     }
 
     private mutating func renewDevices() {
-        mountEmpty("/dev/shm", mode: "1777")
+        mountEmpty(["/dev/shm"] + table.places(showing: "/dev/shm"), mode: "1777")
         // Memory, the kernel's log, the hypervisor's socket, invented keystrokes.
         for name in ["mem", "kmem", "port", "kmsg", "vsock", "vhost-vsock", "vhost-net", "uinput", "uhid"] {
-            if FileSystem.kind(of: "/dev/\(name)") == .other { cover("/dev/\(name)") }
+            for path in table.places(of: "/dev/\(name)") where FileSystem.kind(of: path) == .other { cover(path) }
         }
     }
 
     private mutating func renewQueues() {
-        guard mounts.contains(where: { $0.point == "/dev/mqueue" }) else { return }
+        guard table.mounts.contains(where: { $0.point == "/dev/mqueue" }) else { return }
         steps.append(MountStep(.mount(type: "mqueue", target: "/dev/mqueue", flags: MountFlag.harmless)))
     }
 
     private mutating func renewSys() {
         guard FileSystem.kind(of: "/sys") == .directory else { return }
         let groups = "/sys/fs/cgroup"
-        let hasGroups = mounts.contains { $0.point == groups }
+        let hasGroups = table.mounts.contains { $0.point == groups }
         if hasGroups {
             steps.append(MountStep(.directory("\(Self.stage)/cgroup", mode: 0o755)))
             steps.append(MountStep(.bind(source: groups, target: "\(Self.stage)/cgroup", recursive: true)))
@@ -207,7 +229,7 @@ extension MountPlan {
         for name in ["acpi", "scsi"] { coverDirectory("/proc/\(name)") }
     }
 
-    mutating func coverDirectory(_ path: String) {
+    private mutating func coverDirectory(_ path: String) {
         let flags = MountFlag.harmless | MountFlag.readOnly
         steps.append(
             MountStep(

@@ -2,6 +2,8 @@ internal import Namespaces
 
 /// A mount of this thread's mount namespace, from `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)).
 struct MountedFileSystem: Equatable {
+    /// The kernel's number of the mount.
+    var identifier: Int64 = 0
     /// Where it is mounted.
     let point: String
     /// Its type, such as `proc`.
@@ -11,10 +13,12 @@ struct MountedFileSystem: Equatable {
     /// The file system's device.
     var device = BoundUnixSocket.Device(major: 0, minor: 0)
 
-    /// Types of file systems through which root changes the kernel, whatever namespace it is in.
+    /// Types of file systems that show what the kernel has, whoever looks: settings through which root changes it, whatever
+    /// namespace it is in, and the terminals, message queues and namespaces of others.
     private static let kernelTypes: Set<String> = [
-        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "efivarfs", "fusectl", "nfsd", "proc",
-        "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs",
+        "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "functionfs",
+        "fusectl", "gadgetfs", "mqueue", "nfsd", "nsfs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs",
+        "selinuxfs", "smackfs", "sysfs", "tracefs", "xenfs",
     ]
     /// Types whose files another machine or process has, which may take its time to answer.
     private static let remoteTypes: Set<String> = ["9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3"]
@@ -23,14 +27,31 @@ struct MountedFileSystem: Equatable {
     var isOfTheKernel: Bool { Self.kernelTypes.contains(type) }
     /// Whether listing it may take long.
     var isRemote: Bool { Self.remoteTypes.contains(type) || type == "fuse" || type.hasPrefix("fuse.") }
+}
 
-    /// All mounts, in the kernel's order.
-    static func all() -> [MountedFileSystem] {
-        FileSystem.contents(of: "/proc/thread-self/mountinfo").split(separator: UInt8(ascii: "\n")).compactMap(
-            Self.init(line:)
-        )
+// MARK: - Paths
+
+extension MountedFileSystem {
+    /// What a path below the mount point is in the file system itself: `/` for the root directory.
+    func inside(_ path: String) -> String {
+        let rest = point == "/" ? path : String(path.dropFirst(point.count))
+        return Self.joined(root, rest)
+    }
+
+    /// Where a path in the file system is to be seen through this mount; `nil` when it is not.
+    func outside(_ inside: String) -> String? {
+        guard FileSystem.isBelow(inside, root) else { return nil }
+        return Self.joined(point, root == "/" ? inside : String(inside.dropFirst(root.count)))
+    }
+
+    /// `rest` is empty, or begins with a slash.
+    private static func joined(_ directory: String, _ rest: String) -> String {
+        let path = (directory == "/" ? "" : directory) + (rest == "/" ? "" : rest)
+        return path.isEmpty ? "/" : path
     }
 }
+
+// MARK: - Reading
 
 extension MountedFileSystem {
     /// Reads a line: `36 35 98:0 /root /point options optional… - type source options`.
@@ -39,6 +60,7 @@ extension MountedFileSystem {
         guard let separator = fields.firstIndex(where: { $0.elementsEqual("-".utf8) }),
             separator >= 6, separator + 1 < fields.count
         else { return nil }
+        identifier = Int64(String(decoding: fields[0], as: UTF8.self)) ?? 0
         root = Self.unescape(fields[3])
         point = Self.unescape(fields[4])
         let numbers = String(decoding: fields[2], as: UTF8.self).split(separator: ":").compactMap { UInt32($0) }

@@ -30,17 +30,19 @@ struct OutsideSockets {
     /// - Parameters:
     ///   - renewed: directories that the command finds new, so that nothing in them matters.
     ///   - near: where the command works, and what its user owns.
-    init(mounts: [MountedFileSystem], renewed: [String], near: [String]) {
-        let table = SocketTable(mounts: mounts)
+    /// - Throws: when it cannot look for want of memory or descriptors.
+    init(mounts: MountTable, renewed: [String], near: [String]) throws(ConfinementError) {
+        let table = try SocketTable(mounts: mounts.mounts)
         var search = SocketSearch(mounts: mounts, renewed: renewed)
-        for socket in table.sockets { search.places(of: socket).forEach { search.look(around: $0) } }
-        for name in table.names { search.look(around: name) }
+        search.lookAtMountPoints()
+        for socket in table.sockets { for place in search.places(of: socket) { try search.look(around: place) } }
+        for name in table.names { try search.look(around: name) }
         let ownPlaces = near.compactMap(FileSystem.realPath).filter { $0 != "/" }
-        search.walk(ownPlaces, directories: Self.ownLimit)
-        for (paths, limit) in Self.usualPlaces { search.walk(paths.filter(search.isLocal), directories: limit) }
+        try search.walk(ownPlaces, directories: Self.ownLimit)
+        for (paths, limit) in Self.usualPlaces { try search.walk(paths.filter(search.isLocal), directories: limit) }
         var missing = table.sockets.filter { !search.hasPlaced($0) }
         if !missing.isEmpty {
-            search.walkOn(from: search.points(of: Set(missing.map(\.device))), directories: Self.longWalk)
+            try search.walkOn(from: search.points(of: Set(missing.map(\.device))), directories: Self.longWalk)
             missing = search.isComplete ? [] : missing.filter { !search.hasPlaced($0) }
         }
         paths = search.paths

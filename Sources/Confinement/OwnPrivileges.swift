@@ -64,7 +64,9 @@ public enum OwnPrivileges {
     }
 
     /// How many threads this process has now.
-    public static var threadCount: Int { FileSystem.entries(in: "/proc/self/task").count }
+    public static var threadCount: Int {
+        get throws(ConfinementError) { try FileSystem.entries(in: "/proc/self/task").count }
+    }
 
     /// Gives the calling thread a name, of which the kernel keeps 15 bytes, by which it is told from others.
     public static func name(_ name: String) {

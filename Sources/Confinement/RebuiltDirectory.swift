@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// A directory where programs keep sockets, rebuilt for the command: a file system of its own, with those files of the
@@ -41,23 +42,33 @@ struct RebuiltDirectory {
 
     private let mode: UInt32
 
-    /// `nil` when `path` is no directory of its own (`/var/run` mostly is a link).
-    init?(_ path: String, hiding hidden: Set<String> = Self.hiddenInRun) {
+    /// `nil` when `path` is no directory of its own (`/var/run` mostly is a link). `others` are mount points that show no
+    /// files; what holds one is not kept.
+    init?(_ path: String, hiding hidden: Set<String> = Self.hiddenInRun, others: Set<String> = []) {
         guard FileSystem.kind(of: path) == .directory, let mode = FileSystem.mode(of: path) else { return nil }
         self.path = path
         self.mode = mode
-        kept = FileSystem.entries(in: path).flatMap { name, kind in
-            hidden.contains(name) ? [] : Self.entry(name, kind, in: path, depth: Self.depth) ?? []
+        // One that cannot be listed is empty for the command.
+        kept = (FileSystem.entriesIfReadable(in: path) ?? []).flatMap { name, kind in
+            hidden.contains(name) ? [] : Self.entry(name, kind, in: path, without: others, depth: Self.depth) ?? []
         }
     }
 
     /// An entry and what is below it; `nil` when it is, or holds, what is not to be kept.
-    private static func entry(_ name: String, _ kind: FileSystem.Kind?, in root: String, depth: Int) -> [Entry]? {
+    private static func entry(
+        _ name: String,
+        _ kind: FileKind?,
+        in root: String,
+        without others: Set<String>,
+        depth: Int
+    ) -> [Entry]? {
         let path = "\(root)/\(name)"
+        if others.contains(path) { return nil }
         switch kind {
         case nil: return []  // gone meanwhile
         case .socket, .other: return nil
-        case .file: return [Entry(path: name, kind: .file)]
+        // Something else may be mounted on it, as container engines mount sockets.
+        case .file: return FileSystem.kind(of: path) == .file ? [Entry(path: name, kind: .file)] : nil
         case .link: return FileSystem.destination(of: path).map { [Entry(path: name, kind: .link(to: $0))] } ?? []
         case .directory:
             // One that cannot be read may hold anything, and be passed by whoever knows the names in it.
@@ -65,7 +76,9 @@ struct RebuiltDirectory {
             else { return nil }
             var entries = [Entry(path: name, kind: .directory(mode: mode))]
             for (child, kind) in inside {
-                guard let more = entry("\(name)/\(child)", kind, in: root, depth: depth - 1) else { return nil }
+                guard let more = entry("\(name)/\(child)", kind, in: root, without: others, depth: depth - 1) else {
+                    return nil
+                }
                 entries += more
                 guard entries.count <= capacity else { return nil }
             }

@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 internal import Namespaces
 
@@ -5,8 +6,14 @@ internal import Namespaces
 struct SocketSearch {
     /// A socket file under all of its names that were found.
     private struct File {
+        /// As unix_diag gives it, which has room for half of it.
+        let inode: UInt32
         let links: Int
+        /// The file system that it lies in; `nil` when the mount table does not know it.
+        let mount: MountedFileSystem?
         var names: Set<String> = []
+        /// The names in the file system itself.
+        var namesInside: Set<String> = []
     }
 
     private struct Identity: Hashable {
@@ -14,7 +21,7 @@ struct SocketSearch {
         let inode: UInt64
     }
 
-    private let mounts: [MountedFileSystem]
+    private let table: MountTable
     /// Directories that the command finds new.
     private let renewed: [String]
     /// Mount points that are not walked into: what is no place for sockets, or might not answer.
@@ -28,10 +35,10 @@ struct SocketSearch {
     /// Whether there was a directory that may be passed but not listed, or a name that is no text.
     private var hasBlindSpot = false
 
-    init(mounts: [MountedFileSystem], renewed: [String]) {
-        self.mounts = mounts
+    init(mounts: MountTable, renewed: [String]) {
+        table = mounts
         self.renewed = renewed
-        unwalked = Set(mounts.filter { $0.isOfTheKernel || $0.isRemote }.map(\.point))
+        unwalked = Set(mounts.mounts.filter { $0.isOfTheKernel || $0.isRemote }.map(\.point))
     }
 
     /// Whether everything that was added has been looked at.
@@ -43,7 +50,11 @@ struct SocketSearch {
     /// Every name that was found, and what else these files are called where a file system is mounted twice. Sorted.
     var paths: [String] {
         files.flatMap { identity, file in
-            file.names.union(file.names.flatMap(aliases).filter { Self.status(of: $0)?.identity == identity })
+            file.names.union(
+                file.names.flatMap(table.aliases).filter {
+                    !isRenewed($0) && Self.status(of: $0)?.identity == identity
+                }
+            )
         }.sorted()
     }
 
@@ -54,7 +65,7 @@ struct SocketSearch {
 
     /// Looks at a name and at what lies beside it: whoever binds a socket under a passing name links or renames it
     /// there.
-    mutating func look(around path: String) {
+    mutating func look(around path: String) throws(ConfinementError) {
         guard path.hasPrefix("/"), let name = path.split(separator: "/").last else { return }
         let written = path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
         // A directory that this user cannot look up is none that the command gets through.
@@ -63,57 +74,65 @@ struct SocketSearch {
         }
         note("\(directory == "/" ? "" : directory)/\(name)")
         // What lies below it is a walk's to find.
-        if glanced.insert(directory).inserted { _ = list(directory) }
+        if glanced.insert(directory).inserted { _ = try list(directory) }
+    }
+
+    /// Looks at what is mounted by itself: a directory says of such a name what lies below.
+    mutating func lookAtMountPoints() {
+        for mount in table.mounts where !mount.isOfTheKernel && !mount.isRemote && !isRenewed(mount.point) {
+            note(mount.point)
+        }
     }
 
     /// Walks through places, level by level, and through so many directories at most.
-    mutating func walk(_ places: [String], directories limit: Int) {
+    mutating func walk(_ places: [String], directories limit: Int) throws(ConfinementError) {
         var queue = unseen(places)
         var next = 0
         while next < queue.count && next < limit {
-            queue += unseen(list(queue[next]))
+            queue += unseen(try list(queue[next]))
             next += 1
         }
         pending += queue[next...]
     }
 
     /// Walks on where the walks so far have stopped, and then through `places`.
-    mutating func walkOn(from places: [String], directories limit: Int) {
+    mutating func walkOn(from places: [String], directories limit: Int) throws(ConfinementError) {
         let stopped = pending
         pending = []
         seen.subtract(stopped)
-        walk(stopped + places, directories: limit)
+        try walk(stopped + places, directories: limit)
     }
 
     /// Whether a socket is out of the command's reach: all of its names were found, or none can lead to it.
     func hasPlaced(_ socket: BoundUnixSocket) -> Bool {
-        guard mounts.contains(where: { $0.device == socket.device && !isRenewed($0.point) }) else { return true }
+        guard table.mounts.contains(where: { $0.device == socket.device && !isRenewed($0.point) }) else { return true }
         if socket.name.hasPrefix("/") {
-            if isRenewed(socket.name) && mount(of: socket.name)?.device == socket.device { return true }
+            // Wherever else the directory is mounted it is renewed as well; single files were looked at.
+            if isRenewed(socket.name) && table.mount(of: socket.name)?.device == socket.device { return true }
             if isBarred(socket.name) { return true }
         }
-        return files.contains { identity, file in
-            guard let name = file.names.first, let mount = mount(of: name), mount.device == socket.device else {
-                return false
-            }
+        return files.values.contains { file in
+            guard let mount = file.mount, mount.device == socket.device else { return false }
             // An overlay's table of sockets may have other inode numbers than its files.
             let isSame =
-                UInt32(truncatingIfNeeded: identity.inode) == socket.inode
-                || (mount.type == "overlay" && file.names.contains(socket.name))
-            return isSame && Set(file.names.map { self.mount(of: $0)?.inside($0) ?? $0 }).count >= file.links
+                file.inode == socket.inode || (mount.type == "overlay" && file.names.contains(socket.name))
+            return isSame && file.namesInside.count >= file.links
         }
     }
 
-    /// Where a socket's name may lie, seen from here: its program may have another root.
+    /// Where a socket's name may lie, seen from here: its program may have another root, and what is mounted twice is there
+    /// by another way, too.
     func places(of socket: BoundUnixSocket) -> [String] {
         guard socket.name.hasPrefix("/") else { return [] }
-        return [socket.name]
-            + mounts.filter { $0.device == socket.device && $0.point != "/" }.map { $0.point + socket.name }
+        let mounts = table.mounts.filter { $0.device == socket.device }
+        let own = table.mount(of: socket.name).flatMap { $0.device == socket.device ? $0 : nil }
+        let ofTwoMounts = own.map { own in mounts.compactMap { $0.outside(own.inside(socket.name)) } } ?? []
+        return [socket.name] + mounts.filter { $0.point != "/" }.map { $0.point + socket.name } + ofTwoMounts
     }
 
     /// The mount points of a device.
     func points(of devices: Set<BoundUnixSocket.Device>) -> [String] {
-        mounts.filter { devices.contains($0.device) && !$0.isOfTheKernel }.map(\.point)
+        table.mounts.filter { devices.contains($0.device) && !$0.isOfTheKernel }.map(\.point)
     }
 }
 
@@ -124,40 +143,41 @@ extension SocketSearch {
 
     /// Notes the sockets in a directory; returns the directories in it. Nothing is asked about other files: the type
     /// comes with the name.
-    private mutating func list(_ directory: String) -> [String] {
-        guard let stream = opendir(directory) else {
-            if errno == EACCES && access(directory, X_OK) == 0 { hasBlindSpot = true }
-            return []
-        }
-        defer { closedir(stream) }
+    private mutating func list(_ directory: String) throws(ConfinementError) -> [String] {
         let prefix = directory == "/" ? "" : directory
         var directories: [String] = []
-        while let entry = readdir(stream) {
-            let type = Int(entry.pointee.d_type)
-            guard type == Int(DT_SOCK) || type == Int(DT_DIR) || type == Int(DT_UNKNOWN) else { continue }
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(validatingCString: $0) }
+        do throws(DirectoryStream.Failure) {
+            var stream = try DirectoryStream(directory)
+            while let entry = try stream.next() {
+                guard [.socket, .directory, nil].contains(entry.kind) else { continue }
+                guard entry.isText else {
+                    hasBlindSpot = true
+                    continue
+                }
+                let child = "\(prefix)/\(entry.name)"
+                if entry.kind ?? FileSystem.kind(of: child) != .directory {
+                    note(child)
+                } else if !unwalked.contains(child) {
+                    directories.append(child)
+                }
             }
-            guard let name else {
-                hasBlindSpot = true
-                continue
+        } catch {
+            if FileSystem.isShortage(error.errno) {
+                throw ConfinementError("cannot list \(directory)", errno: error.errno)
             }
-            if name == "." || name == ".." { continue }
-            let child = "\(prefix)/\(name)"
-            let isDirectory =
-                type == Int(DT_DIR) || (type == Int(DT_UNKNOWN) && FileSystem.kind(of: child) == .directory)
-            if !isDirectory {
-                note(child)
-            } else if !unwalked.contains(child) {
-                directories.append(child)
-            }
+            let isGone = [ENOENT, ENOTDIR].contains(error.errno)
+            let isClosed = error.errno == EACCES && access(directory, X_OK) != 0
+            if !isGone && !isClosed { hasBlindSpot = true }
         }
         return directories
     }
 
     private mutating func note(_ path: String) {
         guard let status = Self.status(of: path) else { return }
-        files[status.identity, default: File(links: status.links)].names.insert(path)
+        let mount = table.mount(of: path)
+        let file = File(inode: UInt32(truncatingIfNeeded: status.identity.inode), links: status.links, mount: mount)
+        files[status.identity, default: file].names.insert(path)
+        files[status.identity]?.namesInside.insert(mount?.inside(path) ?? path)
     }
 
     /// `nil` for what is no socket.
@@ -173,32 +193,4 @@ extension SocketSearch {
         return lstat(path, &status) != 0 && errno == EACCES
     }
 
-    /// The uppermost mount that `path` lies in.
-    private func mount(of path: String) -> MountedFileSystem? {
-        mounts.last { mount in
-            mount.point == "/" ? true : FileSystem.isBelow(path, mount.point)
-        }
-    }
-
-    /// Other names of a file, through other mounts of its file system.
-    private func aliases(of path: String) -> [String] {
-        guard let own = mount(of: path) else { return [] }
-        let inside = own.inside(path)
-        return mounts.compactMap { mount in
-            mount.device == own.device ? mount.outside(inside) : nil
-        }.filter { !isRenewed($0) }
-    }
-}
-
-extension MountedFileSystem {
-    /// What a path below the mount point is in the file system itself.
-    fileprivate func inside(_ path: String) -> String {
-        (root == "/" ? "" : root) + (point == "/" ? path : String(path.dropFirst(point.count)))
-    }
-
-    /// Where a path in the file system is to be seen through this mount; `nil` when it is not.
-    fileprivate func outside(_ path: String) -> String? {
-        guard root == "/" || FileSystem.isBelow(path, root) else { return nil }
-        return (point == "/" ? "" : point) + (root == "/" ? path : String(path.dropFirst(root.count)))
-    }
 }

@@ -10,33 +10,49 @@ struct SocketTable {
     private(set) var names: Set<String> = []
 
     /// Asks for this namespace, and for that of every process and every mount.
-    init(mounts: [MountedFileSystem]) {
-        if let own = try? BoundUnixSocket.all() {
+    /// - Throws: when it cannot ask for want of memory or descriptors, so that it would know less than it could.
+    init(mounts: [MountedFileSystem]) throws(ConfinementError) {
+        if let own = try Self.found({ try BoundUnixSocket.all() }) {
             sockets = own
         } else {
-            names.formUnion(Self.names(in: FileSystem.contents(of: "/proc/thread-self/net/unix")))
+            names.formUnion(Self.names(in: try FileSystem.contents(of: "/proc/thread-self/net/unix")))
         }
         var asked: Set<UInt64> = []
         if let own = try? NetworkNamespace.current() { asked.insert(own.identifier) }
-        for mount in mounts where mount.type == "nsfs" { _ = ask(mount.point, &asked) }
+        for mount in mounts where mount.type == "nsfs" { _ = try ask(mount.point, &asked) }
         var read: Set<UInt64> = [Self.inode(of: "/proc/thread-self/net/unix") ?? 0]
-        for (process, _) in FileSystem.entries(in: "/proc") where process.allSatisfy(\.isNumber) {
-            if ask("/proc/\(process)/ns/net", &asked) { continue }
+        for (process, _) in try FileSystem.entries(in: "/proc") where process.allSatisfy(\.isNumber) {
+            if try ask("/proc/\(process)/ns/net", &asked) { continue }
             // The table is another file in each namespace.
             let table = "/proc/\(process)/net/unix"
             guard let inode = Self.inode(of: table), read.insert(inode).inserted else { continue }
-            names.formUnion(Self.names(in: FileSystem.contents(of: table)))
+            do {
+                names.formUnion(Self.names(in: try FileSystem.contents(of: table)))
+            } catch {
+                // A process that has ended, or one that this user may not look at.
+                if FileSystem.isShortage(error.errno) { throw error }
+            }
         }
     }
 
     /// Whether the namespace at `path` has been asked, now or before.
-    private mutating func ask(_ path: String, _ asked: inout Set<UInt64>) -> Bool {
-        guard let namespace = try? NetworkNamespace.open(path: path) else { return false }
+    private mutating func ask(_ path: String, _ asked: inout Set<UInt64>) throws(ConfinementError) -> Bool {
+        guard let namespace = try Self.found({ try NetworkNamespace.open(path: path) }) else { return false }
         if asked.contains(namespace.identifier) { return true }
-        guard let found = try? namespace.enter({ try BoundUnixSocket.all() }) else { return false }
+        guard let found = try Self.found({ try namespace.enter { try BoundUnixSocket.all() } }) else { return false }
         asked.insert(namespace.identifier)
         sockets.formUnion(found)
         return true
+    }
+
+    /// What `question` finds; `nil` when there is nothing to be asked, or this process may not.
+    private static func found<Found>(_ question: () throws -> Found) throws(ConfinementError) -> Found? {
+        do {
+            return try question()
+        } catch {
+            guard let error = error as? NamespaceError, FileSystem.isShortage(error.errno) else { return nil }
+            throw ConfinementError("cannot ask for unix sockets: \(error.operation)", errno: error.errno)
+        }
     }
 
     private static func inode(of path: String) -> UInt64? {

@@ -30,9 +30,10 @@ public struct StartupFiles {
     private let missing: [String]
 
     /// Looks at the home directory of this process's user.
-    public init() {
+    /// - Throws: when a directory that may be listed cannot be.
+    public init() throws(ConfinementError) {
         func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
-        self.init(
+        try self.init(
             homes: Self.homes(),
             configuration: variable("XDG_CONFIG_HOME"),
             zsh: variable("ZDOTDIR")
@@ -47,7 +48,7 @@ public struct StartupFiles {
         return homes.sorted()
     }
 
-    init(homes: [String], configuration: String? = nil, zsh: String? = nil) {
+    init(homes: [String], configuration: String? = nil, zsh: String? = nil) throws(ConfinementError) {
         var trail = FileTrail()
         let homes = homes.compactMap(FileSystem.realPath).filter { $0 != "/" }
         for home in homes { Self.names.forEach { trail.follow("\(home)/\($0)") } }
@@ -57,7 +58,7 @@ public struct StartupFiles {
         for directory in homes + [zsh].compactMap(\.self) {
             Self.zshNames.forEach { trail.follow("\(directory)/\($0)") }
         }
-        trail.followLinksInside()
+        try trail.followLinksInside()
         existing = trail.existing.sorted()
         withOtherNames = trail.withOtherNames.sorted()
         links = trail.links.sorted { $0.path < $1.path }

@@ -30,7 +30,7 @@ public final class Keeper: Sendable {
     /// Has this process keep what `mode` keeps, and of what threads may have that do everything else, `needed` alone.
     /// Throws with nothing begun when there is another thread already: it would keep all it has.
     public static func begin(_ mode: PrivilegeTable.Mode, needed: CapabilitySet = []) throws {
-        guard OwnPrivileges.threadCount == 1 else {
+        guard try OwnPrivileges.threadCount == 1 else {
             throw NodeError.failed("privileges cannot be given up: there are other threads already")
         }
         let table = PrivilegeTable(mode)

@@ -77,7 +77,7 @@ final class SandboxedRun {
     init(_ plan: RunPlan) throws {
         self.plan = plan
         self.loop = try EventLoop()
-        self.startupFiles = plan.isRootless ? StartupFiles() : nil
+        self.startupFiles = plan.isRootless ? try StartupFiles() : nil
         self.journal = try RunJournal(plan)
     }
 

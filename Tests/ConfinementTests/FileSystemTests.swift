@@ -115,12 +115,12 @@ struct FileSystemTests {
 
     @Test func theNodesMountsAreUntouched() throws {
         // Names of namespaces may come and go meanwhile: other tests make them.
-        func mounts() -> [MountedFileSystem] {
-            MountedFileSystem.all().filter { $0.type != "nsfs" && $0.point != "/run/netns" }
+        func mounts() throws -> [MountedFileSystem] {
+            try MountTable.current().mounts.filter { $0.type != "nsfs" && $0.point != "/run/netns" }
         }
-        let before = mounts()
+        let before = try mounts()
         #expect(try sh("mount | wc -l").status == .exited(0))
-        #expect(mounts() == before)
+        #expect(try mounts() == before)
     }
 
     @Test func sharedMemoryIsItsOwn() throws {
@@ -146,13 +146,28 @@ struct FileSystemTests {
         let device = BoundUnixSocket.Device(major: 98, minor: 0)
         #expect(
             MountedFileSystem(line: line.utf8)
-                == MountedFileSystem(point: "/a b", type: "ext4", root: "/mnt1", device: device)
+                == MountedFileSystem(identifier: 36, point: "/a b", type: "ext4", root: "/mnt1", device: device)
         )
         #expect(
             MountedFileSystem(line: "36 35 98:0 / / rw - proc".utf8)
-                == MountedFileSystem(point: "/", type: "proc", device: device)
+                == MountedFileSystem(identifier: 36, point: "/", type: "proc", device: device)
         )
         #expect(MountedFileSystem(line: "garbage".utf8) == nil)
+    }
+
+    @Test(arguments: [
+        ("/", "/", "/a/b", "/a/b"), ("/", "/m", "/m/a", "/a"), ("/", "/m", "/m", "/"), ("/r", "/m", "/m/a", "/r/a"),
+        ("/r", "/m", "/m", "/r"), ("/r", "/", "/", "/r"), ("/r", "/", "/a", "/r/a"), ("/f", "/m/file", "/m/file", "/f"),
+    ])
+    func pathsLeadInAndOut(root: String, point: String, outside: String, inside: String) {
+        let mount = MountedFileSystem(point: point, type: "tmpfs", root: root)
+        #expect(mount.inside(outside) == inside)
+        #expect(mount.outside(inside) == outside)
+    }
+
+    @Test func whatAMountDoesNotShow() {
+        let mount = MountedFileSystem(point: "/m", type: "tmpfs", root: "/r")
+        for inside in ["/", "/rest", "/other/r"] { #expect(mount.outside(inside) == nil) }
     }
 
     @Test func theTableOfUnixSocketsIsRead() {

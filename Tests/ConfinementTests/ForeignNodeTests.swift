@@ -53,7 +53,7 @@ struct ForeignNodeTests {
         }
     }
 
-    @Test func aSecondProcOfTheNodeIsDetached() async {
+    @Test func aSecondProcOfTheNodeIsCovered() async {
         await #expect(processExitsWith: .success) {
             try leaveMounts()
             try mountEmpty("/mnt")

@@ -93,12 +93,12 @@ struct OutsideSocketsTests {
     @Test func aSocketThatIsTooFarAwayIsToldOf() throws {
         let place = try Place()
         let server = try UnixServer("\(place.path)/s")
-        let mounts = MountedFileSystem.all()
+        let mounts = try MountTable.current()
         var search = SocketSearch(mounts: mounts, renewed: [])
-        search.walk([place.root], directories: 2)
+        try search.walk([place.root], directories: 2)
         let known = try #require(try BoundUnixSocket.all().first { $0.name == "\(place.path)/s" })
         #expect(!search.hasPlaced(known) && !search.isComplete)
-        search.walkOn(from: [], directories: 2)
+        try search.walkOn(from: [], directories: 2)
         #expect(search.hasPlaced(known) && search.isComplete)
         #expect(search.paths == ["\(place.path)/s"])
         withExtendedLifetime(server) {}

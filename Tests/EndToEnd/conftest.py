@@ -28,6 +28,7 @@ RUN_BY_BOTH = (
     "test_clients",
     "test_confinement",
     "test_escapes_confinement",
+    "test_escapes_mounts",
     "test_hostile_connections",
     "test_hostile_nameserver",
     "test_lifecycle",

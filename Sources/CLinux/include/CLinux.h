@@ -107,6 +107,10 @@ long clinux_terminal_device(int descriptor);
 // memfd_create(2), close-on-exec.
 int clinux_memory_file(const char *name);
 
+// The kernel's number of the mount that `path` lies in, symbolic links at its end not followed and nothing mounted on the way:
+// statx(2) with STATX_MNT_ID; -1 with ENOSYS before Linux 5.8.
+int64_t clinux_mount_of(const char *path);
+
 // The most descriptors that go in one message.
 #define CLINUX_DESCRIPTORS_MAX 32
 
