@@ -23,7 +23,7 @@ import pytest
 from lab import plan
 from lab.daemon import Answer, Daemon, Sandbox, attachment
 from lab.effort import LONG, SEED
-from lab.faults import KILL, Call, Fault, Faults, selection
+from lab.faults import FAULTS, KILL, Call, Fault, Faults, selection
 from lab.flood_watch import Watch, flooder, flooding, starting
 from lab.internet import Internet
 from lab.machine import Snapshot, processes_with
@@ -343,6 +343,33 @@ def test_attachment(internet: Internet, trials: Trials, box: Namespace, watch: W
         # The rules stood, and nobody knew of them.
         found = [call for call in calls if call.kind == "listen"]
         trials.each([(call, fault) for call in found for fault in (EBUSY, KILL)], attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
+@pytest.mark.attack(
+    "T10 T10a",
+    "lives in the namespace with CAP_NET_RAW when it is attached by a daemon that fails to list the processes or to read of one",
+    stopped_by="start",
+)
+def test_process_that_cannot_be_seen(trials: Trials, box: Namespace) -> None:
+    """It was taken for one that had ended."""
+    body = {"id": "box", "attachment": {"netns": f"/run/netns/{box.name}"}}
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        answer = trials.ask("POST", "/v1/sandboxes", body, trial)
+        assert answer is not None and answer.status >= 400 and answer.json["message"], answer
+        assert (answer.status == 422 and "CAP_NET_RAW" in answer.json["message"]) or trials.faults.spoiled, answer
+        assert trials.state("box") == "absent" and not is_guarded(box)
+
+    process = subprocess.Popen(box.command("sleep", "60"), stdin=subprocess.DEVNULL)
+    try:
+        attempt(None)
+        calls = [call for call in trials.faults.calls if call.kind == "list" or call.text.endswith("/status")]
+        assert {call.kind for call in calls} == {"list", "open"}, calls
+        trials.each([(call, fault) for call in calls for fault in FAULTS[call.kind]], attempt)
+    finally:
+        process.kill()
+        process.wait()
     assert not trials.failures, "\n\n".join(trials.failures)
 
 

@@ -8,6 +8,7 @@
 // knowledge, closes every descriptor, and counts in the same place. Hence no lock, no allocation and no descriptor in
 // any of the wrappers. Programs of other names are left alone; what sandgate starts gets neither variable.
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,7 @@
 // The order is lab/faults.py's.
 enum kind {
     NETLINK_SOCKET, NETLINK_BIND, NETLINK_OPTION, NETLINK_SEND, NETLINK_RECEIVE, SOCKET, BIND, LISTEN, OPTION, ACCEPT,
-    MOUNT, UNMOUNT, SETNS, UNSHARE, CLONE, OPEN, WRITE, SYNCHRONISE, RENAME, EPOLL, DESCRIPTOR,
+    MOUNT, UNMOUNT, SETNS, UNSHARE, CLONE, OPEN, LIST, WRITE, SYNCHRONISE, RENAME, EPOLL, DESCRIPTOR,
 };
 
 enum action { COUNT, FAIL, SHORTEN, LOSE, KILL };
@@ -77,8 +78,8 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *unused) {
 // Looked up at the beginning: a copy of the process may hold the linker's lock.
 #define WRAPPED(X) \
     X(socket) X(bind) X(listen) X(setsockopt) X(accept4) X(accept) X(send) X(sendto) X(sendmsg) X(recv) X(recvfrom) \
-    X(recvmsg) X(mount) X(umount2) X(setns) X(unshare) X(open) X(open64) X(openat) X(openat64) X(write) X(pwrite64) \
-    X(writev) X(fsync) X(fdatasync) X(rename) X(epoll_ctl) X(epoll_create1) X(eventfd) X(pipe2) X(socketpair)
+    X(recvmsg) X(mount) X(umount2) X(setns) X(unshare) X(open) X(open64) X(openat) X(openat64) X(opendir) X(readdir) \
+    X(readdir64) X(write) X(pwrite64) X(writev) X(fsync) X(fdatasync) X(rename) X(epoll_ctl) X(epoll_create1) X(eventfd) X(pipe2) X(socketpair)
 #define DECLARE(name) static __typeof__(&name) real_##name;
 #define LOOK_UP(name) real_##name = (__typeof__(real_##name))dlsym(RTLD_NEXT, #name);
 WRAPPED(DECLARE)
@@ -397,6 +398,29 @@ int open(const char *path, int flags, ...) { OPENER(open, path, flags); }
 int open64(const char *path, int flags, ...) { OPENER(open64, path, flags); }
 int openat(int directory, const char *path, int flags, ...) { OPENER(openat, directory, path, flags); }
 int openat64(int directory, const char *path, int flags, ...) { OPENER(openat64, directory, path, flags); }
+
+// Whether a directory was opened and nothing of it read yet: of its entries the first counts, for all of them. Nor does it
+// matter which directory of thousands it is.
+static _Atomic unsigned is_new_list;
+
+DIR *opendir(const char *path) {
+    REAL(opendir);
+    if (!strikes(LIST, CALLER, "opendir")) {
+        is_new_list = 1;
+        return real(path);
+    }
+    errno = orders->error;
+    return NULL;
+}
+
+#define LISTER(name) \
+    REAL(name); \
+    if (!atomic_exchange(&is_new_list, 0) || !strikes(LIST, CALLER, "readdir")) return real(stream); \
+    errno = orders->error; \
+    return NULL
+
+struct dirent *readdir(DIR *stream) { LISTER(readdir); }
+struct dirent64 *readdir64(DIR *stream) { LISTER(readdir64); }
 
 #define WRITER(length, whole, half) \
     do { \

@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "faults" / "faults.c"
 
 KINDS = (
     *("netlink-socket", "netlink-bind", "netlink-option", "netlink-send", "netlink-receive", "socket", "bind", "listen"),
-    *("option", "accept", "mount", "unmount", "setns", "unshare", "clone", "open", "write", "synchronise", "rename"),
+    *("option", "accept", "mount", "unmount", "setns", "unshare", "clone", "open", "list", "write", "synchronise", "rename"),
     *("epoll", "descriptor"),
 )
 """What is counted, in the library's order."""
@@ -67,6 +67,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "unshare": _failing(errno.ENOSPC, errno.EPERM),
     "clone": _failing(errno.EAGAIN, errno.ENOSPC),
     "open": _failing(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    "list": _failing(errno.EMFILE, errno.ENOMEM, errno.EIO),
     "write": (*_failing(errno.ENOSPC, errno.EIO), Fault("shorten", errno.ENOSPC)),
     "synchronise": _failing(errno.EIO, errno.ENOSPC),
     "rename": _failing(errno.ENOSPC, errno.EIO),
@@ -78,7 +79,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 _ORDERS = struct.Struct("=IIiIQQQQQQQ")
 _RECORD = struct.Struct("=IIiiQQ96s")
 _PAGE = 4096
-_ROOM = 20_000
+_ROOM = 60_000
 
 
 @dataclass(frozen=True)
