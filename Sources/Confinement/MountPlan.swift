@@ -36,10 +36,15 @@ struct MountPlan {
     private let renewed: [String]
     /// Those of them that are rebuilt.
     private let rebuilt: [String]
+    /// What is mounted over files that are hidden.
+    private static let nothing = "/dev/null"
 
     /// Looks at the node's file system and plans.
     /// - Throws: when there is no /etc/resolv.conf that could be replaced, or when the node cannot be looked at.
     init(_ configuration: ConfinedCommand.Configuration) throws(ConfinementError) {
+        guard FileSystem.kind(of: Self.nothing) == .other else {
+            throw ConfinementError("cannot cover files with \(Self.nothing)", errno: ENOENT)
+        }
         table = try MountTable.current()
         let others = table.places(showing: "/run").filter { FileSystem.kind(of: $0) == .directory }
         rebuilt = ["/run", "/var/run"] + others.filter { $0 != "/var/run" }
@@ -127,9 +132,8 @@ extension MountPlan {
 
     /// A command that connects to a covered socket gets "connection refused"; one that reads a covered file, nothing.
     mutating func cover(_ path: String) {
-        steps.append(
-            MountStep(.bind(source: "/dev/null", target: path), tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES])
-        )
+        let bind = MountStep.Operation.bind(source: Self.nothing, target: path)
+        steps.append(MountStep(bind, tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES]))
     }
 
     private mutating func mountEmpty(_ paths: [String], mode: String) {

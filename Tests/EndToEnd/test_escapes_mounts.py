@@ -38,16 +38,20 @@ class Elsewhere:
         line = self.user.command(*command) if self.user else list(command)
         return subprocess.run(self.seeing(mounts, line), capture_output=True, text=True, timeout=30)
 
-    def enforced(self, mounts: str, command: Sequence[str], options: Sequence[str] = ()) -> Finished:
-        """The same under Sandgate. The command begins."""
-        line, _ = self._sandgate.command(allowing(), shell(f"echo begun; {shlex.join(command)}"), options=options)
+    def attempted(self, mounts: str, line: Sequence[str]) -> Finished:
+        """Runs Sandgate's command `line` after the shell's commands `mounts`."""
         environment = self._internet.environment(self.user.environment() if self.user else None)
         run = subprocess.run(
             self.seeing(mounts, line), env=environment, capture_output=True, text=True, timeout=30, cwd="/"
         )
-        found = Finished(run.returncode, run.stdout, run.stderr, Records())
-        assert found.stdout.startswith("begun\n"), found
-        return found
+        return Finished(run.returncode, run.stdout, run.stderr, Records())
+
+    def enforced(self, mounts: str, command: Sequence[str]) -> Finished:
+        """Runs `command` under Sandgate after the shell's commands `mounts`. It begins."""
+        line, _ = self._sandgate.command(allowing(), shell(f"echo begun; {shlex.join(command)}"))
+        run = self.attempted(mounts, line)
+        assert run.stdout.startswith("begun\n"), run
+        return run
 
 
 @pytest.fixture
@@ -127,7 +131,8 @@ def test_other_terminals(elsewhere: Elsewhere, in_run: Path, way: str) -> None:
 def test_terminals_in_a_chroot(elsewhere: Elsewhere) -> None:
     """Where the node's terminals were mounted once more, the command's own are."""
     make = "import os; screen, terminal = os.openpty(); print(os.listdir(os.sys.argv[1]))"
-    run = elsewhere.enforced(f"mount --bind /dev/pts {elsewhere.place}", ["/usr/bin/python3", "-c", make, str(elsewhere.place)])
+    command = ["/usr/bin/python3", "-c", make, str(elsewhere.place)]
+    run = elsewhere.enforced(f"mount --bind /dev/pts {elsewhere.place}", command)
     assert "'0'" in run.stdout and run.returncode == 0, run
 
 
@@ -330,6 +335,15 @@ def test_devices(elsewhere: Elsewhere) -> None:
     assert run.stdout.split() == expected and run.returncode == 0, run
 
 
+@pytest.mark.attack("T16 T5", "is started where there is no /dev/null, with which files are covered", stopped_by="start")
+def test_nothing_to_cover_with(elsewhere: Elsewhere, sandgate: Sandgate) -> None:
+    line, _ = sandgate.command(allowing(), ["echo", "begun"])
+    run = elsewhere.attempted("mount -t tmpfs none /dev; mkdir /dev/pts /dev/shm", line)
+    assert run.returncode == 125 and run.stdout == "", run
+    # Without root nothing can be executed before that, for the same reason.
+    assert sandgate.user or "cannot cover files with /dev/null" in run.stderr, run
+
+
 # Files that are not to be changed
 
 
@@ -338,7 +352,7 @@ def test_devices(elsewhere: Elsewhere) -> None:
     "changes the policy, the records and start-up files where the directory that they are in is mounted once more",
     stopped_by="mounts",
 )
-def test_protected_files(elsewhere: Elsewhere, internet: Internet, sandgate: Sandgate) -> None:
+def test_protected_files(elsewhere: Elsewhere, sandgate: Sandgate) -> None:
     line, audit = sandgate.command(allowing(), [])
     policy = Path(line[line.index("--policy") + 1])
     protected = [policy, audit]
@@ -357,11 +371,7 @@ def test_protected_files(elsewhere: Elsewhere, internet: Internet, sandgate: San
     script = 'for file in "$@"; do echo planted >> $file; rm -f $file; mv -f $0 $file; done; echo tried everything'
     spare = elsewhere.place / places[sandgate.directory] / "spare"
     try:
-        command = [*line, *shell(script), str(spare), *map(str, others)]
-        environment = internet.environment(elsewhere.user.environment() if elsewhere.user else None)
-        run = subprocess.run(
-            elsewhere.seeing(mounts, command), env=environment, capture_output=True, text=True, timeout=30, cwd="/"
-        )
+        run = elsewhere.attempted(mounts, [*line, *shell(script), str(spare), *map(str, others)])
         after = {path: path.read_text() for path in before}
     finally:
         if elsewhere.user:

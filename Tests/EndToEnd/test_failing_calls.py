@@ -348,7 +348,8 @@ def test_attachment(internet: Internet, trials: Trials, box: Namespace, watch: W
 
 @pytest.mark.attack(
     "T10 T10a",
-    "lives in the namespace with CAP_NET_RAW when it is attached by a daemon that fails to list the processes or to read of one",
+    "lives in the namespace with CAP_NET_RAW when it is attached by a daemon that fails to list the processes, or to read of "
+    "one",
     stopped_by="start",
 )
 def test_process_that_cannot_be_seen(trials: Trials, box: Namespace) -> None:

@@ -123,11 +123,17 @@ static uint64_t context_of(const void *caller, void *const *frame) {
     return digest;
 }
 
+// libdispatch looks at its threads once a second. It cannot do without, and says so by ending the process.
+static int is_watch_on_threads(enum kind kind, const char *path) {
+    size_t length = kind == OPEN ? strlen(path) : 0;
+    return length > 11 && strncmp(path, "/proc/", 6) == 0 && strcmp(path + length - 5, "/stat") == 0;
+}
+
 // Whether this call is to be spoiled; notes it. The name is copied.
 static int strikes(enum kind kind, const void *caller, void *const *frame, const char *text) {
     if (orders == NULL || !orders->armed || !(orders->kinds >> kind & 1)) return 0;
-    // libdispatch cannot do without, and says so by ending the process.
-    if ((kind == EPOLL || kind == DESCRIPTOR) && !is_ours(caller)) return 0;
+    // Nor can it without these.
+    if ((kind == EPOLL || kind == DESCRIPTOR || is_watch_on_threads(kind, text)) && !is_ours(caller)) return 0;
     uint64_t number = atomic_fetch_add(&orders->count, 1) + 1;
     int strikes = orders->action != COUNT && number >= orders->first && number <= orders->last
         && (number - orders->first) % orders->step == 0;
