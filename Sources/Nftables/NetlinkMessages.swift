@@ -16,6 +16,9 @@ struct NetlinkMessages: Sequence, IteratorProtocol {
         self.bytes = bytes
     }
 
+    /// Whether all of the datagram has been read: what comes before a message that is cut off is not all that there is.
+    var isAtEnd: Bool { offset >= bytes.count }
+
     mutating func next() -> NetlinkMessage? {
         let headerSize = MemoryLayout<nlmsghdr>.size
         guard offset <= bytes.count, bytes.count - offset >= headerSize else { return nil }

@@ -208,8 +208,9 @@ extension NetlinkSocket {
         while true {
             switch receive() {
             case .datagram(let bytes):
-                for message in NetlinkMessages(bytes)
-                where message.header.nlmsg_pid == portID && message.header.nlmsg_seq == lastSequence {
+                var messages = NetlinkMessages(bytes)
+                while let message = messages.next() {
+                    guard message.header.nlmsg_pid == portID, message.header.nlmsg_seq == lastSequence else { continue }
                     if message.header.nlmsg_flags & UInt16(NLM_F_DUMP_INTR) != 0 { isConsistent = false }
                     if let reply = NetlinkReply(message) {
                         throw NetlinkError(operation: operation, errno: reply.errno, detail: reply.detail)
@@ -217,6 +218,7 @@ extension NetlinkSocket {
                     if message.header.nlmsg_type == UInt16(NLMSG_DONE) { return isConsistent ? answers : nil }
                     answers.append(message)
                 }
+                guard messages.isAtEnd else { throw NetlinkError(operation: operation, errno: EBADMSG) }
             // The kernel makes the next part when one was read: there is nothing to wait for.
             case .wouldBlock: throw NetlinkError(operation: operation, errno: EPROTO)
             case .failed(let error): throw NetlinkError(operation: operation, errno: error)
@@ -249,7 +251,8 @@ extension NetlinkSocket {
         reading: while true {
             switch receive() {
             case .datagram(let bytes):
-                for message in NetlinkMessages(bytes) {
+                var messages = NetlinkMessages(bytes)
+                while let message = messages.next() {
                     guard message.header.nlmsg_pid == portID, message.header.nlmsg_seq &- first <= last &- first
                     else { continue }
                     guard let reply = NetlinkReply(message) else {
@@ -260,6 +263,7 @@ extension NetlinkSocket {
                     hasFailure = hasFailure || reply.errno != 0
                     take(reply)
                 }
+                if !messages.isAtEnd { hasLost = true }
             case .wouldBlock: break reading
             case .failed(ENOBUFS): hasLost = true
             case .failed(let error): throw NetlinkError(operation: operation, errno: error)
