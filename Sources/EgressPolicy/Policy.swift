@@ -86,7 +86,7 @@ public struct AlwaysRules: Hashable, Sendable {
     public var deny: [Rule]
     /// Rules that no policy can close.
     public var allow: [Rule]
-    /// What somebody who was asked has allowed for always: names that no other rule speaks of.
+    /// What somebody who was asked has allowed for always: names that no other rule speaks of, and never addresses.
     public var answers: [Rule]
 
     /// Rules from their parts.

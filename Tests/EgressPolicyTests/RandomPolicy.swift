@@ -63,7 +63,12 @@ struct RandomPolicy {
         self.policy = policy
         let hasAlways = Bool.random(using: &random)
         always =
-            hasAlways ? AlwaysRules(deny: rules(0...2), allow: rules(0...2), answers: rules(0...2)) : AlwaysRules()
+            hasAlways
+            ? AlwaysRules(
+                deny: rules(0...2),
+                allow: rules(0...2),
+                answers: rules(0...2).filter { !$0.target.isOfAddresses }
+            ) : AlwaysRules()
         nodeAddresses = Bool.random(using: &random) ? [] : Self.nodeAddresses
         compiled = CompiledPolicy(policy, always: always, nodeAddresses: nodeAddresses)
         reference = ReferenceEvaluator(policy, always: always, nodeAddresses: nodeAddresses)
