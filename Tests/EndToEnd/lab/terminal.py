@@ -110,6 +110,13 @@ class Emulator:
             self.surprises.append(match[0])
 
 
+def _begin() -> None:
+    """The terminal is the command's own. Signals do what they do after a login: the tests may run under nohup."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """Runs a program in a session of its own, whose terminal this is."""
 
@@ -132,7 +139,7 @@ class Terminal:
             stderr=self._line,
             start_new_session=True,
             env={**os.environ, "TERM": "xterm-256color", **(environment or {})},
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+            preexec_fn=_begin,
         )
 
     def _set_size(self) -> None:
