@@ -174,12 +174,13 @@ def be_node(directory: Path, command: list[str]) -> int:
     tree = os.open(ROOT, os.O_PATH)
     sources = [(path, directory / "node" / path.strip("/").replace("/", "-")) for path in PRIVATE]
     for path, source in sources:
+        # A new machine has no /etc/netns.
+        Path(path).mkdir(parents=True, exist_ok=True)
         source.chmod(Path(path).stat().st_mode & 0o7777)
     opened = [(path, os.open(source, os.O_PATH)) for path, source in sources]
     if any(ROOT.is_relative_to(path) for path in PRIVATE):
         opened.append((str(ROOT), tree))  # It was covered just now.
     for path, descriptor in opened:
-        Path(path).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", f"/proc/self/fd/{descriptor}", path], check=True, pass_fds=[descriptor])
     for descriptor in {tree, *(descriptor for _, descriptor in opened)}:
         os.close(descriptor)
