@@ -1,7 +1,4 @@
-import Audit
 import Datapath
-import EgressCore
-import EgressPolicy
 import Hummingbird
 import NetPrimitives
 import Reactor
@@ -40,78 +37,6 @@ struct ConnectionRoutes {
             let names = ConnectionListing.Order.allCases.map(\.rawValue).joined(separator: ", ")
             throw APIError.parameter("order", "expected \(names)")
         }
-        return Answer.json(ConnectionsBody(try await find(order, limit), at: .current))
-    }
-}
-
-/// Live connections as they are answered.
-private struct ConnectionsBody: Encodable {
-    let time: String
-    let items: [ConnectionBody]
-    let total: Int
-    /// How many of them are not among the items.
-    let omitted: Int
-    let bytesUp: UInt64
-    let bytesDown: UInt64
-
-    init(_ listing: ConnectionListing, at time: WallTime) {
-        self.time = Timestamp.text(of: time)
-        items = listing.connections.map(ConnectionBody.init)
-        total = listing.total
-        omitted = listing.total - listing.connections.count
-        bytesUp = listing.bytesUp
-        bytesDown = listing.bytesDown
-    }
-}
-
-/// A live connection as it is answered; what an audit record says as well is called as it is there.
-private struct ConnectionBody: Encodable {
-    struct Rule: Encodable {
-        let index: Int
-        let action: String
-        let target: String
-        let source: String?
-    }
-
-    let sandbox: String
-    let id: String
-    let state: String
-    let via: String
-    let `protocol`: String
-    let layer: String?
-    let host: String?
-    let ip: String?
-    let port: UInt16?
-    let since: String
-    let bytesUp: UInt64
-    let bytesDown: UInt64
-    let reason: String?
-    let rule: Rule?
-    let report: Bool?
-
-    init(_ connection: LiveConnection) {
-        let transport = "\(connection.transport)"
-        sandbox = connection.sandbox
-        id = "\(transport)-\(connection.number)"
-        state = connection.state.rawValue
-        via = connection.opening.rawValue
-        `protocol` = transport
-        layer = connection.layer?.rawValue
-        host = connection.name.map { "\($0)" }
-        ip = connection.address.map { "\($0)" }
-        port = connection.port
-        since = Timestamp.text(of: connection.since)
-        bytesUp = connection.bytesUp
-        bytesDown = connection.bytesDown
-        reason = connection.verdict?.reason.rawValue
-        rule = connection.verdict?.rule.map { rule in
-            Rule(
-                index: rule.index,
-                action: rule.action.rawValue,
-                target: "\(rule.target)",
-                source: rule.source.listName
-            )
-        }
-        report = connection.verdict?.isReportOnly == true ? true : nil
+        return Answer.json(ConnectionsDocument(try await find(order, limit), at: .current))
     }
 }

@@ -1,3 +1,5 @@
+import Sandboxes
+
 /// How fast bytes pass: what two answers of a daemon differ by.
 struct ConnectionRates {
     /// Bytes a second.
@@ -12,17 +14,17 @@ struct ConnectionRates {
     private(set) var total: Rate?
     /// Of each of the newest answer's connections; those that have none were not in the answer before.
     private var rates: [String: Rate] = [:]
-    private var previous: LiveConnections?
+    private var previous: ConnectionsDocument?
 
     /// The rate of a connection; `nil` where it is not known yet.
-    subscript(connection: LiveConnections.Connection) -> Rate? { rates[Self.key(connection)] }
+    subscript(connection: ConnectionDocument) -> Rate? { rates[Self.key(connection)] }
 
-    private static func key(_ connection: LiveConnections.Connection) -> String {
+    private static func key(_ connection: ConnectionDocument) -> String {
         "\(connection.sandbox)/\(connection.id)"
     }
 
     /// Takes the next answer.
-    mutating func take(_ answer: LiveConnections) {
+    mutating func take(_ answer: ConnectionsDocument) {
         defer { previous = answer }
         rates = [:]
         total = nil

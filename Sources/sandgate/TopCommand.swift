@@ -3,6 +3,7 @@ import CLinux
 import FoundationEssentials
 import Glibc
 import NetPrimitives
+import Sandboxes
 
 /// `sandgate top`: what lives in the sandboxes of a running daemon, and what is refused there.
 struct TopCommand: ParsableCommand {
@@ -162,11 +163,11 @@ extension TopView {
         rates.take(listing)
     }
 
-    static func decode(_ answer: Data) throws -> LiveConnections {
-        try JSONDecoder().decode(LiveConnections.self, from: answer)
+    static func decode(_ answer: Data) throws -> ConnectionsDocument {
+        try JSONDecoder().decode(ConnectionsDocument.self, from: answer)
     }
 
-    mutating func take(_ answer: LiveConnections) {
+    mutating func take(_ answer: ConnectionsDocument) {
         listing = answer
         rates.take(answer)
     }

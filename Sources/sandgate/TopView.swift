@@ -1,8 +1,9 @@
 import NetPrimitives
+import Sandboxes
 
 /// What `sandgate top` shows, line by line. It knows no terminal.
 struct TopView {
-    var listing: LiveConnections
+    var listing: ConnectionsDocument
     var rates: ConnectionRates
     var refusals: RecentRefusals
     /// Whether there is one sandbox, which needs no column.
@@ -33,7 +34,7 @@ struct TopView {
     }
 
     /// The fastest first; of those that are as fast, what has passed on most, then the newest.
-    private var ranked: [LiveConnections.Connection] {
+    private var ranked: [ConnectionDocument] {
         listing.items
             .map { (rank: (rates[$0]?.both ?? 0, $0.bytesUp &+ $0.bytesDown, $0.since), connection: $0) }
             .sorted { $0.rank > $1.rank }
@@ -50,8 +51,8 @@ struct TopView {
     /// From these widths on there is room for more.
     private static let widths = (narrow: 64, way: 100, rule: 140)
 
-    private func connectionColumns(_ columns: Int) -> [Column<LiveConnections.Connection>] {
-        typealias One = Column<LiveConnections.Connection>
+    private func connectionColumns(_ columns: Int) -> [Column<ConnectionDocument>] {
+        typealias One = Column<ConnectionDocument>
         let rates = rates
         let now = listing.microseconds
         var all = [

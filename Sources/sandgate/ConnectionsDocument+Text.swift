@@ -1,40 +1,8 @@
 import Audit
 import NetPrimitives
+import Sandboxes
 
-/// What a daemon says of live connections: the answer to `GET /v1/connections`.
-struct LiveConnections: Decodable {
-    /// A connection or datagram flow.
-    struct Connection: Decodable {
-        struct Rule: Decodable {
-            let index: Int
-            let action: String
-            let target: String
-            let source: String?
-        }
-
-        let sandbox: String
-        let id: String
-        let state: String
-        let via: String
-        let `protocol`: String
-        let layer: String?
-        let host: String?
-        let ip: String?
-        let port: UInt16?
-        let since: String
-        let bytesUp: UInt64
-        let bytesDown: UInt64
-        let rule: Rule?
-        let report: Bool?
-    }
-
-    let time: String
-    let items: [Connection]
-    let total: Int
-    let omitted: Int
-    let bytesUp: UInt64
-    let bytesDown: UInt64
-
+extension ConnectionsDocument {
     /// When it was answered, in microseconds.
     var microseconds: Int64 { answeredAt.microseconds }
     /// When it was answered: `00:41:07`, UTC.
@@ -44,7 +12,7 @@ struct LiveConnections: Decodable {
 }
 
 // As a person reads it: what a sandbox chose is escaped.
-extension LiveConnections.Connection {
+extension ConnectionDocument {
     /// The sandbox's name.
     var owner: String { Printable.text(sandbox) }
 
