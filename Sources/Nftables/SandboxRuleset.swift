@@ -128,11 +128,12 @@ extension SandboxRuleset {
         case Self.rawOut: upstream.map(zoned) ?? []
         case Self.natOut: door == .open ? ownFlows + redirects : []
         case Self.out:
-            (upstream.map(passing) ?? []) + (door == .open ? redirected + [replying] : closedListeners) + outgoing
+            (upstream.map(passing) ?? []) + (door == .open ? [] : closedListeners) + loopback
+                + (door == .open ? redirected + [replying] : []) + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: [askedDocker] + answers + (door == .open ? served : []) + arriving
-        default: bound + (upstream.map(anonymous) ?? []) + (fence.map(judged) ?? [])
+        case Self.incoming: [askedDocker] + answers + [answered] + (door == .open ? served : []) + arriving
+        default: (upstream.map(anonymous) ?? []) + [remaining] + bound + (fence.map(judged) ?? [])
         }
     }
 
@@ -307,20 +308,26 @@ extension SandboxRuleset {
         Rule("ip daddr \(Self.docker) counter drop", .destination(Self.docker), [.counter], .drop)
     }
 
-    private var outgoing: [Rule] {
+    /// Comes early: half of what goes over a redirected connection is our answers, which pass here.
+    private var loopback: [Rule] {
         [
             // In user-defined networks Docker's own resolver listens in here, on ports to which Docker's rules lead from 53.
             // It asks outside from the engine's network for any name: a way out. What goes to port 53 was redirected.
             Rule("ip daddr \(Self.docker) goto refused", .destination(Self.docker), .goto(Self.refused)),
             // The errors that `refused` makes go this way too; without them connect() would hang.
             Rule("oif lo accept", .outputDevice(isLoopback: true), .accept),
+        ]
+    }
+
+    private var outgoing: [Rule] {
+        [
             // Neighbour discovery is the kernel's to do: what a program makes of it carries something.
             Rule(
                 "meta l4proto ipv6-icmp meta skuid != 4294967295 goto refused",
                 .protocolNumber(Self.icmpV6),
                 .fromProgram,
                 .goto(Self.refused)
-            ),
+            )
         ]
             + neighbourDiscovery(135, "nd-neighbor-solicit", to: Self.solicitedNodes)
             + neighbourDiscovery(136, "nd-neighbor-advert", to: Self.allNodes)
@@ -367,10 +374,13 @@ extension SandboxRuleset {
         ]
     }
 
+    /// Answers of our listeners carry the address that the program asked for.
+    private var answered: Rule {
+        Rule("iif lo ct state established,related accept", .inputDeviceIsLoopback, .answer, .accept)
+    }
+
     private var arriving: [Rule] {
         [
-            // Answers of our listeners carry the address that the program asked for.
-            Rule("iif lo ct state established,related accept", .inputDeviceIsLoopback, .answer, .accept),
             Rule("iif lo fib saddr type local accept", .inputDeviceIsLoopback, .fromLocalAddress, .accept),
             Rule(
                 "icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 ip6 length <= 32 accept",
@@ -385,6 +395,9 @@ extension SandboxRuleset {
             Rule("counter", [.counter]),
         ]
     }
+
+    /// What stays inside is looked at no further.
+    private var remaining: Rule { Rule("oif lo accept", .outputDevice(isLoopback: true), .accept) }
 
     /// A socket bound to the outer device (SO_BINDTODEVICE) takes redirected packets there, payload and all.
     private var bound: [Rule] {
@@ -413,8 +426,9 @@ extension SandboxRuleset {
         ]
     }
 
+    /// Those with most packets first.
     private var listeners: [(TransportProtocol, UInt16)] {
-        [(.udp, ports.dns), (.tcp, ports.dns), (.tcp, ports.proxy), (.udp, ports.datagrams)]
+        [(.tcp, ports.proxy), (.udp, ports.dns), (.udp, ports.datagrams), (.tcp, ports.dns)]
     }
 
     private static let families: [IPAddress.Family] = [.v4, .v6]
