@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <netinet/in.h>
 #include <errno.h>
@@ -211,6 +213,12 @@ int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, 
 }
 
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count) {
+    if (count == 1) {
+        // The kernel has less to read than with a vector of vectors, and one is what it mostly is.
+        ssize_t sent = sendto(descriptor, datagrams->bytes, datagrams->length, MSG_DONTWAIT,
+                              (const struct sockaddr *)&datagrams->address, datagrams->address_length);
+        return sent < 0 ? -1 : 1;
+    }
     struct batch batch;
     describe(&batch, datagrams, count);
     return sendmmsg(descriptor, batch.messages, batch.count, MSG_DONTWAIT);
@@ -267,4 +275,25 @@ int clinux_occupy_queue(unsigned device, unsigned queue) {
     close(descriptor);
     errno = failure;
     return -1;
+}
+
+// What is writable in a file, or was until it was relocated, has its pages in memory only: those must stay.
+static int release_pages(struct dl_phdr_info *object, size_t size, void *context) {
+    (void)size;
+    (void)context;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (size_t index = 0; index < object->dlpi_phnum; index++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[index];
+        if (segment->p_type != PT_LOAD || segment->p_flags & PF_W) continue;
+        const uintptr_t begin = (object->dlpi_addr + segment->p_vaddr) & ~(page - 1);
+        const uintptr_t end = object->dlpi_addr + segment->p_vaddr + segment->p_filesz;
+        // Of no object that has no file, such as the vDSO: that fails, and nothing is lost.
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+void clinux_release_memory(void) {
+    malloc_trim(0);
+    dl_iterate_phdr(release_pages, NULL);
 }

@@ -1,4 +1,5 @@
 import Audit
+import CLinux
 import Confinement
 import Control
 import EgressPolicy
@@ -53,6 +54,7 @@ struct Daemon {
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
             notifier.ready()
+            clinux_release_memory()
             log.info("serving", metadata: ["socket": "\(settings.socket)", "listen": "\(settings.listen ?? "-")"])
         }
         try await withThrowingTaskGroup(of: Void.self) { group in

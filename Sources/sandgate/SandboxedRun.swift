@@ -1,4 +1,5 @@
 import Audit
+import CLinux
 import Confinement
 import Datapath
 import EgressCore
@@ -234,6 +235,7 @@ extension SandboxedRun {
             sandbox?.onSetupEnd { [weak self] in self?.lock("the set-up phase's time was over") }
             try Privileges.giveUp(afterSettingUp: plan.isRootless ? .rootless : .run)
             sandbox?.record(.sandboxAttached)
+            clinux_release_memory()
             try process?.release()
             isReleased = true
             log.debug("self-test passed, command started")

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Audit
+import CLinux
 import Confinement
 import Control
 import EgressCore
@@ -93,7 +94,10 @@ struct SidecarCommand: StagedCommand {
         let server = SidecarServer(sidecar, settings.server, log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                try await server.run { log.info("serving", metadata: ["port": "\(settings.server.port)"]) }
+                try await server.run {
+                    clinux_release_memory()
+                    log.info("serving", metadata: ["port": "\(settings.server.port)"])
+                }
             }
             group.addTask {
                 for await _ in RuleFileWatch(settings.ruleFiles).changes {

@@ -59,7 +59,7 @@ struct clinux_datagram {
     socklen_t address_length;
 };
 
-// recvmmsg(2) and sendmmsg(2) with MSG_DONTWAIT, of at most CLINUX_DATAGRAMS_MAX: how many, or -1. Hidden without _GNU_SOURCE.
+// recvmmsg(2), and sendmmsg(2) or sendto(2), with MSG_DONTWAIT, of at most CLINUX_DATAGRAMS_MAX: how many, or -1. Hidden without _GNU_SOURCE.
 int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
 
@@ -106,6 +106,10 @@ long clinux_terminal_device(int descriptor);
 
 // memfd_create(2), close-on-exec.
 int clinux_memory_file(const char *name);
+
+// Gives back the memory that only what was done so far needed: what was freed (malloc_trim(3)), and the pages of the program
+// and its libraries, which come from their files again when they are used (MADV_DONTNEED).
+void clinux_release_memory(void);
 
 // The kernel's number of the mount that `path` lies in, symbolic links at its end not followed and nothing mounted on the way:
 // statx(2) with STATX_MNT_ID; -1 with ENOSYS before Linux 5.8.
