@@ -1,6 +1,6 @@
 public import EgressCore
 import EgressPolicy
-import NetPrimitives
+public import NetPrimitives
 import Reactor
 public import UpstreamDNS
 import WireFormat
@@ -82,6 +82,11 @@ public final class DNSResolver {
 
     /// Whether nobody waits for an answer, and no TCP client is there who could ask.
     public var isQuiet: Bool { pendingCount == 0 && clientCount == 0 }
+
+    /// Whether a program that asks for `name` is told no at once; for the self-test.
+    public func denies(_ name: DomainName) -> Bool {
+        if case .deny = judge().judge(DNSQuery(name, .a)) { true } else { false }
+    }
 
     deinit {
         lookups.values.forEach { $0.upstreamQuery?.cancel() }
@@ -224,7 +229,7 @@ extension DNSResolver {
             ready.keep(
                 .init(message: bytes, events: answer.events, outcome: answer.outcome, isSameUntil: term),
                 to: message,
-                on: basis,
+                on: basis(attachment),
                 at: attachment.loop.now,
                 attachment.loop.wallTime()
             )
@@ -236,9 +241,11 @@ extension DNSResolver {
     /// The answer to a message that was answered within the last second, when it would be the same again; recorded and
     /// counted.
     private func readyAnswer(to message: UnsafeRawBufferPointer) -> [UInt8]? {
+        // Taken once: each time costs as much as the look-up.
+        let attachment = attachment
         guard !attachment.isPaused else { return nil }
         let (now, wallTime) = (attachment.loop.now, attachment.loop.wallTime())
-        guard let answer = ready.answer(to: message, on: basis, at: now, wallTime) else { return nil }
+        guard let answer = ready.answer(to: message, on: basis(attachment), at: now, wallTime) else { return nil }
         for var event in answer.events {
             event.time = wallTime
             attachment.record(event)
@@ -247,7 +254,7 @@ extension DNSResolver {
         return answer.message
     }
 
-    private var basis: ReadyAnswers.Basis {
+    private func basis(_ attachment: Attachment) -> ReadyAnswers.Basis {
         ReadyAnswers.Basis(
             policy: attachment.policy,
             endedAdmissions: attachment.pinner.table.endedAdmissions,

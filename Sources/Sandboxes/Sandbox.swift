@@ -248,7 +248,10 @@ extension Sandbox {
 
     /// ``selfTest(completion:)`` for a network that may have no route for a family.
     func selfTest(toleratesMissingRoutes: Bool, completion: @escaping (SelfTestFailure?) -> Void) {
-        var probes = SelfTestProbes(refused: { [attachment] in attachment.refuses($0) })
+        var probes = SelfTestProbes(
+            refused: { [attachment] in attachment.refuses($0) },
+            deniesName: resolver.denies(SelfTestProbes.name)
+        )
         probes.toleratesMissingRoutes = toleratesMissingRoutes
         let run = SelfTestRun(loop: attachment.loop, probes: probes) { [weak self] failure in
             self?.recorder.probe = nil

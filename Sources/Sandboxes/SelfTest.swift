@@ -9,6 +9,8 @@ public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible 
     case cannotProbe(String)
     /// A query to a DNS server outside was not answered by our resolver.
     case resolverSilent(Endpoint)
+    /// A name that the policy denies was answered as others are: the response code and the number of records.
+    case notDenied(code: UInt8, records: UInt16)
     /// A connection or datagram that must be refused was not.
     case notRefused(Endpoint, TransportProtocol, String)
     /// The kernel refused and did not tell.
@@ -23,6 +25,8 @@ public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible 
             "self-test: \(problem)"
         case .resolverSilent(let server):
             "self-test: a DNS query to \(server) was not redirected to the resolver"
+        case .notDenied(let code, let records):
+            "self-test: a name that the policy denies was answered with code \(code) and \(records) records"
         case .notRefused(let endpoint, let transport, let outcome):
             "self-test: \(transport) to \(endpoint) was not refused: \(outcome)"
         case .notRecorded(let endpoint, let transport):
@@ -33,8 +37,9 @@ public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible 
     }
 }
 
-/// What a newly made sandbox is tried with: queries that the redirect must catch, and destinations that the policy
-/// leaves closed. Every address is one for documentation or a guard range, and nothing gets past the namespace anyway.
+/// What a newly made sandbox is tried with: queries that the redirect must catch, a name that the policy denies, and
+/// destinations that it leaves closed, a cloud's metadata among them. Every address is one for documentation or a guard
+/// range, and nothing gets past the namespace anyway.
 struct SelfTestProbes: Sendable {
     /// Tries probes in a sandbox's namespace; returns what the kernel has to tell of having refused.
     typealias Attempt = @Sendable (SelfTestProbes) throws -> Set<Refusal>
@@ -43,6 +48,8 @@ struct SelfTestProbes: Sendable {
     let servers: [Endpoint]
     /// Where nothing may go, over both transports; none for a family in which the policy closes no candidate.
     let refusals: [Refusal]
+    /// Whether the policy denies ``name``.
+    let deniesName: Bool
 
     /// Something that the kernel must refuse, and must report.
     struct Refusal: Hashable {
@@ -56,16 +63,22 @@ struct SelfTestProbes: Sendable {
 
     private static let documentation = [IPAddress("192.0.2.53")!, IPAddress("2001:db8::53")!]
 
-    init(refused isRefused: (IPAddress) -> Bool) {
+    /// Of a domain for documentation (RFC 6761 6.5).
+    static let name = try! DomainName("self-test.sandgate.example")
+    /// Where clouds answer whoever asks with credentials of the machine.
+    private static let metadata = ["169.254.169.254", "fd00:ec2::254"].map { Endpoint(IPAddress($0)!, 80) }
+
+    init(refused isRefused: (IPAddress) -> Bool, deniesName: Bool) {
         servers = Self.documentation.map { Endpoint($0, 53) }
+        self.deniesName = deniesName
         let candidates = [
-            ["192.0.2.1", "198.51.100.1", "169.254.169.254", "10.0.0.1", "240.0.0.1"],
-            ["2001:db8::1", "fd00:ec2::254", "fec0::1", "100::1"],
+            ["192.0.2.1", "198.51.100.1", "10.0.0.1", "240.0.0.1"],
+            ["2001:db8::1", "fec0::1", "100::1"],
         ]
         let refused = candidates.compactMap { texts in
             texts.lazy.map { IPAddress($0)! }.first(where: isRefused).map { Endpoint($0, 9) }
         }
-        refusals = refused.flatMap { endpoint in
+        refusals = (refused + Self.metadata.filter { isRefused($0.address) }).flatMap { endpoint in
             TransportProtocol.allCases.map { Refusal(endpoint: endpoint, transport: $0) }
         }
     }
@@ -77,6 +90,7 @@ struct SelfTestProbes: Sendable {
             try probeResolver(server, SOCK_DGRAM)
             try probeResolver(server, SOCK_STREAM)
         }
+        if deniesName { try probeName() }
         var refused: Set<Refusal> = []
         for refusal in refusals where try isRefused(refusal) { refused.insert(refusal) }
         return refused
@@ -86,16 +100,20 @@ struct SelfTestProbes: Sendable {
 // MARK: - For another process
 
 extension SelfTestProbes {
-    /// The refusals, one a line: `6 192.0.2.1:9`. The servers are always the same.
+    /// The refusals, one a line: `6 192.0.2.1:9`, and the name if it is denied. The servers are always the same.
     var encoded: String {
-        refusals.map { "\($0.transport.rawValue) \($0.endpoint)" }.joined(separator: "\n")
+        (refusals.map { "\($0.transport.rawValue) \($0.endpoint)" } + (deniesName ? ["\(Self.name)"] : []))
+            .joined(separator: "\n")
     }
 
     /// `nil` when malformed.
     init?(encoded: String) {
         servers = Self.documentation.map { Endpoint($0, 53) }
         var refusals: [Refusal] = []
-        for line in encoded.split(separator: "\n") {
+        var lines = encoded.split(separator: "\n")
+        deniesName = lines.last.map { $0 == "\(Self.name)" } ?? false
+        if deniesName { lines.removeLast() }
+        for line in lines {
             let fields = line.split(separator: " ").map(String.init)
             guard fields.count == 2, let transport = UInt8(fields[0]).flatMap(TransportProtocol.init(rawValue:)),
                 let endpoint = Endpoint(parsing: fields[1], defaultPort: 9)
@@ -124,6 +142,22 @@ extension SelfTestProbes {
         guard reply.dropFirst(isStream ? 2 : 0).starts(with: Self.query.prefix(2)) else {
             throw .resolverSilent(server)
         }
+    }
+
+    /// IN A.
+    private static let nameQuery: [UInt8] =
+        [0x5a, 0x48, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0]
+        + "\(name)".split(separator: ".").flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) } + [0, 0, 1, 0, 1]
+
+    /// Over loopback, which is there in every network: what goes to port 53 is redirected there too.
+    private func probeName() throws(SelfTestFailure) {
+        let server = Endpoint(IPAddress(v4: 0x7f00_0001), 53)
+        let probe = try ProbeSocket(.v4, SOCK_DGRAM)
+        guard probe.connect(to: server) == 0, probe.send(Self.nameQuery) == 0 else { throw .resolverSilent(server) }
+        let reply = probe.receive(atLeast: 12)
+        guard reply.count >= 12, reply.starts(with: Self.nameQuery.prefix(2)) else { throw .resolverSilent(server) }
+        let (code, records) = (reply[3] & 0xf, UInt16(reply[6]) << 8 | UInt16(reply[7]))
+        if code == 0 || records > 0 { throw .notDenied(code: code, records: records) }
     }
 
     private func lacksRoute(_ outcome: CInt) -> Bool {

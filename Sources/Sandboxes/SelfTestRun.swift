@@ -50,6 +50,7 @@ final class SelfTestRun {
     func observe(_ event: AuditEvent) -> Bool {
         // Nobody else asks for class CHAOS; and who does loses a record of a malformed query at worst.
         if event.kind == .dnsDenied, event.host == nil, event.verdict?.reason == .malformedHello { return true }
+        if event.kind == .dnsDenied, probes.deniesName, event.host == "\(SelfTestProbes.name)" { return true }
         guard event.kind == .connectionDenied, let address = event.address, let port = event.port,
             let transport = event.ipProtocol.flatMap(TransportProtocol.init(rawValue:))
         else { return false }
