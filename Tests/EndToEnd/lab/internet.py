@@ -12,7 +12,7 @@ from pathlib import Path
 from . import plan
 from .capture import Capture, capture
 from .certificates import make_certificates
-from .content import make_content
+from .content import content
 from .nameservers import Nameserver
 from .namespaces import NODE_LINK, Namespace, exclusive, remove_node_link
 from .processes import check
@@ -42,7 +42,7 @@ class Internet:
             namespace.sysctl("net.ipv6.icmp.ratelimit", "0")
         names = [*plan.WEB_NAMES, *plan.HOSTS]
         self.certificates = make_certificates(directory / "tls", dict.fromkeys(names))
-        self.content = make_content(directory / "content")
+        self.content = stack.enter_context(content(directory / "content"))
         self.dns = Nameserver(self.namespace, directory / "dns", (plan.DNS4, plan.DNS6))
         stack.callback(self.dns.stop)
         self.other_dns = Nameserver(self.namespace, directory / "other-dns", (plan.OTHER_DNS4, plan.OTHER_DNS6))
