@@ -20,8 +20,14 @@ import Webhook
 struct Daemon {
     let settings: ServeSettings
     private let log = Logger(label: "sandgate")
-    private let notifier = ServiceNotifier()
-    private let kept = ServiceNotifier.kept()
+    private let notifier: ServiceNotifier
+    private let kept: CInt?
+
+    init(settings: ServeSettings) throws {
+        self.settings = settings
+        kept = ServiceNotifier.kept()
+        notifier = try ServiceNotifier()
+    }
 
     /// Before there is another thread: keeps what sandboxes take, for the threads that need it.
     func giveUpPrivileges() throws {

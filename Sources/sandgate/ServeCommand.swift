@@ -131,7 +131,7 @@ struct ServeCommand: StagedCommand {
         if let denialWebhook { settings.denialWebhook = denialWebhook }
         if let denialWebhookSecretFile { settings.denialWebhookSecretFile = denialWebhookSecretFile }
         try LimitSetting.apply(limit, to: &settings.limits)
-        let daemon = Daemon(settings: settings)
+        let daemon = try Daemon(settings: settings)
         try daemon.giveUpPrivileges()
         return daemon.run
     }

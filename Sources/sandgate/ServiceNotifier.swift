@@ -5,13 +5,24 @@ import Glibc
 /// to the next (FDSTORE). Does nothing where nobody asked for it.
 struct ServiceNotifier: Sendable {
     private let path: String?
+    /// Open from the start, and as long as the process lives: who has no descriptor left later must not fall silent, or
+    /// systemd would never hear that it serves, and take it for one that hangs. -1 where nobody asked.
+    private let descriptor: CInt
     /// How often the watchdog wants to hear of us, in microseconds.
     private let watchdogMicroseconds: UInt64?
 
-    /// Reads what systemd left in the environment.
-    init() {
+    /// Reads what systemd left in the environment. Throws where there is no socket to be had.
+    init() throws {
         path = getenv("NOTIFY_SOCKET").map { String(cString: $0) }
         watchdogMicroseconds = getenv("WATCHDOG_USEC").flatMap { UInt64(String(cString: $0)) }
+        guard path != nil else {
+            descriptor = -1
+            return
+        }
+        descriptor = Glibc.socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else {
+            throw SetupError("cannot open a socket for NOTIFY_SOCKET: \(String(cString: strerror(errno)))")
+        }
     }
 
     /// Clients can connect.
@@ -90,9 +101,7 @@ struct ServiceNotifier: Sendable {
         if bytes.first == UInt8(ascii: "@") { bytes[0] = 0 }
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
         let length = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
-        let descriptor = Glibc.socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
-        guard descriptor >= 0 else { return }
-        defer { close(descriptor) }
+        // Each time: the service manager may have bound its socket anew.
         let isConnected = withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, length) == 0 }
         }

@@ -82,13 +82,25 @@ class Daemon:
 
     def tries_to_start(self, kept: int | None = None) -> bool:
         """Starts it. Whether it says that it serves, rather than ending."""
+        before = self._log.stat().st_size if self._log.exists() else 0
         self.launch(kept)
         assert self.process is not None
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             if select.select([self._notifications], [], [], 0.2)[0] and b"READY=1" in self._notifications.recv(4096):
                 return True
-        assert self.process.poll() is not None, f"the daemon neither served nor ended: {self.log}"
+        said = self._log.read_bytes()[before:].decode()
+        assert self.process.poll() is not None, f"the daemon neither served nor ended: {said}"
+        return False
+
+    def hears(self, word: str, timeout: float = 10) -> bool:
+        """Whether the service manager is told something from now on."""
+        while select.select([self._notifications], [], [], 0)[0]:
+            self._notifications.recv(4096)
+        deadline = time.monotonic() + timeout
+        while select.select([self._notifications], [], [], max(0, deadline - time.monotonic()))[0]:
+            if word.encode() in self._notifications.recv(4096):
+                return True
         return False
 
     def launch(self, kept: int | None = None) -> None:

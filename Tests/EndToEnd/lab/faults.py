@@ -79,6 +79,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 _ORDERS = struct.Struct("=IIiIQQQQQQQ")
 _RECORD = struct.Struct("=IIiiQQ96s")
 _PAGE = 4096
+_LIBRARIES = 1 << 40
+"""Places in the program are counted from its beginning; those in libraries are addresses, which are all above this."""
 _ROOM = 60_000
 
 
@@ -100,6 +102,16 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.ordinal} {self.text} ({self.caller:#x})"
+
+    @property
+    def purpose(self) -> str:
+        """What it was for, less what differs from one time to the next without meaning."""
+        return self.text if self.kind.startswith("netlink") else _VOLATILE.sub("*", self.text)
+
+    def is_like(self, other: Call) -> bool:
+        """Whether another process made the same call: in the same place, or, where that is a library's, for the same."""
+        ours = (call.caller if call.caller < _LIBRARIES else 0 for call in (self, other))
+        return self.kind == other.kind and self.purpose == other.purpose and len(set(ours)) == 1
 
 
 class Faults:
@@ -148,6 +160,12 @@ class Faults:
         else:
             call, fault = trial
             self.arm((call.kind,), fault, call.ordinal)
+
+    def struck(self, trial: tuple[Call, Fault]) -> str:
+        """What was spoiled since it began: the call that was meant ("there"), another of its kind ("elsewhere"), or
+        none ("nowhere")."""
+        spoiled = [call for call in self.calls if call.is_spoiled]
+        return "there" if any(call.is_like(trial[0]) for call in spoiled) else "elsewhere" if spoiled else "nowhere"
 
     def disarm(self) -> None:
         """Counts and spoils no more; what was counted stays."""
@@ -208,8 +226,7 @@ def selection(calls: Sequence[Call], seed: int, at_most: int | None) -> list[tup
     """
     places: dict[tuple[str, int, int, str], Call] = {}
     for call in calls:
-        text = call.text if call.kind.startswith("netlink") else _VOLATILE.sub("*", call.text)
-        places.setdefault((call.kind, call.caller, call.context, text), call)
+        places.setdefault((call.kind, call.caller, call.context, call.purpose), call)
     found: list[tuple[Call, Fault]] = []
     for kind in KINDS:
         own = [call for call in places.values() if call.kind == kind]
