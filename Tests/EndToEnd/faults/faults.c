@@ -49,6 +49,7 @@ struct orders {
     _Atomic uint64_t count;             // calls of these kinds while armed
     _Atomic uint64_t spoiled;
     uint64_t room;                      // for records
+    uint64_t caller, context;           // calls from there alone, unless 0
 };
 
 struct record {
@@ -118,7 +119,8 @@ static uint64_t context_of(const void *caller, void *const *frame) {
         void *const *next = frame[0];
         if (next <= frame || next > frame + 0x2000 || (uintptr_t)next % sizeof(void *) != 0) break;
         frame = next;
-        digest = (digest ^ ((uintptr_t)frame[1] - base)) * 0x9e3779b97f4a7c15;
+        // Libraries are elsewhere in every process.
+        digest = (digest ^ (is_ours(frame[1]) ? (uintptr_t)frame[1] - base : 0)) * 0x9e3779b97f4a7c15;
     }
     return digest;
 }
@@ -134,6 +136,8 @@ static int strikes(enum kind kind, const void *caller, void *const *frame, const
     if (orders == NULL || !orders->armed || !(orders->kinds >> kind & 1)) return 0;
     // Nor can it without these.
     if ((kind == EPOLL || kind == DESCRIPTOR || is_watch_on_threads(kind, text)) && !is_ours(caller)) return 0;
+    uint64_t place = is_ours(caller) ? (uintptr_t)caller - base : (uintptr_t)caller, context = context_of(caller, frame);
+    if (orders->caller != 0 && (orders->caller != place || orders->context != context)) return 0;
     uint64_t number = atomic_fetch_add(&orders->count, 1) + 1;
     int strikes = orders->action != COUNT && number >= orders->first && number <= orders->last
         && (number - orders->first) % orders->step == 0;
@@ -143,8 +147,8 @@ static int strikes(enum kind kind, const void *caller, void *const *frame, const
         record->spoiled = (uint32_t)strikes;
         record->process = (int32_t)syscall(SYS_getpid);
         record->thread = (int32_t)syscall(SYS_gettid);
-        record->caller = (uintptr_t)caller >= base ? (uintptr_t)caller - base : (uintptr_t)caller;
-        record->context = context_of(caller, frame);
+        record->caller = place;
+        record->context = context;
         size_t length = 0;
         while (text != NULL && length < sizeof record->text - 1 && text[length] != 0) {
             record->text[length] = text[length];

@@ -7,8 +7,9 @@ import mmap
 import re
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 }
 """What can happen to each kind of call, besides the end of the process at it."""
 
-_ORDERS = struct.Struct("=IIiIQQQQQQQ")
+_ORDERS = struct.Struct("=IIiIQQQQQQQQQ")
 _RECORD = struct.Struct("=IIiiQQ96s")
 _PAGE = 4096
 _LIBRARIES = 1 << 40
@@ -92,6 +93,8 @@ class Call:
     kind: str
     ordinal: int
     """Which of its kind it was, from 1."""
+    turn: int
+    """Which of its kind from its place it was, from 1."""
     is_spoiled: bool
     process: int
     caller: int
@@ -108,10 +111,14 @@ class Call:
         """What it was for, less what differs from one time to the next without meaning."""
         return self.text if self.kind.startswith("netlink") else _VOLATILE.sub("*", self.text)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it was made: the same in every process; 0 and 0 when a library did, each of which is elsewhere then."""
+        return (self.caller, self.context) if self.caller < _LIBRARIES else (0, 0)
+
     def is_like(self, other: Call) -> bool:
-        """Whether another process made the same call: in the same place, or, where that is a library's, for the same."""
-        ours = (call.caller if call.caller < _LIBRARIES else 0 for call in (self, other))
-        return self.kind == other.kind and self.purpose == other.purpose and len(set(ours)) == 1
+        """Whether it is the same call, made by another process or at another time."""
+        return (self.kind, self.place, self.purpose) == (other.kind, other.place, other.purpose)
 
 
 class Faults:
@@ -141,25 +148,27 @@ class Faults:
         *,
         count: int = 1,
         step: int = 1,
+        place: tuple[int, int] = (0, 0),
     ) -> None:
         """From now on counts calls of these kinds, from 1, and spoils the one that is `at`, or of those from there on
-        every `step`th, `count` altogether; without a fault only counts."""
+        every `step`th, `count` altogether; without a fault only counts. With a place (see :attr:`Call.place`) there are
+        no others."""
         self.disarm()
         action = "count" if fault is None else fault.action
         mask = sum(1 << KINDS.index(kind) for kind in kinds)
         error = 0 if fault is None else fault.error
-        orders = (0, _ACTIONS.index(action), error, 0, mask, at, at + (count - 1) * step, step, 0, 0, _ROOM)
+        orders = (0, _ACTIONS.index(action), error, 0, mask, at, at + (count - 1) * step, step, 0, 0, _ROOM, *place)
         _ORDERS.pack_into(self._memory, 0, *orders)
         struct.pack_into("=I", self._memory, 0, 1)
 
     def begin(self, trial: tuple[Call, Fault] | None) -> None:
-        """From now on spoils the call that is in the place of this one among its kind: what else the program does
-        meanwhile differs from one time to the next. Without one, counts all."""
+        """From now on spoils this call when it is made again; of several of a kind from one place, the one whose turn it
+        is. What else the program does meanwhile differs from one time to the next. Without one, counts all."""
         if trial is None:
             self.arm()
         else:
             call, fault = trial
-            self.arm((call.kind,), fault, call.ordinal)
+            self.arm((call.kind,), fault, call.turn, place=call.place)
 
     def struck(self, trial: tuple[Call, Fault]) -> str:
         """What was spoiled since it began: the call that was meant ("there"), another of its kind ("elsewhere"), or
@@ -196,13 +205,15 @@ class Faults:
         return list(self._calls())
 
     def _calls(self) -> Iterator[Call]:
-        ordinals = dict.fromkeys(KINDS, 0)
+        ordinals, turns = Counter[str](), Counter[tuple[object, ...]]()
         for index in range(self.count):
             values = _RECORD.unpack_from(self._memory, _PAGE + index * _RECORD.size)
             kind, spoiled, process, _, caller, context, text = values
             name = text.partition(b"\0")[0].decode(errors="replace")
             ordinals[KINDS[kind]] += 1
-            yield Call(index + 1, KINDS[kind], ordinals[KINDS[kind]], spoiled != 0, process, caller, context, name)
+            call = Call(index + 1, KINDS[kind], ordinals[KINDS[kind]], 0, spoiled != 0, process, caller, context, name)
+            turns[call.kind, call.place] += 1
+            yield replace(call, turn=turns[call.kind, call.place])
 
 
 def _build(library: Path) -> None:
