@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import os
 import zipfile
@@ -14,16 +15,22 @@ from pathlib import Path
 from .processes import check
 
 GIBIBYTE = 1 << 30
+_BIG_FILE = "big.bin"
 WHEEL_NAME, WHEEL_VERSION = "sandgate-lab-wheel", "1.2.3"
 GIT_FILE, GIT_TEXT = "GREETING", "hello from the lab's repository\n"
 
 
 @dataclass(frozen=True)
 class Content:
-    """The served tree, and what a client that fetched the big file whole has to find."""
+    """The served tree."""
 
     directory: Path
-    big_file_digest: str
+
+    @functools.cached_property
+    def big_file_digest(self) -> str:
+        """What a client that fetched the big file whole has to find: SHA-256. Few ask, and it takes a second or two."""
+        with (self.directory / _BIG_FILE).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -42,7 +49,8 @@ def _make_content(directory: Path) -> Content:
     (directory / "index.html").write_text("content of the lab\n")
     _make_repository(directory)
     _make_index(directory / "simple" / WHEEL_NAME)
-    return Content(directory, _make_big_file(directory / "big.bin"))
+    _make_big_file(directory / _BIG_FILE)
+    return Content(directory)
 
 
 def _make_repository(directory: Path) -> None:
@@ -82,17 +90,10 @@ def _wheel_digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-def _make_big_file(path: Path) -> str:
+def _make_big_file(path: Path) -> None:
     """A sparse file of one GiB with random bytes every 64 KiB, so that a lost, doubled or moved piece is noticed."""
-    digest = hashlib.sha256()
-    stride, length = 1 << 16, 256
-    hole = bytes(stride - length)
     with path.open("wb") as file:
-        for offset in range(0, GIBIBYTE, stride):
-            piece = os.urandom(length)
+        for offset in range(0, GIBIBYTE, 1 << 16):
             file.seek(offset)
-            file.write(piece)
-            digest.update(piece)
-            digest.update(hole)
+            file.write(os.urandom(256))
         file.truncate(GIBIBYTE)
-    return digest.hexdigest()
