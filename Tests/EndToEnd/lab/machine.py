@@ -54,6 +54,18 @@ def namespaces_below(pid: int) -> set[str]:
     return found - _namespaces_of(pid) - _namespaces_of(os.getpid())
 
 
+def network_below(pid: int) -> Path:
+    """The network that a process's descendants live in and it does not."""
+    own, waiting = os.readlink(f"/proc/{pid}/ns/net"), _children(pid)
+    while waiting:
+        child = waiting.pop()
+        network = Path(f"/proc/{child}/ns/net")
+        if os.readlink(network) != own:
+            return network
+        waiting += _children(child)
+    raise RuntimeError(f"no descendant of {pid} has a network of its own")
+
+
 def namespaces_in_use() -> set[str]:
     """Namespaces that some process lives in."""
     found: set[str] = set()
