@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import plan
+from lab.flood_watch import Watch, flooding
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.sandgate import allowing
@@ -35,14 +37,19 @@ def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
     "reaches denied names and their addresses from a network that it shares with the sidecar",
     stopped_by="kernel, dns",
 )
-def test_policy_is_enforced(internet: Internet, shared: Sidecar) -> None:
+@pytest.mark.parametrize("mode", ["", "dns", "dns+nft"])
+def test_policy_is_enforced(internet: Internet, shared: Sidecar, mode: str) -> None:
+    """In each of the original's modes, all there is."""
     assert shared.reaches(plan.DENIED), "without a sidecar everything is reached"
     internet.forget()
-    shared.start(allowing(plan.ALLOWED))
+    shared.start(allowing(plan.ALLOWED), MODE=mode)
+    assert shared.request("GET", "/policy").json["enforcementMode"] == "dns+nft"
     assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6"), shared.log
     assert not shared.reaches(plan.DENIED)
     assert not shared.reaches(plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}")
     assert not shared.reaches(plan.DENIED, "-6", "--resolve", f"{plan.DENIED}:443:[{plan.DENIED6}]")
+    # The other name on the same address.
+    assert not shared.reaches(plan.OTHER, "--resolve", f"{plan.OTHER}:443:{plan.SHARED4}")
     assert internet.web.hosts() == {plan.ALLOWED}
     denied = [record for record in shared.records() if record["event"] == "dns.denied"]
     assert denied and denied[0]["host"] == plan.DENIED and denied[0]["sandbox"] == "sandbox"
@@ -59,6 +66,69 @@ def test_without_rules_everything_is_denied(internet: Internet, shared: Sidecar)
         "policy": {"defaultAction": "deny", "egress": None},
     }
     wait_until(lambda: any(record["sandbox"] == "sbx-7" for record in shared.records()), "a record")
+
+
+@pytest.mark.attack(
+    "T4", "floods by hand-made packets, datagrams and connections while its sidecar starts", stopped_by="kernel, fence"
+)
+def test_flood_while_it_starts(internet: Internet, shared: Sidecar, watch: Watch) -> None:
+    """From the first answer of /healthz on, nothing arrives."""
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            shared.command(*command),
+            env=internet.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    with flooding(start):
+        before = watch.count
+        wait_until(lambda: watch.count > before, "what arrives without enforcement")
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            shared.start(allowing(plan.ALLOWED))
+            with watch.nothing("since it is well"):
+                assert shared.reaches(plan.ALLOWED)
+                shared.end(number)
+                shared.start(allowing(plan.OTHER))
+                assert shared.reaches(plan.OTHER)
+                shared.end(number)
+
+
+@pytest.mark.attack("D6", "speaks TLS with servers that the operator lists as resolvers", stopped_by="kernel")
+@pytest.mark.parametrize(
+    ("variables", "reached"),
+    [
+        ({}, {plan.ALLOWED, plan.DENIED}),
+        ({"BLOCK_DOH_443": "true", "DOH_BLOCKLIST": f"{plan.DENIED4}, {plan.DENIED6}/128"}, {plan.ALLOWED}),
+        # A list holds by itself, and the switch without a list closes the port.
+        ({"DOH_BLOCKLIST": f"{plan.DENIED4}/32,{plan.DENIED6}"}, {plan.ALLOWED}),
+        ({"BLOCK_DOH_443": "1"}, set()),
+    ],
+    ids=["nothing", "both", "list", "switch"],
+)
+def test_resolvers_over_https(
+    internet: Internet, shared: Sidecar, variables: dict[str, str], reached: set[str]
+) -> None:
+    shared.start({"defaultAction": "allow"}, **variables)
+    for name in (plan.ALLOWED, plan.DENIED):
+        assert (shared.reaches(name), shared.reaches(name, "-6")) == (name in reached,) * 2, name
+        # Other ports are none of it.
+        cleartext = shared.run("curl", "-sS", "-m", "8", f"http://{name}/").stdout
+        assert f"served {name}" in cleartext, name
+    assert {request.host for request in internet.web.requests() if request.port == 443} == reached
+
+
+def test_exempt_nameserver_is_none(internet: Internet, shared: Sidecar) -> None:
+    """Whoever may ask a server by himself may tell it anything."""
+    ask = ("dig", "+short", "+tries=1", "+timeout=3", f"@{plan.OTHER_DNS4}", plan.DENIED)
+    assert plan.DENIED4 in shared.run(*ask).stdout, "it works without a sidecar"
+    internet.forget()
+    shared.start(allowing(plan.ALLOWED), NAMESERVER_EXEMPT=plan.OTHER_DNS4)
+    assert "OPENSANDBOX_EGRESS_NAMESERVER_EXEMPT has no effect" in shared.log
+    assert shared.run(*ask).stdout.strip() == "" and internet.other_dns.queries() == []
 
 
 @pytest.mark.honest("a server in the sandbox that is reached from outside")
@@ -254,6 +324,25 @@ def test_token(shared: Sidecar) -> None:
     # OpenSandbox's SDK comes this way, through a proxy in the sandbox.
     assert shared.ask("PATCH", *header, "-d", '[{"action": "allow", "target": "a.example"}]', url) == "200"
     assert shared.request("GET", "/healthz").status == 200
+
+
+def test_wrong_tokens_are_slow_and_told(shared: Sidecar) -> None:
+    """Both with where they came from, as is every change."""
+    shared.start(TOKEN=TOKEN)
+    begun = time.monotonic()
+    for _ in range(4):
+        assert shared.request("GET", "/policy", token="wrong").status == 401
+    assert time.monotonic() - begun >= 4 * 0.25
+    told = [line for line in shared.log.splitlines() if "a request without the token was refused" in line]
+    assert len(told) == 4 and all(OUTSIDE4 in line for line in told), told
+    begun = time.monotonic()
+    assert shared.request("PATCH", "/policy", [{"action": "allow", "target": "a.example"}], TOKEN).status == 200
+    assert time.monotonic() - begun < 0.25
+    (change,) = [line for line in shared.log.splitlines() if "a change is asked for" in line]
+    assert OUTSIDE4 in change and "PATCH" in change, change
+    header = ("-H", f"OPENSANDBOX-EGRESS-AUTH: {TOKEN}", "-d", "[]", "http://127.0.0.1:18080/policy")
+    assert shared.ask("DELETE", *header) == "400"
+    assert "127.0.0.1" in [line for line in shared.log.splitlines() if "a change is asked for" in line][-1]
 
 
 @pytest.mark.attack("T2", "changes the policy with a token that may only read from inside", stopped_by="control API")
