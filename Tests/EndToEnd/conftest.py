@@ -39,7 +39,7 @@ RUN_BY_BOTH = (
 )
 """The modules whose tests are run by root and by an ordinary user, slow ones too: the same holds for both."""
 
-ALONE = {
+ON_THE_MACHINE = {
     "test_coding_agent": "asks a package index",
     "test_compose": "a container engine",
     "test_containers": "a container engine",
@@ -47,11 +47,15 @@ ALONE = {
     "test_opensandbox": "a container engine",
     "test_kubernetes_manifests": "asks a package index",
     "test_packaging": "boots an operating system",
+}
+"""The modules whose tests run on the machine itself, one module after the other, beside nodes (see in_parallel.py), and why."""
+
+ALONE = {
     "test_serve_scale": "the whole machine",
     "test_floods": "compares what passes while a flood goes on",
     "test_under_pressure": "takes the machine's descriptors, memory and disk",
 }
-"""The modules whose tests run on the machine itself and with no others beside them (see in_parallel.py), and why."""
+"""The modules whose tests run on the machine itself and with no others beside them, and why."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,8 +66,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if (reason := ALONE.get(item.path.stem)) is not None:
-            item.add_marker(pytest.mark.alone(reason))
+        for mark, modules in ((pytest.mark.machine, ON_THE_MACHINE), (pytest.mark.alone, ALONE)):
+            if (reason := modules.get(item.path.stem)) is not None:
+                item.add_marker(mark(reason))
     if (file := config.getoption("--tests")) is not None:
         wanted = {json.loads(line) for line in file.read_text().splitlines()}
         items[:] = [item for item in items if item.nodeid in wanted]

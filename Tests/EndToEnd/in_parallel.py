@@ -4,7 +4,8 @@
 
 A node of its own is a network, mount, process and IPC namespace with its own /run, /tmp, /var/tmp, /dev/shm and
 /etc/netns: the lab's addresses, links, rules, lock and names are there once more, and everything ends with the
-namespace's first process. Tests marked `alone` run on the machine itself, in one pytest, when no other runs.
+namespace's first process. Tests marked `machine` run on the machine itself, a file after the other, while nodes do the rest;
+those marked `alone` in the end, when no other runs.
 
 Every test that was collected has to be reported on: what a pytest that died did not tell counts as failed.
 """
@@ -12,6 +13,7 @@ Every test that was collected has to be reported on: what a pytest that died did
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -43,6 +46,8 @@ class Job:
     name: str
     tests: list[str]
     directory: Path
+    has_node: bool = True
+    """Whether they run on a node of their own, rather than on the machine itself."""
     process: subprocess.Popen[bytes] | None = None
     began: float = 0
     took: float = 0
@@ -102,16 +107,19 @@ class Job:
         return ", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items()))
 
 
-def collect(arguments: list[str]) -> tuple[list[str], set[str]]:
-    """The ids of all tests that `arguments` select, and of those that have to run alone."""
+def collect(arguments: list[str]) -> tuple[list[str], set[str], set[str]]:
+    """The ids of all tests that `arguments` select, of those that run on the machine itself, and of those that run alone."""
 
     class Collector:
         tests: list[str] = []
+        machine: set[str] = set()
         alone: set[str] = set()
 
         def pytest_collection_finish(self, session: pytest.Session) -> None:
             self.tests = [item.nodeid for item in session.items]
-            self.alone = {item.nodeid for item in session.items if item.get_closest_marker("alone")}
+            self.machine, self.alone = (
+                {item.nodeid for item in session.items if item.get_closest_marker(mark)} for mark in ("machine", "alone")
+            )
 
     collector = Collector()
     options = ["-c", str(HERE / "pytest.ini"), "--collect-only", "-qq", "--no-summary", *arguments]
@@ -131,36 +139,50 @@ def collect(arguments: list[str]) -> tuple[list[str], set[str]]:
                  "pytest --collect-only says why")
     if len(set(collector.tests)) != len(collector.tests):
         sys.exit("in_parallel.py: two tests have the same id")
-    return collector.tests, collector.alone
+    return collector.tests, collector.machine, collector.alone
 
 
-def divided(tests: list[str], directory: Path) -> list[Job]:
-    """One job for each file, several for a long one; those with most tests first."""
-    files: dict[str, list[str]] = {}
-    for test in tests:
-        files.setdefault(test.split("::")[0], []).append(test)
+def divided(tests: list[str], machine: set[str], directory: Path) -> list[Job]:
+    """One job for each file, several for a long one, and one for those of its tests that run on the machine itself: these
+    first, for they wait for each other; then those with most tests."""
     jobs: list[Job] = []
-    for file, its in files.items():
+    for file, its in _by_file(test for test in tests if test in machine).items():
+        jobs.append(Job(f"{file}, on the machine", its, directory / f"{len(jobs)}", has_node=False))
+    for file, its in _by_file(test for test in tests if test not in machine).items():
         parts = -(-len(its) // MOST_AT_ONCE)
         for part in range(parts):
             piece = its[len(its) * part // parts : len(its) * (part + 1) // parts]
             name = f"{file} ({part + 1} of {parts})" if parts > 1 else file
             jobs.append(Job(name, piece, directory / f"{len(jobs)}"))
-    return sorted(jobs, key=lambda job: -len(job.tests))
+    return sorted(jobs, key=lambda job: (job.has_node, -len(job.tests)))
+
+
+def _by_file(tests: Iterable[str]) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        files.setdefault(test.split("::")[0], []).append(test)
+    return files
 
 
 def start(job: Job) -> None:
-    """Starts a job on a node of its own, which ends when we do, however that comes about."""
+    """Starts a job, on a node of its own unless it needs the machine. A node ends when we do, however that comes about."""
     pytest_command = job.command()
+    if not job.has_node:
+        return launch(job, pytest_command)
     for path in PRIVATE:
         (job.directory / "node" / path.strip("/").replace("/", "-")).mkdir(parents=True, mode=0o755)
     # The first `setpriv` has unshare killed when we end, and `--kill-child` the namespace's first process with it.
     own = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--ipc", "--mount", "--propagation", "private"]
     own += ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    launch(job, [*own, "/usr/bin/python3", str(Path(__file__).resolve()), "--node", str(job.directory), *pytest_command])
+
+
+def launch(job: Job, command: list[str]) -> None:
+    """Starts a job's command, with its output in a file."""
     job.began = time.monotonic()
     with job.output.open("wb") as output:
         job.process = subprocess.Popen(
-            [*own, "/usr/bin/python3", str(Path(__file__).resolve()), "--node", str(job.directory), *pytest_command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -201,11 +223,16 @@ def be_node(directory: Path, command: list[str]) -> int:
 
 
 def run_beside(jobs: list[Job], workers: int) -> None:
-    """Runs jobs, `workers` at a time, and says of each how it went."""
+    """Runs jobs, `workers` at a time, of which one at most is on the machine itself, and says of each how it went."""
     waiting, running, done = list(jobs), dict[int, Job](), 0
+
+    def next_job() -> Job | None:
+        is_taken = any(not job.has_node for job in running.values())
+        return next((job for job in waiting if job.has_node or not is_taken), None)
+
     while waiting or running:
-        while waiting and len(running) < workers:
-            job = waiting.pop(0)
+        while len(running) < workers and (job := next_job()) is not None:
+            waiting.remove(job)
             start(job)
             assert job.process is not None
             running[os.pidfd_open(job.process.pid)] = job
@@ -216,6 +243,16 @@ def run_beside(jobs: list[Job], workers: int) -> None:
             job.process.wait()
             done += 1
             finish(job, f"[{done}/{len(jobs)}]")
+
+
+def end(process: subprocess.Popen[bytes], has_node: bool) -> None:
+    """Ends a job. What it made on a node goes with the node; elsewhere it is asked to clean up."""
+    if not has_node:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+    process.kill()
+    process.wait()
 
 
 def finish(job: Job, number: str) -> None:
@@ -244,7 +281,7 @@ def report(jobs: list[Job], alone: Job | None) -> bool:
             print(f"\n======== {job.name}, exit status {job.process.returncode if job.process else None}")
             print(text[text.rfind("\n", 0, min(begins)) + 1 :] if begins else text)
     every = [*jobs, *([alone] if alone else [])]
-    durations = sorted((entry for job in every for entry in job.durations), reverse=True)[:15]
+    durations = sorted((entry for job in every for entry in job.durations), reverse=True)[:20]
     print("\n======== slowest")
     print("\n".join(f"{seconds:7.2f} s  {what}" for seconds, what in durations))
     failed = [line for job in every for line in job.failed()]
@@ -274,12 +311,12 @@ def main() -> int:
     # The clean-up of `with` and of the nodes is to happen on a polite signal too; the nodes end when we do.
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    tests, to_be_alone = collect(arguments)
+    tests, on_the_machine, to_be_alone = collect(arguments)
     (ROOT / ".build").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="nodes-", dir=ROOT / ".build"))
     jobs: list[Job] = []
     try:
-        jobs = divided([test for test in tests if test not in to_be_alone], directory)
+        jobs = divided([test for test in tests if test not in to_be_alone], on_the_machine, directory)
         last = [test for test in tests if test in to_be_alone]
         print(f"{len(tests)} tests: {len(tests) - len(last)} in {len(jobs)} parts, {options.workers} at a time; "
               f"{len(last)} alone at the end", flush=True)
@@ -291,8 +328,7 @@ def main() -> int:
     finally:
         for job in jobs:
             if job.process is not None and job.process.poll() is None:
-                job.process.kill()
-                job.process.wait()
+                end(job.process, job.has_node)
         shutil.rmtree(directory, ignore_errors=True)
 
 

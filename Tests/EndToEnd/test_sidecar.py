@@ -186,7 +186,7 @@ def test_check(shared: Sidecar) -> None:
     assert frozen.returncode == 1 and "does not say that it is well" in frozen.stderr, frozen
 
 
-@pytest.mark.alone("a node's network is not the machine's")
+@pytest.mark.machine("a node's network is not the machine's")
 @pytest.mark.attack("T5", "has the sidecar started in a machine's own network", stopped_by="start")
 def test_machine_is_refused(tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
