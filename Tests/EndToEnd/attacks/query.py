@@ -11,7 +11,6 @@ import socket
 
 import dns.flags
 import dns.message
-import dns.query
 import dns.rcode
 
 TIMEOUT = 1.5

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import dns.message
-import dns.query
 
 from . import plan
 from .growing_file import GrowingFile
@@ -62,7 +62,11 @@ class Nameserver:
     def queries(self) -> list[Query]:
         """What was asked since the last call; everything sent before this call is in it."""
         marker = f"marker-{uuid.uuid4().hex}.example"
-        dns.query.udp(dns.message.make_query(marker, "A"), self.address, timeout=5)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(5)
+            asking.connect((self.address, 53))
+            asking.send(dns.message.make_query(marker, "A").to_wire())
+            asking.recv(4096)
         lines = self._log.lines_until(marker)
         found = (Query(*match.group("type", "name", "client")) for match in _LINE.finditer(lines))
         return [query for query in found if not query.name.startswith("marker-")]
