@@ -522,9 +522,9 @@ def test_restart(internet: Internet, trials: Trials, box: Namespace, watch: Watc
         found += [call for call in calls if call.text == f"/run/netns/{box.name}" or call.text.endswith("/box.json")]
         trials.each([(call, EBUSY) for call in found], attempt)
         # A list of rules that was cut off was taken for a change of them, which closes a sandbox for good.
-        lists = [call for call in calls if call.text.startswith(f"after {LIST_RULES:05} ")]
+        lists = {call.text: call for call in reversed(calls) if call.text.startswith(f"after {LIST_RULES:05} ")}
         assert lists
-        trials.each([(call, Fault("shorten", errno.ENOBUFS)) for call in lists], attempt)
+        trials.each([(call, Fault("shorten", errno.ENOBUFS)) for call in lists.values()], attempt)
         assert watch.counted == 0
     assert not trials.failures, "\n\n".join(trials.failures)
 
