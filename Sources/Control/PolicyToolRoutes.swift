@@ -99,8 +99,8 @@ struct PolicyToolRoutes {
             let members = try decoder.container(keyedBy: CodingKeys.self)
             for key in try decoder.container(keyedBy: AnyKey.self).allKeys
             where CodingKeys(rawValue: key.stringValue) == nil {
-                let names = CodingKeys.allCases.map(\.rawValue).joined(separator: ", ")
-                throw APIError.parameter(key.stringValue, "unknown key: expected one of \(names)")
+                let names = Spelling.expectation(of: CodingKeys.allCases.map(\.rawValue), for: key.stringValue)
+                throw APIError.parameter(key.stringValue, "unknown key: expected \(names)")
             }
             host = try members.decodeIfPresent(String.self, forKey: .host)
             ip = try members.decodeIfPresent(String.self, forKey: .ip)

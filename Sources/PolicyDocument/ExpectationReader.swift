@@ -102,7 +102,8 @@ struct ExpectationReader {
                 flow.transport = transport
             default:
                 let key = DocumentNode(value: .null, position: member.position)
-                report(key, memberPath, "unknown key: expected host, ip, port or protocol")
+                let proposal = Spelling.proposal(for: member.key, among: ["host", "ip", "port", "protocol"])
+                report(key, memberPath, "unknown key: expected host, ip, port or protocol\(proposal)")
             }
         }
         if flow.name == nil, flow.address == nil, problems.count == before {

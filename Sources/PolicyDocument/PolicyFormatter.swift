@@ -17,9 +17,9 @@ public enum PolicyFormatter {
     }
 
     /// Something that was left as it is.
-    public struct Left: Hashable, Sendable {
+    public struct Left: Hashable, Sendable, Encodable {
         /// What kind of thing.
-        public enum Kind: Hashable, Sendable, CaseIterable {
+        public enum Kind: String, Hashable, Sendable, CaseIterable, Encodable {
             /// The whole text: formatted it would mean something else, or nothing.
             case text
             /// Blanks at the end of lines, as some of them are a part of what is written there.

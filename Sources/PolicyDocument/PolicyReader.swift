@@ -329,7 +329,7 @@ extension PolicyReader {
                 report(
                     member.position,
                     join(path, member.key),
-                    "unknown key: expected one of \(names.joined(separator: ", "))"
+                    "unknown key: expected \(Spelling.expectation(of: names, for: member.key))"
                 )
                 return false
             }

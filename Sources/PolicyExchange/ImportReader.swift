@@ -105,8 +105,8 @@ extension ImportReader {
                 report(
                     member.position,
                     path,
-                    "unknown key: what it means for egress is not known here; expected one of "
-                        + known.joined(separator: ", ")
+                    "unknown key: what it means for egress is not known here; expected "
+                        + Spelling.expectation(of: known, for: member.key)
                 )
             }
         }

@@ -28,8 +28,11 @@ enum ModalImporter {
         for (key, member) in options.sorted(by: { $0.key < $1.key }) where !known.contains(key) {
             let folded = key.lowercased()
             if folded.contains("allow") || folded.contains("block") || folded.contains("outbound") {
-                let names = known.joined(separator: ", ")
-                reader.report(member.position, key, "unknown key: expected one of \(names)")
+                reader.report(
+                    member.position,
+                    key,
+                    "unknown key: expected \(Spelling.expectation(of: known, for: key))"
+                )
             }
         }
         guard known.contains(where: { options[$0] != nil }) else {

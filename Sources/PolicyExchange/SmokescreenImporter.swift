@@ -60,8 +60,9 @@ enum SmokescreenImporter {
 
         if let service {
             guard let found = services.first(where: { $0.name == service }) else {
-                let names = services.map { Excerpt.text($0.name, limit: 60) }.joined(separator: ", ")
-                return reader.report(list.position, "services", "no service \"\(service)\": expected one of \(names)")
+                let names = services.map { Excerpt.text($0.name, limit: 60) }
+                let expected = Spelling.expectation(of: names, for: service)
+                return reader.report(list.position, "services", "no service \"\(service)\": expected \(expected)")
             }
             rules(of: found.rule, found.path, found.node, acl, &reader)
         } else if let fallback, let fallbackRule {

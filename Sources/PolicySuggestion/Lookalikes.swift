@@ -84,27 +84,8 @@ struct Lookalikes {
         guard shortest >= oneSlip else { return false }
         let allowed = shortest >= twoSlips && one.name.parent == other.name.parent ? 2 : 1
         guard (one.letters ^ other.letters).nonzeroBitCount <= 2 * allowed else { return false }
-        return abs(one.text.count - other.text.count) <= allowed && slips(from: one.text, to: other.text) <= allowed
-    }
-
-    /// How many letters are wrong, missing, too many or swapped with their neighbour (Damerau and Levenshtein's distance,
-    /// optimal string alignment).
-    private static func slips(from one: [UInt8], to other: [UInt8]) -> Int {
-        var before: [Int] = []
-        var above = Array(0...other.count)
-        for (row, letter) in one.enumerated() {
-            var current = [row + 1]
-            for (column, otherLetter) in other.enumerated() {
-                var least = min(above[column + 1], current[column]) + 1
-                least = min(least, above[column] + (letter == otherLetter ? 0 : 1))
-                if row > 0, column > 0, letter == other[column - 1], one[row - 1] == otherLetter {
-                    least = min(least, before[column - 1] + 1)
-                }
-                current.append(least)
-            }
-            (before, above) = (above, current)
-        }
-        return above[other.count]
+        return abs(one.text.count - other.text.count) <= allowed
+            && Spelling.slips(from: one.text, to: other.text) <= allowed
     }
 }
 

@@ -1,6 +1,7 @@
 import Datapath
 import EgressCore
 import Nftables
+import PolicyDocument
 
 /// A bound on what one sandbox can take, by the name that it has in configuration files, in `--limit NAME=NUMBER` and in
 /// the sidecar's SANDGATE_LIMITS. The page Limits says what each is for, and how it shows when it bites.
@@ -177,7 +178,9 @@ extension LimitSetting {
             let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             let name = String(parts[0])
             guard let setting = all.first(where: { $0.name == name }) else {
-                throw SetupError("\(name): no such limit; those there are: \(all.map(\.name).joined(separator: ", "))")
+                throw SetupError(
+                    "\(name): no such limit: expected \(Spelling.expectation(of: all.map(\.name), for: name))"
+                )
             }
             guard parts.count == 2, let number = Int(parts[1]) else {
                 throw SetupError("\(name): expected \(name)=NUMBER")

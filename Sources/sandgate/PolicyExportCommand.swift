@@ -24,7 +24,7 @@ struct PolicyExportCommand: ParsableCommand {
 
             EXAMPLES:
               sandgate policy export opensandbox policy.yaml > network-policy.json
-              sandgate policy export kubernetes policy.yaml | kubectl apply -n sandboxes -f -
+              sandgate policy export kubernetes policy.yaml | kubectl apply -n box -f -
               sandgate policy export opensandbox policy.yaml --json | jq '.notes'
             """
     )
@@ -46,7 +46,7 @@ struct PolicyExportCommand: ParsableCommand {
 
     private static func format(_ text: String) throws -> ExportFormat {
         if let format = ExportFormat(rawValue: text) { return format }
-        throw ValidationError("expected one of \(ExportFormat.allCases.map(\.rawValue).joined(separator: ", "))")
+        throw ValidationError("expected \(Spelling.expectation(of: ExportFormat.allCases.map(\.rawValue), for: text))")
     }
 
     func validate() throws {

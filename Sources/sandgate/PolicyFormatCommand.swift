@@ -1,4 +1,5 @@
 import ArgumentParser
+import FoundationEssentials
 import NetPrimitives
 import PolicyDocument
 import Reactor
@@ -8,7 +9,7 @@ struct PolicyFormatCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fmt",
         abstract: "Write policies in one form, with their comments.",
-        usage: "sandgate policy fmt FILE… [--check | --stdout]",
+        usage: "sandgate policy fmt FILE… [--check | --stdout] [--json]",
         discussion: """
             In YAML, rules in braces on one line get their keys in order and even spacing; targets, actions and \
             protocols get their canonical spelling, and lines lose the blanks at their end. Comments stay as they are, \
@@ -24,6 +25,7 @@ struct PolicyFormatCommand: ParsableCommand {
               sandgate policy fmt policy.yaml
               sandgate policy fmt --check policies/*.yaml
               sandgate policy fmt --stdout - < policy.yaml
+              sandgate policy fmt --check --json policies/*.yaml | jq '.[].differs'
             """
     )
 
@@ -36,10 +38,14 @@ struct PolicyFormatCommand: ParsableCommand {
     @Flag(help: "Print the formatted text instead of writing the file.")
     var stdout = false
 
+    @Flag(help: "Print one JSON array with an object for each file.")
+    var json = false
+
     private static let wouldChange = ExitCode(1)
 
     func validate() throws {
         if check, stdout { throw ValidationError("--check and --stdout: only one of them is accepted") }
+        if stdout, json { throw ValidationError("--stdout and --json: only one of them is accepted") }
         if stdout, files.count != 1 { throw ValidationError("--stdout: expected one file") }
         if files.contains("-"), !check, !stdout {
             throw ValidationError("standard input cannot be written back: say --check or --stdout")
@@ -47,58 +53,73 @@ struct PolicyFormatCommand: ParsableCommand {
     }
 
     func run() throws {
-        var isFailure = false
-        for file in files {
-            do {
-                if try !format(file) { isFailure = true }
-            } catch {
-                // The others are looked at all the same.
-                Console.errorText(error is DocumentError ? "\(error)\n" : "sandgate: \(error)\n")
-                isFailure = true
-            }
+        let outcomes = files.map(outcome)
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            Console.output(String(decoding: try encoder.encode(outcomes), as: UTF8.self))
+        } else {
+            for outcome in outcomes { try show(outcome) }
         }
-        if isFailure { throw Self.wouldChange }
+        guard outcomes.allSatisfy({ $0.isSuccess(isCheck: check) }) else { throw Self.wouldChange }
     }
 
-    /// `false` when the file stays as it should not be.
-    private func format(_ file: String) throws -> Bool {
-        let name = file == "-" ? "<stdin>" : file
-        let bytes = try PolicyFile.read(file)
-        let formatted = try PolicyFormatter.format(bytes: bytes, format: .automatic, file: name, now: .current)
-        for left in formatted.left { Console.error("\(name): left as \(left.phrase)") }
-        let isWhole = !formatted.left.contains { $0.kind == .text }
-        if stdout {
+    /// Formats a file, and writes it where that is asked for. What is wrong with it is no reason not to look at the others.
+    private func outcome(_ file: String) -> Outcome {
+        var outcome = Outcome(file: file == "-" ? "<stdin>" : file)
+        do {
+            let bytes = try PolicyFile.read(file)
+            let formatted = try PolicyFormatter.format(
+                bytes: bytes,
+                format: .automatic,
+                file: outcome.file,
+                now: .current
+            )
+            outcome.left = formatted.left
+            outcome.text = formatted.bytes
+            outcome.differs = formatted.bytes != bytes
+            guard outcome.differs, !stdout else { return outcome }
+            if check {
+                outcome.changes = Self.changes(bytes, formatted.bytes)
+            } else {
+                try ReplacedFile.write(formatted.bytes, to: file)
+            }
+        } catch let error as DocumentError {
+            outcome.problems = error.problems.map(\.description)
+        } catch {
+            outcome.problems = ["sandgate: \(error)"]
+        }
+        return outcome
+    }
+
+    private func show(_ outcome: Outcome) throws {
+        for problem in outcome.problems { Console.errorText(problem + "\n") }
+        for left in outcome.left { Console.error("\(outcome.file): left as \(left.phrase)") }
+        if stdout, let text = outcome.text {
             var output = StandardOutput()
-            let text = formatted.bytes
             try output.line(text.last == UInt8(ascii: "\n") ? text.dropLast() : text[...])
             try output.flush()
-            return isWhole
+        } else if outcome.differs, outcome.problems.isEmpty {
+            Console.output(outcome.file)
+            for change in outcome.changes { Console.output("  \(change.line) \(change.sign) \(change.text)") }
         }
-        guard formatted.bytes != bytes else { return isWhole }
-        Console.output(name)
-        if check {
-            for line in Self.difference(bytes, formatted.bytes) { Console.output(line) }
-            return false
-        }
-        try ReplacedFile.write(formatted.bytes, to: file)
-        return isWhole
     }
 
     /// The lines that change, with the number that each has in its text.
-    private static func difference(_ old: [UInt8], _ new: [UInt8]) -> [String] {
+    private static func changes(_ old: [UInt8], _ new: [UInt8]) -> [Change] {
         let (old, new) = (lines(of: old), lines(of: new))
         let changes = new.difference(from: old)
         var (removed, inserted): (Set<Int>, Set<Int>) = ([], [])
         for case .remove(let offset, _, _) in changes { removed.insert(offset) }
         for case .insert(let offset, _, _) in changes { inserted.insert(offset) }
-        var shown: [String] = []
+        var shown: [Change] = []
         var (left, right) = (0, 0)
         while left < old.count || right < new.count {
             if removed.contains(left) {
-                shown.append("  \(left + 1) - \(old[left])")
+                shown.append(Change(line: left + 1, sign: "-", text: old[left]))
                 left += 1
             } else if inserted.contains(right) {
-                shown.append("  \(right + 1) + \(new[right])")
+                shown.append(Change(line: right + 1, sign: "+", text: new[right]))
                 right += 1
             } else {
                 (left, right) = (left + 1, right + 1)
@@ -114,6 +135,37 @@ struct PolicyFormatCommand: ParsableCommand {
                 scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
             }
             .joined()
+        }
+    }
+}
+
+extension PolicyFormatCommand {
+    /// A line that goes (`-`), with its number in the old text, or comes (`+`), with that in the new one.
+    private struct Change: Encodable {
+        let line: Int
+        let sign: String
+        let text: String
+    }
+
+    /// What became of one file.
+    private struct Outcome: Encodable {
+        let file: String
+        /// Whether the text is not the formatted one.
+        var differs = false
+        /// The lines that would change; only with `--check`.
+        var changes: [Change] = []
+        var left: [PolicyFormatter.Left] = []
+        var problems: [String] = []
+        /// The formatted text.
+        var text: [UInt8]?
+
+        private enum CodingKeys: CodingKey {
+            case file, differs, changes, left, problems
+        }
+
+        /// Whether the file is as it should be, now.
+        func isSuccess(isCheck: Bool) -> Bool {
+            problems.isEmpty && !left.contains { $0.kind == .text } && !(isCheck && differs)
         }
     }
 }

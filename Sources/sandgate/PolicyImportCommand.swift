@@ -24,7 +24,7 @@ struct PolicyImportCommand: ParsableCommand {
               sandgate policy import sandbox-runtime ~/.srt-settings.json > policy.yaml
               sandgate policy import smokescreen acl.yaml --service billing --strict
               sandgate policy import harden-runner .github/workflows/build.yml --job build
-              kubectl get cnp sandbox -o json | sandgate policy import cilium - | sandgate policy check -
+              kubectl get cnp sandbox -o json | sandgate policy import cilium -
             """
     )
 
@@ -48,7 +48,7 @@ struct PolicyImportCommand: ParsableCommand {
 
     private static func format(_ text: String) throws -> ImportFormat {
         if let format = ImportFormat(rawValue: text) { return format }
-        throw ValidationError("expected one of \(ImportFormat.allCases.map(\.rawValue).joined(separator: ", "))")
+        throw ValidationError("expected \(Spelling.expectation(of: ImportFormat.allCases.map(\.rawValue), for: text))")
     }
 
     func validate() throws {

@@ -27,7 +27,7 @@ struct PolicyLintCommand: ParsableCommand {
               sandgate policy lint policy.yaml
               sandgate policy lint policies/*.yaml --fail-on error
               sandgate policy lint policy.yaml --audit audit.jsonl --fail-on note
-              sandgate policy lint --json policy.yaml | jq '.[] | select(.code == "shadowed-rule")'
+              sandgate policy lint --json policy.yaml | jq -r '.[].code'
             """
     )
 

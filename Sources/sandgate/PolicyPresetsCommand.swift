@@ -1,4 +1,5 @@
 import ArgumentParser
+import PolicyDocument
 import Presets
 
 /// `sandgate policy presets`: the policies that come with the program.
@@ -39,7 +40,8 @@ extension Preset {
     /// The preset of that name; throws what names there are.
     static func find(_ name: String) throws(SetupError) -> Preset {
         guard let preset = Preset(named: name) else {
-            throw SetupError("no preset \"\(name)\": there are \(Preset.all.map(\.name).joined(separator: ", "))")
+            let names = Preset.all.map(\.name)
+            throw SetupError("no preset \"\(name)\": expected \(Spelling.expectation(of: names, for: name))")
         }
         return preset
     }

@@ -34,8 +34,8 @@ struct PolicySuggestCommand: ParsableCommand {
               sandgate run --learn --audit audit.jsonl -- make test
               sandgate policy suggest --audit audit.jsonl -o policy.yaml
               sandgate run --policy policy.yaml -- make test
-              sandgate policy suggest --audit audit.jsonl --policy policy.yaml   # what is missing
-              sandgate policy suggest --audit /var/log/sandgate --sandbox sbx-1 --since 1d --threshold 3
+              sandgate policy suggest --audit audit.jsonl --policy policy.yaml  # the rest
+              sandgate policy suggest --audit /var/log/sandgate --sandbox box --since 1d
             """
     )
 

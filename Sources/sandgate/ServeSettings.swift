@@ -42,6 +42,15 @@ struct ServeSettings: Sendable {
     /// Every option, as a file that says what is the default.
     static let documentation = general + "\n\n" + bounds + LimitSetting.documentation
 
+    /// The options, which the documentation shows with their defaults or commented out.
+    private static var names: [String] {
+        documentation.split(separator: "\n").compactMap { line in
+            let text = line.hasPrefix("# ") ? line.dropFirst(2) : line
+            let name = text.prefix { $0.isLetter }
+            return !name.isEmpty && text.dropFirst(name.count).hasPrefix(":") ? String(name) : nil
+        }
+    }
+
     private static let general = """
         # Configuration of sandgate serve. Every option is shown with its default; all of them may be left out.
 
@@ -167,7 +176,8 @@ struct ServeSettings: Sendable {
         case "containerSockets": containerSockets = try Self.texts(value)
         default:
             guard let limit = LimitSetting.all.first(where: { $0.name == name }) else {
-                throw SetupError("unknown option; sandgate serve --print-config shows those there are")
+                let proposal = Spelling.proposal(for: name, among: Self.names)
+                throw SetupError("unknown option; sandgate serve --print-config shows those there are\(proposal)")
             }
             limit.set(&limits, try Self.number(value, limit.range))
         }

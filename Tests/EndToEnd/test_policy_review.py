@@ -275,6 +275,27 @@ def test_fmt_says_what_it_leaves(tmp_path: Path) -> None:
     assert path.read_text() == text
 
 
+def test_fmt_as_json(tmp_path: Path) -> None:
+    untidy, tidy, bad = (tmp_path / f"{name}.yaml" for name in ("untidy", "tidy", "bad"))
+    untidy.write_text("egress:\n- target: A.example\n  action: allow\n")
+    tidy.write_text("{}\n")
+    bad.write_text("egress: 7\n")
+    done = tool("policy", "fmt", "--check", "--json", untidy, tidy, bad)
+    assert (done.returncode, done.stderr) == (1, ""), done
+    left = [{"kind": "order", "lines": [2]}]
+    changes = [{"line": 2, "sign": "-", "text": "- target: A.example"}, {"line": 2, "sign": "+", "text": "- target: a.example"}]
+    problem = f"{bad}:1:9: egress: expected a list of rules, found 7"
+    assert json.loads(done.stdout) == [
+        {"file": str(untidy), "differs": True, "changes": changes, "left": left, "problems": []},
+        {"file": str(tidy), "differs": False, "changes": [], "left": [], "problems": []},
+        {"file": str(bad), "differs": False, "changes": [], "left": [], "problems": [problem]},
+    ]
+    done = tool("policy", "fmt", "--json", untidy)
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["differs"] and "a.example" in untidy.read_text()
+    assert json.loads(tool("policy", "fmt", "--json", untidy).stdout)[0]["differs"] is False
+    assert "only one of them" in tool("policy", "fmt", "--json", "--stdout", untidy).stderr
+
+
 def test_fmt_writes_nothing_that_is_not_valid(tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.yaml", tmp_path / "good.yaml"
     bad.write_text("egress: 7   \n")

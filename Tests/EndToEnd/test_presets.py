@@ -37,7 +37,11 @@ def test_preset_is_its_file_and_does_what_is_expected(name: str) -> None:
 def test_unknown_preset_names_those_there_are() -> None:
     done = tool("policy", "presets", "githup")
     assert done.returncode == 1 and done.stdout == ""
-    assert 'no preset "githup"' in done.stderr and "github" in done.stderr
+    assert done.stderr.startswith('sandgate: no preset "githup": expected one of claude-code, codex, ')
+    assert done.stderr.endswith("; did you mean github?\n")
+    for written, meant in (("githup", "github"), ("claude", "claude-code"), ("Node_Install", "node-install"), ("curl", None)):
+        said = tool("run", "--preset", written, "--", "true")
+        assert said.returncode == 125 and said.stderr.endswith(f"; did you mean {meant}?\n") == bool(meant), said
 
 
 POLICY = """\

@@ -673,3 +673,6 @@ def test_configuration_is_documented(tmp_path: Path) -> None:
     wrong = tool("serve", "--config", config)
     line = printed.stdout.count("\n") + 2
     assert wrong.returncode == 1 and f"{config}:{line}: sokcet: unknown option" in wrong.stderr, wrong
+    assert wrong.stderr.endswith("; did you mean socket?\n")
+    config.write_text("tlsCertficate: /x\n")
+    assert tool("serve", "--config", config).stderr.endswith("; did you mean tlsCertificate?\n")

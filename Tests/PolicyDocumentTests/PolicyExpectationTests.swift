@@ -74,7 +74,10 @@ struct PolicyExpectationTests {
             ("allow: [{ip: 1.2.3}]", "allow[0].ip: expected an IP address"),
             ("allow: [{host: a, port: x}]", "allow[0].port: expected a port of 1...65535, found x"),
             ("allow: [{host: a, protocol: icmp}]", "allow[0].protocol: expected tcp or udp, found icmp"),
-            ("allow: [{host: a, prot: 1}]", "allow[0].prot: unknown key: expected host, ip, port or protocol"),
+            (
+                "allow: [{host: a, prt: 1}]",
+                "allow[0].prt: unknown key: expected host, ip, port or protocol; did you mean port?"
+            ),
         ]
     )
     func `what is not understood is a problem`(text: String, message: String) {

@@ -28,7 +28,7 @@ import Testing
         // The policy.
         (
             "networkPolicy:\n  defaultAcion: deny\n",
-            "p:2:3: networkPolicy.defaultAcion: unknown key: expected one of defaultAction, mode, egress, setup"
+            "p:2:3: networkPolicy.defaultAcion: unknown key: expected one of defaultAction, mode, egress, setup; did you mean defaultAction?"
         ),
         ("defaultAction: maybe\n", "p:1:16: defaultAction: expected allow or deny, found maybe"),
         ("defaultAction: [deny]\n", "p:1:16: defaultAction: expected allow or deny, found a list"),
@@ -52,7 +52,7 @@ import Testing
         ("egress: [{action: , target: a}]", "p:1:19: egress[0].action: expected allow or deny, found nothing"),
         (
             "egress: [{action: allow, taget: a, target: a}]",
-            "p:1:26: egress[0].taget: unknown key: expected one of action, target, ports, protocol, expiresAt, ttl, comment"
+            "p:1:26: egress[0].taget: unknown key: expected one of action, target, ports, protocol, expiresAt, ttl, comment; did you mean target?"
         ),
         (
             #"{"egress": [{"action": "allow", "target": "a", "action": "deny"}]}"#,

@@ -49,7 +49,10 @@ import Testing
 
     @Test(arguments: [
         ("setup: []", "p:1:8: setup: expected a mapping, found a list"),
-        ("setup: {egres: []}", "p:1:9: setup.egres: unknown key: expected one of egress, expiresAt, ttl"),
+        (
+            "setup: {egres: []}",
+            "p:1:9: setup.egres: unknown key: expected one of egress, expiresAt, ttl; did you mean egress?"
+        ),
         ("setup: {}", "p:1:8: setup.egress: missing: expected the rules that hold until the lock"),
         ("setup: {egress: []}", "p:1:8: setup.egress: missing: expected the rules that hold until the lock"),
         (
@@ -68,7 +71,7 @@ import Testing
         (
             "setup: {egress: [{action: allow, target: a, tll: 1h}]}",
             "p:1:45: setup.egress[0].tll: unknown key: expected one of action, target, ports, protocol, expiresAt, ttl, "
-                + "comment"
+                + "comment; did you mean ttl?"
         ),
         (
             "setup: {egress: [{action: allow, target: a}], egress: []}",

@@ -114,7 +114,7 @@ import Testing
         ("docker sandbox network proxy s --allow-host \"a.example", "f:1:45: expected a closing quote"),
         (
             #"{"network": {"allowDomains": []}}"#,
-            "f:1:14: network.allowDomains: unknown key: what it means for egress is not known here; expected one of allowedDomains, blockedDomains, allowedCIDRs, blockedCIDRs, bypassDomains, bypassCIDRs"
+            "f:1:14: network.allowDomains: unknown key: what it means for egress is not known here; expected one of allowedDomains, blockedDomains, allowedCIDRs, blockedCIDRs, bypassDomains, bypassCIDRs; did you mean allowedDomains?"
         ),
     ])
     func `a mistake is told with its place`(text: String, problem: String) {

@@ -95,7 +95,7 @@ import Testing
         ),
         (
             "version: v1\nservices:\n  - name: a\n    action: enforce\n    allowed_domain: [a.example]\n",
-            "f:5:5: services[0].allowed_domain: unknown key: what it means for egress is not known here; expected one of name, project, action, allowed_domains, allowed_external_proxies, mitm_domains"
+            "f:5:5: services[0].allowed_domain: unknown key: what it means for egress is not known here; expected one of name, project, action, allowed_domains, allowed_external_proxies, mitm_domains; did you mean allowed_domains?"
         ),
         (
             "version: v1\nservices:\n  - name: a\n    action: enforce\n    allowed_domains: [api.*.example.com]\n",
