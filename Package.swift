@@ -181,6 +181,7 @@ let package = Package(
                 "Namespaces", "UpstreamDNS", "Datapath",
             ]
         ),
+        .testTarget(name: "SandboxesTests", dependencies: ["NetPrimitives", "PolicyDocument", "Sandboxes"]),
         .testTarget(
             name: "WebhookTests",
             dependencies: [

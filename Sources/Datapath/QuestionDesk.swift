@@ -39,11 +39,25 @@ public final class QuestionDesk {
         public let choice: Choice
         /// Whose answer it was, for the record.
         public let author: String
+        /// When the question was asked that is meant, if that was said: to another one with its number it is no answer.
+        public let askedAt: WallTime?
 
         /// An answer from its parts.
-        public init(_ choice: Choice, by author: String) {
+        public init(_ choice: Choice, by author: String, askedAt: WallTime? = nil) {
             self.choice = choice
             self.author = author
+            self.askedAt = askedAt
+        }
+
+        /// What it was, for the record: `allow for this sandbox, by alice`.
+        fileprivate var text: String {
+            switch choice {
+            case .deny: "deny, by \(author)"
+            case .once: "allow once, by \(author)"
+            case .allow(_, nil): "allow for this sandbox, by \(author)"
+            case .allow(_, let time?): "allow until \(Timestamp.text(of: time)), by \(author)"
+            case .always: "allow for always, by \(author)"
+            }
         }
     }
 
@@ -57,8 +71,8 @@ public final class QuestionDesk {
     private unowned let attachment: Attachment
     private var questions: Questions
     private var waiters: [UInt64: [(Ending) -> Void]] = [:]
-    /// Who has just allowed what a question asks for, by a change of the policy.
-    private var authors: [UInt64: String] = [:]
+    /// What has just been answered, and is carried out by a change of the policy: for the record.
+    private var answers: [UInt64: String] = [:]
     private var timer: TimerToken?
 
     init(_ attachment: Attachment) {
@@ -91,10 +105,10 @@ extension QuestionDesk {
     func reconsider() {
         let (policy, wallTime) = (attachment.policy, attachment.loop.wallTime())
         for question in questions.all {
-            let author = authors.removeValue(forKey: question.number)
+            let answer = answers.removeValue(forKey: question.number)
             // An answer may leave a port open that was asked for; who wants it asks again.
-            guard author != nil || !question.subject.isOpen(in: policy, at: wallTime) else { continue }
-            close(question, author == nil ? .questionEnded : .questionAnswered, author ?? "the policy speaks of it now")
+            guard answer != nil || !question.subject.isOpen(in: policy, at: wallTime) else { continue }
+            close(question, answer == nil ? .questionEnded : .questionAnswered, answer ?? "the policy speaks of it now")
         }
         sendAll()
     }
@@ -146,7 +160,7 @@ extension QuestionDesk {
     }
 
     private func end(_ question: Questions.Question, _ reason: Reason) {
-        authors[question.number] = nil
+        answers[question.number] = nil
         for next in waiters.removeValue(forKey: question.number) ?? [] { next(.denied(reason)) }
     }
 
@@ -165,23 +179,21 @@ extension QuestionDesk {
 extension QuestionDesk {
     /// Carries out an answer. Returns the question; `nil` when it is not open any more.
     public func answer(_ number: UInt64, _ answer: Answer) throws -> Questions.Question? {
-        guard let question = questions[number] else { return nil }
+        guard let question = find(number, meantBy: answer) else { return nil }
+        answers[number] = answer.text
+        defer { answers[number] = nil }
         switch answer.choice {
         case .deny:
             questions.deny(number, at: attachment.loop.now)
-            record(.questionAnswered, question, "deny, by \(answer.author)")
+            record(.questionAnswered, question, answer.text)
             onEnded(number)
             end(question, .askDenied)
             arm()
         case .once(let ports):
-            authors[number] = "allow once, by \(answer.author)"
-            defer { authors[number] = nil }
             let seconds = Int64(clamping: attachment.limits.questions.onceSeconds)
             let end = attachment.loop.wallTime().advanced(bySeconds: seconds)
             try attachment.allowOnce(question.subject.rule(onPorts: ports, expiresAt: end, comment: nil))
         case .allow(let ports, let until):
-            authors[number] = Self.text(allowedUntil: until, by: answer.author)
-            defer { authors[number] = nil }
             let now = attachment.loop.wallTime()
             let comment = Policy.askedComment(author: answer.author, at: now)
             let rule = question.subject.rule(onPorts: ports, expiresAt: until, comment: comment)
@@ -189,8 +201,6 @@ extension QuestionDesk {
             try replace(policy.policy.allowing(asked: rule, at: now), policy.always)
         case .always(let ports):
             guard let keep else { throw Unkept() }
-            authors[number] = Self.text(allowedUntil: nil, isAlways: true, by: answer.author)
-            defer { authors[number] = nil }
             let comment = Policy.askedComment(author: answer.author, at: attachment.loop.wallTime())
             try keep(question.subject.rule(onPorts: ports, expiresAt: nil, comment: comment)) { kept in
                 var always = attachment.policy.always
@@ -214,27 +224,21 @@ extension QuestionDesk {
         public let description = "there is no file that answers for always are kept in"
     }
 
-    private static func text(allowedUntil time: WallTime?, isAlways: Bool = false, by author: String) -> String {
-        let span = isAlways ? "for always" : time.map { "until \(Timestamp.text(of: $0))" } ?? "for this sandbox"
-        return "allow \(span), by \(author)"
+    private func find(_ number: UInt64, meantBy answer: Answer) -> Questions.Question? {
+        questions[number].flatMap { answer.askedAt == nil || answer.askedAt == $0.askedAt ? $0 : nil }
     }
 
-    /// Says who is about to allow what a question asks for, by a change of the policy. Returns the question; `nil` when it
+    /// Says that an answer is about to be carried out elsewhere, by a change of the policy. Returns the question; `nil` when it
     /// is not open any more.
-    public func expectChange(
-        for number: UInt64,
-        until time: WallTime?,
-        isAlways: Bool = false,
-        by author: String
-    ) -> Questions.Question? {
-        guard let question = questions[number] else { return nil }
-        authors[number] = Self.text(allowedUntil: time, isAlways: isAlways, by: author)
+    public func expectChange(for number: UInt64, by answer: Answer) -> Questions.Question? {
+        guard let question = find(number, meantBy: answer) else { return nil }
+        answers[number] = answer.text
         return question
     }
 
     /// The change that was expected has been made, or has failed.
     public func endExpecting(_ number: UInt64) {
-        authors[number] = nil
+        answers[number] = nil
     }
 }
 

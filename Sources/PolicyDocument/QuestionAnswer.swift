@@ -3,7 +3,7 @@ public import NetPrimitives
 /// What somebody answers to the question whether a name may be reached.
 ///
 ///     {"answer": "deny"}    {"answer": "once"}    {"answer": "allow", "ttl": "10m", "ports": [8443], "by": "alice"}
-///     {"answer": "always"}
+///     {"answer": "always"}    {"answer": "once", "askedAt": "2026-11-27T09:12:44.123456Z"}
 public struct QuestionAnswer: Hashable, Sendable {
     /// What is allowed.
     public enum Choice: Hashable, Sendable {
@@ -25,6 +25,8 @@ public struct QuestionAnswer: Hashable, Sendable {
     public var author: String?
     /// The number of the question, where nothing else says it.
     public var question: UInt64?
+    /// When the question was asked that is meant. Numbers begin anew with each daemon: who says so answers no other one.
+    public var askedAt: WallTime?
 
     /// An answer from its parts.
     public init(_ choice: Choice, ports: [PortRange] = [], author: String? = nil) {
@@ -44,6 +46,22 @@ public struct QuestionAnswer: Hashable, Sendable {
         try PolicyDocument.refuse(reader.problems)
         return answer
     }
+
+    /// The answer of these parts, as they would be written in a document.
+    static func read(word: String, ttl: String?, ports: [String], now: WallTime) throws(DocumentError) -> QuestionAnswer
+    {
+        func member(_ key: String, _ value: DocumentNode.Value) -> DocumentNode.Member {
+            DocumentNode.Member(key: key, position: .init(), value: DocumentNode(value: value, position: .init()))
+        }
+        var members = [member("answer", .string(word))]
+        if let ttl { members.append(member("ttl", .string(ttl))) }
+        let list = ports.map { DocumentNode(value: .string($0), position: .init()) }
+        if !list.isEmpty { members.append(member("ports", .sequence(list))) }
+        var reader = PolicyReader(file: "answer", now: now)
+        let answer = reader.readAnswer(DocumentNode(value: .mapping(members), position: .init()))
+        try PolicyDocument.refuse(reader.problems)
+        return answer
+    }
 }
 
 extension PolicyReader {
@@ -51,10 +69,11 @@ extension PolicyReader {
         var answer = QuestionAnswer(.deny)
         var word: String?
         var time: (WallTime?, DocumentNode.Position)?
-        for member in members(of: root, "", allowed: ["question", "answer", "ttl", "ports", "by"]) ?? [] {
+        for member in members(of: root, "", allowed: ["question", "askedAt", "answer", "ttl", "ports", "by"]) ?? [] {
             let (value, key) = (member.value, member.key)
             switch key {
             case "question": answer.question = readNumber(value)
+            case "askedAt": answer.askedAt = readTime(value, key)
             case "answer": word = text(value, key)
             case "ttl": time = (readDuration(value, key), member.position)
             case "ports": answer.ports = readPorts(value, key)

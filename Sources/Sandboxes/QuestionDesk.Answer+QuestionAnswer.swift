@@ -11,6 +11,6 @@ extension QuestionDesk.Answer {
             case .allow(let until): .allow(ports: answer.ports, until: until)
             case .always: .always(ports: answer.ports)
             }
-        self.init(choice, by: author)
+        self.init(choice, by: author, askedAt: answer.askedAt)
     }
 }

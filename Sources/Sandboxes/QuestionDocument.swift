@@ -24,20 +24,48 @@ public struct QuestionDocument: Codable, Hashable, Sendable {
     /// How many connections and queries wait for the answer.
     public let waiters: Int
 
+    /// A document from its parts.
+    public init(
+        sandbox: String,
+        question: UInt64,
+        host: String,
+        ports: [UInt16],
+        command: String? = nil,
+        askedAt: String,
+        expiresAt: String,
+        waiters: Int
+    ) {
+        self.sandbox = sandbox
+        self.question = question
+        self.host = host
+        self.ports = ports
+        self.command = command
+        self.askedAt = askedAt
+        self.expiresAt = expiresAt
+        self.waiters = waiters
+    }
+
     /// The document of a question.
     public init(_ question: Questions.Question, sandbox: String, command: String? = nil) {
-        self.sandbox = sandbox
-        self.question = question.number
-        self.command = command
-        host = "\(question.subject.name)"
-        ports = question.subject.ports.map(\.lower)
-        askedAt = Timestamp.text(of: question.askedAt)
-        expiresAt = Timestamp.text(of: question.expiresAt)
-        waiters = question.waiters
+        self.init(
+            sandbox: sandbox,
+            question: question.number,
+            host: "\(question.subject.name)",
+            ports: question.subject.ports.map(\.lower),
+            command: command,
+            askedAt: Timestamp.text(of: question.askedAt),
+            expiresAt: Timestamp.text(of: question.expiresAt),
+            waiters: question.waiters
+        )
     }
 }
 
 extension QuestionDocument {
+    /// Whether both are the same question, also where a daemon that has begun since numbers anew.
+    public func isSame(as other: QuestionDocument) -> Bool {
+        question == other.question && sandbox == other.sandbox && askedAt == other.askedAt
+    }
+
     /// How long it waits from `now` on, in seconds; 0 when its time is over.
     public func secondsLeft(at now: WallTime) -> Int64 {
         guard let end = Timestamp.time(parsing: expiresAt.utf8) else { return 0 }

@@ -24,6 +24,7 @@ struct APIClient {
             let message: String
         }
 
+        let code: String
         let message: String
         let details: [Detail]?
     }
@@ -33,10 +34,18 @@ struct APIClient {
         let answer = try exchange(method, target, headers, body)
         guard answer.status >= 400 else { return answer.body }
         guard let problem = try? JSONDecoder().decode(Problem.self, from: answer.body) else {
-            throw SetupError("the daemon answered with status \(answer.status)")
+            throw APIRefusal(
+                status: answer.status,
+                code: "",
+                description: "the daemon answered with status \(answer.status)"
+            )
         }
         let details = (problem.details ?? []).map { "\n  \($0.path.isEmpty ? "body" : $0.path): \($0.message)" }
-        throw SetupError(problem.message + details.joined())
+        throw APIRefusal(
+            status: answer.status,
+            code: problem.code,
+            description: problem.message + details.joined()
+        )
     }
 
     /// Whether a daemon listens.
@@ -162,6 +171,19 @@ struct APIClient {
             return Array(chunk.prefix(count))
         }
     }
+}
+
+/// What a daemon says that does not do what it was asked.
+struct APIRefusal: Error, CustomStringConvertible {
+    /// The HTTP status, 400 or more.
+    let status: Int
+    /// A word for programs; empty when there is none.
+    let code: String
+    /// The message, and below it what is wrong with single fields.
+    let description: String
+
+    /// Whether it may do so soon: it begins or ends.
+    var isForNow: Bool { status == 503 }
 }
 
 /// What stands before the body of an answer.

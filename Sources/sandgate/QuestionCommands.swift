@@ -9,14 +9,19 @@ import Sandboxes
 struct QuestionsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "questions",
-        abstract: "List what waits for an answer in the sandboxes of a running daemon.",
+        abstract: "List what waits for an answer in the sandboxes of a running daemon, or ask it in this terminal.",
         discussion: """
             Sandboxes that were attached with --ask hold connections to names that no rule speaks of. The most urgent \
             question comes first. sandgate answer answers one; what nobody answers in time is denied.
 
+            With --follow questions are asked here, one at a time, as they come. An answer is once, allow, allow 10m, \
+            always or deny, with ports behind it if others are meant than those that are asked for (once 22). Ctrl-C \
+            and Ctrl-D leave, and answer nothing.
+
             EXAMPLES:
               sandgate questions
               sandgate questions --sandbox box --json
+              sandgate questions --follow --by alice
             """
     )
 
@@ -25,11 +30,26 @@ struct QuestionsCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Only those of this sandbox.", valueName: "id"))
     var sandbox: String?
 
+    @Flag(help: "Ask each question in this terminal, as it comes.")
+    var follow = false
+
+    @Option(help: ArgumentHelp("Who answers, for the record; the user's number is recorded beside.", valueName: "name"))
+    var by: String?
+
     private struct Page: Decodable {
         let items: [QuestionDocument]
     }
 
+    func validate() throws {
+        if follow, options.json { throw ValidationError("--follow and --json: only one of them is accepted") }
+        if by != nil, !follow { throw ValidationError("--by stands without --follow, which asks") }
+        if let sandbox { _ = try SandboxPath.component(sandbox) }
+    }
+
     func run() throws {
+        guard !follow else {
+            return try QuestionWatch(.init(client: options.client, sandbox: sandbox, author: by)).run()
+        }
         let path = try sandbox.map { "/v1/sandboxes/\(try SandboxPath.component($0))/questions" } ?? "/v1/questions"
         let answer = try options.client.ask("GET", path)
         guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
@@ -94,13 +114,6 @@ struct AnswerCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Who answers, for the record; the user's number is recorded beside.", valueName: "name"))
     var by: String?
 
-    private struct Body: Encodable {
-        let answer: String
-        let ttl: String?
-        let ports: [String]?
-        let by: String?
-    }
-
     private struct Answered: Decodable {
         let question: QuestionDocument
         let revision: UInt64
@@ -116,7 +129,7 @@ struct AnswerCommand: ParsableCommand {
     }
 
     func run() throws {
-        let body = Body(answer: word.rawValue, ttl: ttl, ports: port.isEmpty ? nil : port, by: by)
+        let body = AnswerBody(answer: word.rawValue, ttl: ttl, ports: port, by: by, askedAt: nil)
         let answer = try options.client.ask(
             "POST",
             "/v1/sandboxes/\(try SandboxPath.component(id))/questions/\(number)",
@@ -133,5 +146,24 @@ struct AnswerCommand: ParsableCommand {
             Console.output("\(host) is allowed\(time): a rule is in force, revision \(answered.revision)")
         case .always: Console.output("\(host) is allowed for always: a rule is in the daemon's file of answers")
         }
+    }
+}
+
+/// An answer, as the daemon is sent it.
+struct AnswerBody: Encodable {
+    let answer: String
+    let ttl: String?
+    let ports: [String]?
+    let by: String?
+    /// When the question was asked that is meant.
+    let askedAt: String?
+
+    /// An answer from its parts; without `ports`, those that were asked for are meant.
+    init(answer: String, ttl: String?, ports: [String], by: String?, askedAt: String?) {
+        self.answer = answer
+        self.ttl = ttl
+        self.ports = ports.isEmpty ? nil : ports
+        self.by = by
+        self.askedAt = askedAt
     }
 }

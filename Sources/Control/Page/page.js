@@ -524,7 +524,8 @@ class QuestionList {
     try {
       await ask(sandboxPath(question.sandbox, `/questions/${question.question}`), {
         method: "POST",
-        body: ttl ? { answer, ttl } : { answer },
+        // The next daemon numbers its questions anew.
+        body: { answer, askedAt: question.askedAt, ...(ttl && { ttl }) },
       });
       this.#end(entry, answer === "deny" ? "Denied." : `Allowed: ${button.textContent.toLowerCase()}.`);
       row.querySelector(".outcome").focus({ preventScroll: true });

@@ -22,7 +22,7 @@ extension NodeSandbox {
         under rules: NodeRules
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
         let id = record.id
-        guard case .allow(let expiry) = answer.choice else {
+        guard case .allow = answer.choice else {
             let question = try await loop.run { residents in
                 try residents[id]?.attachment.desk?.answer(number, QuestionDesk.Answer(answer, by: author))
             }
@@ -30,7 +30,7 @@ extension NodeSandbox {
             return (question, nil, record)
         }
         let now = WallTime.current
-        let (question, rule) = try await carryOut(number, answer, until: expiry, by: author, at: now) { rule in
+        let (question, rule) = try await carryOut(number, answer, by: author, at: now) { rule in
             _ = try await setPolicy(expecting: nil, under: rules) { policy in
                 (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
             }
@@ -45,7 +45,7 @@ extension NodeSandbox {
         by author: String,
         keep: @Sendable (Rule) async throws -> Void
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
-        let (question, rule) = try await carryOut(number, answer, isAlways: true, by: author, at: .current, keep)
+        let (question, rule) = try await carryOut(number, answer, by: author, at: .current, keep)
         return (question, rule, record)
     }
 
@@ -53,18 +53,17 @@ extension NodeSandbox {
     private func carryOut(
         _ number: UInt64,
         _ answer: QuestionAnswer,
-        until expiry: WallTime? = nil,
-        isAlways: Bool = false,
         by author: String,
         at now: WallTime,
         _ change: (Rule) async throws -> Void
     ) async throws -> (question: Questions.Question, rule: Rule) {
         let id = record.id
         let question = try await loop.run { residents in
-            residents[id]?.attachment.desk?.expectChange(for: number, until: expiry, isAlways: isAlways, by: author)
+            residents[id]?.attachment.desk?.expectChange(for: number, by: QuestionDesk.Answer(answer, by: author))
         }
         guard let question else { throw NodeError.unknownQuestion(number, sandbox: id) }
         let comment = Policy.askedComment(author: author, at: now)
+        let expiry: WallTime? = if case .allow(let until) = answer.choice { until } else { nil }
         let rule = question.subject.rule(onPorts: answer.ports, expiresAt: expiry, comment: comment)
         let outcome: Result<Void, any Error>
         do {
