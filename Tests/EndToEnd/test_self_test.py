@@ -21,6 +21,15 @@ WRONG = {
         "table ip6 before { chain c { type nat hook output priority -120; tcp dport 53 redirect to :5353; }; }",
         "self-test: a DNS query to [2001:db8::53]:53 was not redirected to the resolver",
     ),
+    "queries to the network's own resolver go elsewhere": (
+        "table ip before { chain c { type nat hook output priority -120; "
+        "ip daddr 127.0.0.1 udp dport 53 redirect to :5353; }; }",
+        "self-test: a DNS query to 127.0.0.1:53 was not redirected to the resolver",
+    ),
+    "a cloud's metadata is swallowed": (
+        "table ip before { chain c { type filter hook output priority -1; ip daddr 169.254.169.254 drop; }; }",
+        "self-test: tcp to 169.254.169.254:80 was not refused",
+    ),
     "what is refused is swallowed": (
         "table ip before { chain c { type filter hook output priority -1; ip daddr 192.0.2.1 tcp dport 9 drop; }; }",
         "self-test: tcp to 192.0.2.1:9 was not refused",
