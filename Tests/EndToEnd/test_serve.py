@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -153,6 +154,93 @@ def test_processes_that_could_get_around_the_rules(internet: Internet, daemon: D
     finally:
         process.kill()
         process.wait()
+
+
+HIDE = """\
+import ctypes, os, sys, threading
+libc = ctypes.CDLL(None)
+ended = threading.Event()
+hidden = threading.Thread(target=ended.wait)
+hidden.start()
+if sys.argv[1] == "given up":
+    for number in range(64): libc.prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP
+    libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # none
+elif sys.argv[1] == "elsewhere": libc.unshare(0x40000000)  # CLONE_NEWNET
+print(hidden.native_id, flush=True)
+if sys.argv[1] == "ended": libc.syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit, of this thread
+sys.stdin.read()
+"""
+
+
+@pytest.mark.attack(
+    "T10 T10a",
+    "lives in the namespace with CAP_NET_RAW, in a thread whose process's first thread has given its capabilities up, has "
+    "gone elsewhere or has ended",
+    stopped_by="start",
+)
+@pytest.mark.parametrize("first", ["given up", "elsewhere", "ended"])
+def test_threads_that_could_get_around_the_rules(
+    internet: Internet, daemon: Daemon, box: Namespace, first: str
+) -> None:
+    """What /proc/PID says is of the first thread alone."""
+    command = box.command("/usr/bin/python3", "-c", HIDE, first)
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        thread = int(child.stdout.readline())
+        status = Path(f"/proc/{thread}/status").read_text()
+        assert int(status.split("CapPrm:")[1].split()[0], 16) >> 13 & 1, "the thread has CAP_NET_RAW"
+        if first == "ended":
+            wait_until(lambda: "State:\tZ" in Path(f"/proc/{child.pid}/status").read_text(), "the first thread's end")
+        path = f"/run/netns/{box.name}"
+        answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": {"netns": path}})
+        assert answer.status == 422 and f"process {child.pid} " in answer.json["message"], answer
+        assert daemon.request("GET", "/v1/sandboxes/box").status == 404
+    finally:
+        child.kill()
+        child.communicate()
+
+
+KEEP = """\
+import ctypes, socket, sys
+kept = socket.socket(int(sys.argv[1]), socket.SOCK_RAW, 0)
+libc = ctypes.CDLL(None)
+for number in range(64): libc.prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP
+libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # none
+print("kept", flush=True)
+for line in sys.stdin:
+    kept.bind(("eth0", 0x0800))
+    kept.send(b"\\xff" * 6 + b"\\x02" * 6 + b"\\x08\\x00" + line.encode())
+    print("sent", flush=True)
+"""
+
+
+@pytest.mark.attack(
+    "T10", "keeps a packet or AF_XDP socket from before it was attached, and no capability", stopped_by="start"
+)
+@pytest.mark.parametrize(("family", "name"), [(socket.AF_PACKET, "1 packet socket"), (44, "1 AF_XDP socket")])
+def test_sockets_from_before(internet: Internet, daemon: Daemon, box: Namespace, family: int, name: str) -> None:
+    """A socket needs its capability when it is opened, and none to send."""
+    command = box.command("/usr/bin/python3", "-c", KEEP, str(int(family)))
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        assert child.stdout.readline() == "kept\n", "this kernel has no such sockets"
+        path = f"/run/netns/{box.name}"
+        answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": {"netns": path}})
+        assert answer.status == 422 and f"somebody has {name} open" in answer.json["message"], answer
+        assert daemon.request("GET", "/v1/sandboxes/box").status == 404
+        assert "sandgate" not in box.check("nft", "list", "ruleset")
+        attach(daemon, box, allowing(plan.ALLOWED), acceptRawSockets=True)
+        if family == socket.AF_PACKET:
+            with internet.capture(unenforced=True) as outside:
+                child.stdin.write("past the rules\n")
+                child.stdin.flush()
+                assert child.stdout.readline() == "sent\n"
+            assert b"past the rules" in outside.payload, "what a socket from before sends is not held by the rules"
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_attaching_twice(internet: Internet, daemon: Daemon, box: Namespace) -> None:

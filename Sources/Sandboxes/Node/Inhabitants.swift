@@ -6,6 +6,9 @@ import Reactor
 
 /// The processes in a network namespace, and what the kernel would let them do there. Packet sockets put frames on the
 /// wire behind every rule, and who may configure the network may take its devices away: rules inside hold neither.
+///
+/// Namespaces and capabilities are a thread's own. A process whose first thread has given its capabilities up, has gone to
+/// another namespace or has ended may have threads that did none of this, so each thread is looked at.
 enum Inhabitants {
     /// A process that could get around the rules.
     struct Threat: Hashable, Sendable {
@@ -24,27 +27,25 @@ enum Inhabitants {
     static func threats(in namespace: NetworkNamespace) throws -> [Threat] {
         let owner = clinux_owning_user_namespace(namespace.descriptor)
         defer { if owner >= 0 { close(owner) } }
-        return try processes(in: namespace).compactMap { process in
-            // One whose status cannot be read has just ended.
-            guard let status = try Status(of: process) else { return nil }
-            let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
-            guard !held.isEmpty, owner < 0 || !isBelow(process, owner) else { return nil }
-            return Threat(process: process, program: status.name, capabilities: held)
+        let wanted = try namespace.enter { try netFile(of: "thread-self") }
+        guard let wanted else { throw SystemError.current("look at", "/proc/thread-self/net/dev") }
+        return try processes().compactMap { process -> Threat? in
+            for thread in try threads(of: process) {
+                // One whose status cannot be read has just ended.
+                guard try netFile(of: thread) == wanted, let status = try Status(of: thread) else { continue }
+                let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
+                guard !held.isEmpty, owner < 0 || !isBelow(thread, owner) else { continue }
+                return Threat(process: process, program: status.name, capabilities: held)
+            }
+            return nil
         }
     }
 
-    /// The processes in a network namespace, whoever's they are. `/proc/PID/ns/net` says nothing of processes that have
-    /// capabilities which we have not; what is below `/proc/PID/net` says it of all: those files are the namespace's own.
-    private static func processes(in namespace: NetworkNamespace) throws -> [Int32] {
-        let wanted = try namespace.enter { try netFile(of: "thread-self") }
-        guard let wanted else { throw SystemError.current("look at", "/proc/thread-self/net/dev") }
-        return try processes().filter { try netFile(of: "\($0)") == wanted }
-    }
-
-    /// The number of a file that each network namespace has; `nil` for a process that has ended.
-    private static func netFile(of process: String) throws(SystemError) -> UInt64? {
+    /// The number of a file that each network namespace has; `nil` for a thread that has ended. `/proc/PID/ns/net` says
+    /// nothing of processes that have capabilities which we have not; what is below `net` says it of all.
+    private static func netFile(of thread: String) throws(SystemError) -> UInt64? {
         var status = stat()
-        let path = "/proc/\(process)/net/dev"
+        let path = "/proc/\(thread)/net/dev"
         guard stat(path, &status) == 0 else {
             if saysThatItEnded(errno) { return nil }
             throw .current("look at", path)
@@ -55,10 +56,10 @@ enum Inhabitants {
     /// Whether that is what /proc answers about a process that is there no more.
     private static func saysThatItEnded(_ errno: CInt) -> Bool { [ENOENT, ENOTDIR, EINVAL, ESRCH].contains(errno) }
 
-    /// Whether a process lives in a user namespace below `owner`: its capabilities are worth nothing above.
-    private static func isBelow(_ process: Int32, _ owner: CInt) -> Bool {
+    /// Whether a thread lives in a user namespace below `owner`: its capabilities are worth nothing above.
+    private static func isBelow(_ thread: String, _ owner: CInt) -> Bool {
         guard let wanted = identity(owner) else { return false }
-        var current = open("/proc/\(process)/ns/user", O_RDONLY | O_CLOEXEC)
+        var current = open("/proc/\(thread)/ns/user", O_RDONLY | O_CLOEXEC)
         guard current >= 0 else { return false }
         defer { close(current) }
         guard let own = identity(current), own != wanted else { return false }
@@ -86,15 +87,26 @@ enum Inhabitants {
         }
     }
 
-    /// What `/proc/PID/status` says.
+    /// The threads of a process, as directories below /proc; none when it has ended.
+    private static func threads(of process: Int32) throws(SystemError) -> [String] {
+        let directory = "/proc/\(process)/task"
+        do throws(DirectoryStream.Failure) {
+            return try DirectoryStream.names(in: directory).filter { Int32($0) != nil }.map { "\(process)/task/\($0)" }
+        } catch {
+            if saysThatItEnded(error.errno) { return [] }
+            throw SystemError(operation: "list", errno: error.errno, context: directory)
+        }
+    }
+
+    /// What `/proc/PID/task/TID/status` says.
     private struct Status {
         var name = ""
-        /// What the process has, or could get by executing a program.
+        /// What the thread has, or could get by executing a program.
         var capabilities: UInt64 = 0
 
-        /// `nil` for a process that has ended.
-        init?(of process: Int32) throws(SystemError) {
-            let path = "/proc/\(process)/status"
+        /// `nil` for a thread that has ended.
+        init?(of thread: String) throws(SystemError) {
+            let path = "/proc/\(thread)/status"
             let file = open(path, O_RDONLY | O_CLOEXEC)
             guard file >= 0 else {
                 if saysThatItEnded(errno) { return nil }

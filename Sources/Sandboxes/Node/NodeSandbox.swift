@@ -181,16 +181,28 @@ extension NodeSandbox {
 
     private func refuseThreats() async throws {
         guard record.attachment != .create, !record.acceptsRawSockets, let reference = record.namespace else { return }
-        let threats = try await Keeper.run { [namespaces = services.namespaces] in
-            try namespaces.reopen(reference).map(Inhabitants.threats) ?? []
+        // The sockets after the processes: who may open none any more may have one.
+        let (threats, sockets) = try await Keeper.run { [namespaces = services.namespaces] in
+            guard let namespace = try namespaces.reopen(reference) else {
+                return ([Inhabitants.Threat](), String?.none)
+            }
+            return (try Inhabitants.threats(in: namespace), try FrameSockets(in: namespace).description)
         }
-        guard let first = threats.first else { return }
-        let others = threats.count > 1 ? " and \(threats.count - 1) more" : ""
-        throw NodeError.unprocessable(
-            field: "attachment",
-            "process \(first.process) (\(first.program))\(others) in this namespace could get around the rules with "
-                + "\(first.capabilities.joined(separator: ", ")): start it without, or say acceptRawSockets"
-        )
+        if let first = threats.first {
+            let others = threats.count > 1 ? " and \(threats.count - 1) more" : ""
+            throw NodeError.unprocessable(
+                field: "attachment",
+                "process \(first.process) (\(first.program))\(others) in this namespace could get around the rules with "
+                    + "\(first.capabilities.joined(separator: ", ")): start it without, or say acceptRawSockets"
+            )
+        }
+        if let sockets {
+            throw NodeError.unprocessable(
+                field: "attachment",
+                "somebody has \(sockets) open in this namespace, which get around the rules: end the programs that opened "
+                    + "them (ss -0p), or say acceptRawSockets"
+            )
+        }
     }
 
     /// Its namespace; `nil` when it is gone.
