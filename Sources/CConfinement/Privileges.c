@@ -76,7 +76,8 @@ int confinement_access_without_override(const char *path, int mode) {
 //
 // Everything is allowed but what follows. It closes what neither the namespaces nor the missing capabilities close:
 // socket families that know no network namespace (AF_VSOCK) or that no sandbox needs, io_uring (which opens sockets
-// without the socket system call), typing into the terminal, and kernel features with a history of holes.
+// without the socket system call), descriptors of processes and namespaces outside, typing into the terminal, and kernel
+// features with a history of holes.
 // Making user namespaces stays possible: a new one has no power over ours.
 
 #if defined(__x86_64__)
@@ -100,6 +101,12 @@ int confinement_access_without_override(const char *path, int mode) {
 // If the loaded number is not `value`, the next `count` instructions are skipped.
 #define UNLESS_SKIP(value, count) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (count))
 #define REFUSE_CALL(number, error) WHEN(number), REFUSE(error)
+
+// What older headers lack: NS_MNT_GET_NEXT and NS_MNT_GET_PREV of Linux 6.12, SO_PEERPIDFD and SO_PASSPIDFD of 6.5.
+#define NAMESPACE_AFTER _IOC(_IOC_READ, 0xb7, 11, 16)
+#define NAMESPACE_BEFORE _IOC(_IOC_READ, 0xb7, 12, 16)
+#define PEERS_PROCESS 77
+#define SENDERS_PROCESS 76
 
 static const struct sock_filter filter[] = {
     // A foreign table of system calls (32-bit programs on a 64-bit kernel) has other numbers for the same calls.
@@ -133,17 +140,38 @@ static const struct sock_filter filter[] = {
     REFUSE_CALL(SYS_reboot, EPERM),
     REFUSE_CALL(SYS_quotactl, EPERM),
     REFUSE_CALL(SYS_quotactl_fd, EPERM),
+    REFUSE_CALL(SYS_pidfd_getfd, EPERM),
 #if defined(__x86_64__)
     REFUSE_CALL(SYS_iopl, EPERM),
     REFUSE_CALL(SYS_ioperm, EPERM),
 #endif
-    // ioctl: what types into a terminal as if the user had.
-    UNLESS_SKIP(SYS_ioctl, 6),
+    // ioctl: what types into a terminal as if the user had, and what goes from one mount namespace to the next, through all
+    // that there are.
+    UNLESS_SKIP(SYS_ioctl, 10),
     LOAD_ARGUMENT(1),
     WHEN(TIOCSTI),
     REFUSE(EPERM),
     WHEN(0x541C /* TIOCLINUX: selection and paste on a virtual console */),
     REFUSE(EPERM),
+    WHEN(NAMESPACE_AFTER),
+    REFUSE(ENOTTY),
+    WHEN(NAMESPACE_BEFORE),
+    REFUSE(ENOTTY),
+    ALLOW,
+    // What makes a descriptor of the process at a socket's other end, who may be outside.
+    UNLESS_SKIP(SYS_getsockopt, 6),
+    LOAD_ARGUMENT(1),
+    UNLESS_SKIP(SOL_SOCKET, 3),
+    LOAD_ARGUMENT(2),
+    WHEN(PEERS_PROCESS),
+    REFUSE(ENOPROTOOPT),
+    ALLOW,
+    UNLESS_SKIP(SYS_setsockopt, 6),
+    LOAD_ARGUMENT(1),
+    UNLESS_SKIP(SOL_SOCKET, 3),
+    LOAD_ARGUMENT(2),
+    WHEN(SENDERS_PROCESS),
+    REFUSE(ENOPROTOOPT),
     ALLOW,
     // socket and socketpair: the four families that a sandbox is for.
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 2, 0),

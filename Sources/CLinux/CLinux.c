@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -115,6 +116,11 @@ int64_t clinux_mount_of(const char *path) {
     if (status.stx_mask & STATX_MNT_ID) return (int64_t)status.stx_mnt_id;
     errno = ENOSYS;
     return -1;
+}
+
+long clinux_file_system_type(int descriptor) {
+    struct statfs information;
+    return fstatfs(descriptor, &information) == 0 ? (long)((unsigned long)information.f_type & 0xffffffff) : -1;
 }
 
 int clinux_set_pipe_size(int descriptor, int size) {

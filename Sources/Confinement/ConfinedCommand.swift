@@ -23,7 +23,7 @@ public enum ConfinedCommand {
         /// The directory that the command starts in, absolute.
         public var workingDirectory: String
         /// The descriptors that become the command's standard input, output and error. None may be a way out by itself:
-        /// ``ConfinedCommand/spawn(_:)`` refuses network sockets and directories.
+        /// ``ConfinedCommand/spawn(_:)`` takes files, terminals, pipes, `/dev/null` and its like, and connected Unix sockets.
         public var standardDescriptors: (input: CInt, output: CInt, error: CInt)
         /// The soft limit of open files, where the supervisor raised its own; `nil` leaves it as it is.
         public var descriptorLimit: CInt?
@@ -34,6 +34,8 @@ public enum ConfinedCommand {
         public var hasNoUnixSockets: Bool
         /// Files and directories of the supervisor's (its records, its state) that the command may read but not change.
         public var readOnlyPaths: [String]
+        /// Devices of the node, below /dev, that the command gets besides those that every program needs (``Device``).
+        public var devices: [String]
 
         /// A configuration that starts in the caller's working directory.
         public init(arguments: [String], environment: [String], networkNamespace: CInt, resolvConf: [UInt8]) {
@@ -49,6 +51,7 @@ public enum ConfinedCommand {
             self.ignoredSignals = []
             self.hasNoUnixSockets = false
             self.readOnlyPaths = []
+            self.devices = []
         }
     }
 
@@ -59,7 +62,7 @@ public enum ConfinedCommand {
     public static func spawn(_ configuration: Configuration) throws(ConfinementError) -> ConfinedProcess {
         try StandardDescriptor.requireAllHarmless(
             configuration.standardDescriptors,
-            hasNoUnixSockets: configuration.hasNoUnixSockets
+            protecting: configuration.readOnlyPaths
         )
         let mounts = try MountPlan(configuration)
         let steps = mounts.steps

@@ -90,6 +90,14 @@ enum FileSystem {
         }
     }
 
+    /// Whether two paths lead to the same.
+    static func isSame(_ path: String, _ other: String) -> Bool {
+        var first = stat()
+        var second = stat()
+        return stat(path, &first) == 0 && stat(other, &second) == 0 && first.st_dev == second.st_dev
+            && first.st_ino == second.st_ino
+    }
+
     /// Whether `path` is `directory` or lies below it; both without symbolic links.
     static func isBelow(_ path: String, _ directory: String) -> Bool {
         path == directory || directory == "/" || path.hasPrefix(directory + "/")

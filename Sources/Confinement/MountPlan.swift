@@ -10,13 +10,15 @@ internal import Glibc
 /// * `/sys` is new, so it shows the command's own network devices, and read-only with the control groups below it.
 /// * `/run` is new, and without root `~/.ssh` (``RebuiltDirectory``); Unix sockets elsewhere are covered
 ///   (``OutsideSockets``).
+/// * Directories of an automounter show what is mounted in them, and ask for nothing.
 /// * `/etc/resolv.conf` is ours.
-/// * `/dev/shm`, `/dev/mqueue` and the directories of X sockets are new and empty. So is `/dev/pts`: of the user's
+/// * `/dev` is new, with those of the node's devices that lead nowhere (``Device``) and those that the user hands over.
+///   `/dev/shm` and `/dev/mqueue` in it are empty, and so are the directories of X sockets. So is `/dev/pts`: of the user's
 ///   terminals the command sees its own, as `/dev/console`.
 /// * Mounts made later, here or on the node, stay where they were made.
 ///
 /// All of this holds wherever else the same is mounted (``MountTable``): another /proc, /run or /dev in a chroot, a
-/// terminal, a socket or a namespace that is mounted on a file, a second way to a file that is read-only.
+/// device, a socket or a namespace that is mounted on a file, a second way to a file that is read-only.
 ///
 /// What the node has mounted is covered, not detached: below it might lie what it hides. Without root the usher carries
 /// the first steps out, in the user namespace that the network namespace belongs to, which `/sys` is mounted for; what
@@ -48,12 +50,13 @@ struct MountPlan {
         table = try MountTable.current()
         let others = table.places(showing: "/run").filter { FileSystem.kind(of: $0) == .directory }
         rebuilt = ["/run", "/var/run"] + others.filter { $0 != "/var/run" }
-        renewed = rebuilt + ["/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys"]
+        renewed = rebuilt + ["/dev", "/proc", "/sys"]
         isPrivileged = configuration.userNamespace == nil
         let resolvConf = try Self.resolvConfTarget()
         steps.append(MountStep(.makePrivate))
         coverKernelFileSystems()
         openStage(resolvConf: configuration.resolvConf)
+        replaceAutomounts()
         let kernelPoints = Set(table.mounts.filter(\.isOfTheKernel).map(\.point))
         for path in rebuilt {
             guard let directory = RebuiltDirectory(path, others: kernelPoints) else { continue }
@@ -63,8 +66,7 @@ struct MountPlan {
         steps.append(MountStep(.bind(source: "\(Self.stage)/resolv.conf", target: resolvConf)))
         steps.append(MountStep(.makeReadOnly(resolvConf)))
         protect(configuration.readOnlyPaths)
-        renewDevices()
-        try renewTerminals(standard: configuration.standardDescriptors)
+        try renewDevices(handedOver: configuration.devices, standard: configuration.standardDescriptors)
         renewSys()
         steps.append(MountStep(.detach(Self.stage)))
         if !isPrivileged { usheredSteps = steps.count }
@@ -88,14 +90,13 @@ struct MountPlan {
 // MARK: - Steps
 
 extension MountPlan {
-    private func isRenewed(_ path: String) -> Bool { renewed.contains { FileSystem.isBelow(path, $0) } }
+    func isRenewed(_ path: String) -> Bool { renewed.contains { FileSystem.isBelow(path, $0) } }
 
     /// Those mounts of kernel file systems that are not renewed and can be seen: the /proc of a chroot, a terminal or a
     /// network namespace that is mounted on a file.
     var otherKernelFileSystems: [MountedFileSystem] {
         table.mounts.filter {
-            $0.isOfTheKernel && !isRenewed($0.point) && $0.point != Self.console
-                && table.isVisible($0.point, through: $0)
+            $0.isOfTheKernel && !isRenewed($0.point) && table.isVisible($0.point, through: $0)
         }
     }
 
@@ -136,7 +137,7 @@ extension MountPlan {
         steps.append(MountStep(bind, tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES]))
     }
 
-    private mutating func mountEmpty(_ paths: [String], mode: String) {
+    mutating func mountEmpty(_ paths: [String], mode: String) {
         let flags = MountFlag.noSetUserID | MountFlag.noDevices
         for path in paths where !isRebuilt(path) && FileSystem.kind(of: path) == .directory {
             // One that went away meanwhile holds nothing.
@@ -181,19 +182,6 @@ extension MountPlan {
         for directory in pinned.sorted() {
             steps.append(MountStep(.bind(source: directory, target: directory, recursive: true), tolerating: [ENOENT]))
         }
-    }
-
-    private mutating func renewDevices() {
-        mountEmpty(["/dev/shm"] + table.places(showing: "/dev/shm"), mode: "1777")
-        // Memory, the kernel's log, the hypervisor's socket, invented keystrokes.
-        for name in ["mem", "kmem", "port", "kmsg", "vsock", "vhost-vsock", "vhost-net", "uinput", "uhid"] {
-            for path in table.places(of: "/dev/\(name)") where FileSystem.kind(of: path) == .other { cover(path) }
-        }
-    }
-
-    private mutating func renewQueues() {
-        guard table.mounts.contains(where: { $0.point == "/dev/mqueue" }) else { return }
-        steps.append(MountStep(.mount(type: "mqueue", target: "/dev/mqueue", flags: MountFlag.harmless)))
     }
 
     private mutating func renewSys() {

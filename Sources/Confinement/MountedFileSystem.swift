@@ -25,6 +25,8 @@ struct MountedFileSystem: Equatable {
 
     /// Whether it shows the kernel and no files.
     var isOfTheKernel: Bool { Self.kernelTypes.contains(type) }
+    /// Whether a name that is looked up in it has a program outside mount something.
+    var isAutomount: Bool { type == "autofs" }
     /// Whether listing it may take long.
     var isRemote: Bool { Self.remoteTypes.contains(type) || type == "fuse" || type.hasPrefix("fuse.") }
 }

@@ -14,7 +14,7 @@ struct OutsideSockets {
     /// Where sockets usually are, and through how many directories of each group the walk always goes; about ten
     /// microseconds each.
     private static let usualPlaces = [
-        (paths: ["/tmp", "/var/tmp", "/dev"], limit: 4_000),
+        (paths: ["/tmp", "/var/tmp"], limit: 4_000),
         (paths: ["/home", "/mnt", "/opt", "/root", "/srv", "/var"], limit: 1_000),
     ]
     private static let ownLimit = 2_000

@@ -157,6 +157,15 @@ struct RunCommand: ParsableCommand {
     )
     var noUnixSockets = false
 
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "Hand a device below /dev over, such as a serial line; the command finds none but those that lead nowhere.",
+            valueName: "path"
+        )
+    )
+    var device: [String] = []
+
     @Flag(help: "Use none of root's privileges, as is done for ordinary users.")
     var rootless = false
 
@@ -227,6 +236,7 @@ struct RunCommand: ParsableCommand {
             isQuiet: quiet,
             isRootless: rootless || geteuid() != 0,
             hasNoUnixSockets: noUnixSockets,
+            devices: device,
             setupCommand: setup,
             asked: askCommand.map { .command($0) } ?? askTerminal.map { .terminal($0) },
             answers: answers.map { try AnswerFile(path: $0, isHeld: true) },

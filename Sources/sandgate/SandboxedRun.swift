@@ -29,6 +29,8 @@ struct RunPlan {
     let isRootless: Bool
     /// Whether the command can make no Unix sockets.
     let hasNoUnixSockets: Bool
+    /// Devices that are handed over to the command.
+    let devices: [String]
     /// What a shell runs before the command, under the rules of the policy's set-up phase, too.
     let setupCommand: String?
     /// Who is asked about what no rule speaks of, if somebody is.
@@ -211,6 +213,7 @@ final class SandboxedRun {
         configuration.setupCommand = plan.setupCommand
         configuration.descriptorLimit = descriptorLimit
         configuration.hasNoUnixSockets = plan.hasNoUnixSockets
+        configuration.devices = plan.devices
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
         let ours = [plan.auditPath, plan.policyPath, plan.suggestionPath, plan.answers?.path]
         configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap { $0.flatMap(Self.absolutePath) }

@@ -28,6 +28,8 @@ RUN_BY_BOTH = (
     "test_clients",
     "test_confinement",
     "test_escapes_confinement",
+    "test_escapes_descriptors",
+    "test_escapes_devices",
     "test_escapes_mounts",
     "test_hostile_connections",
     "test_hostile_nameserver",

@@ -115,6 +115,10 @@ void clinux_release_memory(void);
 // statx(2) with STATX_MNT_ID; -1 with ENOSYS before Linux 5.8.
 int64_t clinux_mount_of(const char *path);
 
+// What kind of file system a descriptor's file lies in: the number of fstatfs(2), see <linux/magic.h>; -1 when it cannot be
+// told.
+long clinux_file_system_type(int descriptor);
+
 // The most descriptors that go in one message.
 #define CLINUX_DESCRIPTORS_MAX 32
 
