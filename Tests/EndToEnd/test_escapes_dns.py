@@ -328,7 +328,7 @@ def test_idle_and_pipelining_clients(internet: Internet, sandgate: Sandgate) -> 
     """Others, and it itself, are answered; denied names among pipelined ones are not asked for."""
     command = ["/usr/bin/python3", "-c", FLOOD, plan.DNS4, plan.ALLOWED]
     # dnsmasq forks a process for each of these, up to a limit, and serves no others.
-    assert "pipelined 200" not in internet.unenforced(["timeout", "20", *command]).stdout
+    assert "pipelined 200" not in internet.unenforced(["timeout", "8", *command]).stdout
     other = sandgate.start(allowing(plan.ALLOWED), shell(f"echo begun; read go; curl -sS -m 5 http://{plan.ALLOWED}/"))
     other.wait_for("begun")
     internet.forget()

@@ -355,6 +355,8 @@ print("within a minute" if time.monotonic() - begun < 55 else "too late")
     if kind != "slow":
         internet.unenforced(command)
         assert "/endless" in internet.sinks.data()
-    run = sandgate.run(allowing(plan.SINK), *after_resolving(plan.SINK, then=command), timeout=90)
+    # In place of ten seconds.
+    deadline = ["--limit", "firstBytesMilliseconds=3000"]
+    run = sandgate.run(allowing(plan.SINK), *after_resolving(plan.SINK, then=command), options=deadline, timeout=90)
     assert "within a minute" in run.stdout, run
     assert internet.sinks.arrivals() == [], run

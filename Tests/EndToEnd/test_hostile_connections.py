@@ -130,16 +130,17 @@ def test_client_that_is_slow_after_connect(internet: Internet, sandgate: Sandgat
     """The deadline for the first words counts from when the client may speak, not from before a slow CONNECT."""
     script = """
         connection = socket.create_connection(("127.0.0.1", 64128), 10)
-        time.sleep(8)
+        time.sleep(2.5)
         connection.sendall(b"CONNECT allowed.example:80 HTTP/1.1\\r\\nHost: allowed.example:80\\r\\n\\r\\n")
         connection.recv(1000)
         request = b"GET / HTTP/1.1\\r\\nHost: allowed.example\\r\\n\\r\\n"
         connection.sendall(request[:10])
-        time.sleep(4)
+        time.sleep(1.5)
         connection.sendall(request[10:])
         print("got", connection.recv(1000)[:20])
     """
-    run = sandgate.run(allowing(plan.ALLOWED), *client(script))
+    deadline = ["--limit", "firstBytesMilliseconds=3500"]
+    run = sandgate.run(allowing(plan.ALLOWED), *client(script), options=deadline)
     assert "got b'HTTP/1.1 200 OK" in run.stdout, run
 
 
