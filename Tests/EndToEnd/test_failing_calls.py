@@ -11,6 +11,7 @@ import contextlib
 import errno
 import http.client
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -553,7 +554,7 @@ def is_said(status: int, said: str) -> bool:
     """Whether a daemon that could not serve said so and ended by itself. NIO ends the process where a thread of its own
     cannot wait for events, which only happens before anything is served; the page on faults says so."""
     if status == -signal.SIGILL:
-        return "NIOPosix/MultiThreadedEventLoopGroup.swift" in said
+        return bool(re.search(r"NIOPosix/(MultiThreadedEventLoopGroup|Selector\w+)\.swift", said)) and "serving" not in said
     return status > 0 and "sandgate: " in said
 
 

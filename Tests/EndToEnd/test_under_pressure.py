@@ -264,7 +264,10 @@ def test_descriptors_run_out(internet: Internet, daemon: Daemon, box: Namespace,
                 holder.kill()
                 holder.communicate()
             assert daemon.process is not None and daemon.process.poll() is None, daemon.log[-3000:]
-            wait_until(lambda: daemon.request("DELETE", "/v1/sandboxes/new").status == 204, "the API", 30)
+            try:
+                wait_until(lambda: daemon.request("DELETE", "/v1/sandboxes/new").status == 204, "the API", 30)
+            except ConnectionError as error:
+                raise AssertionError(f"{error}: {daemon.process.poll()} in round {number}: {daemon.log[-3000:]}") from error
             now = sandbox.ask("GET", "/policy").json["revision"]
             assert now in (revision, revision + 1)
             revision = now
