@@ -47,6 +47,7 @@ ON_THE_MACHINE = {
     "test_containers": "a container engine",
     "test_image": "a container engine",
     "test_opensandbox": "a container engine",
+    "test_opensandbox_attacks": "a container engine",
     "test_kubernetes_manifests": "asks a package index",
     "test_packaging": "boots an operating system",
 }

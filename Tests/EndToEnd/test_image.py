@@ -11,11 +11,11 @@ import pytest
 from lab import plan
 from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
 from lab.guarded import (
-    ADDRESS,
     DIRECTLY,
     WITH_ATTACKS,
     Guarded,
     ask_dockers_resolver,
+    attack_with_raw_sockets,
     pinned,
     reaches,
     user_defined_network,
@@ -146,7 +146,7 @@ def test_image_of_another_user_than_root(internet: Internet, docker: Engine, non
         assert reaches(docker, sandbox, plan.ALLOWED) and reaches(docker, sandbox, plan.ALLOWED, "-6"), made.log
         assert not reaches(docker, sandbox, plan.DENIED)
         assert not reaches(docker, sandbox, plan.DENIED, *pinned(plan.DENIED, plan.DENIED4))
-        attack(docker, sandbox)
+        attack_with_raw_sockets(docker, sandbox)
         # It is not by their user that the sidecar's sockets are known.
         assert docker.run(sandbox, "/usr/bin/setpriv", "--reuid=65532", "--clear-groups", *TO_SINK).returncode != 0
         assert internet.sinks.data() == ""
@@ -238,25 +238,14 @@ def test_health_check(internet: Internet, docker: Engine) -> None:
         made.remove()
 
 
-def attack(docker: Engine, container: str) -> None:
-    """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
-    inspected = docker.inspect(container, "{{.HostConfig.NetworkMode}}").removeprefix("container:")
-    holder = container if inspected == "default" else inspected
-    address = docker.inspect(holder, ADDRESS)
-    neighbour = docker.namespace.check("cat", "/sys/class/net/docker0/address").strip()
-    frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
-    for words in (*frames, ("marks", plan.SINK4, "4444")):
-        docker.run(container, "/usr/bin/python3", "/attacks/shared_namespace.py", *words, timeout=60)
-
-
 def test_attacks_with_raw_sockets(internet: Internet, docker: Engine, guarded: Guarded) -> None:
     free = docker.start(*WITH_ATTACKS, image=MACHINE)
-    attack(docker, free)
+    attack_with_raw_sockets(docker, free)
     arrived = internet.sinks.data()
     assert "stolen by a frame" in arrived and "stolen by a mark" in arrived, "without a sidecar"
     docker.docker("rm", "--force", free)
     sandbox = guarded.sandbox(*WITH_ATTACKS, image=MACHINE)
-    attack(docker, sandbox)
+    attack_with_raw_sockets(docker, sandbox)
     assert internet.sinks.data() == ""
     assert reaches(docker, sandbox, plan.ALLOWED)
 

@@ -94,6 +94,16 @@ def test_tools(internet: Internet, sdk: Client) -> None:
     sdk.do("kill")
 
 
+def test_without_ipv6(internet: Internet, sdk: Client) -> None:
+    """The server's default: it is switched off in the shared network, and the rest works."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **TRUST)
+    assert run(sdk, "cat", "/proc/sys/net/ipv6/conf/all/disable_ipv6").stdout == "1\n"
+    assert reaches(sdk, plan.ALLOWED) and not reaches(sdk, plan.ALLOWED, "-6")
+    assert not reaches(sdk, plan.DENIED)
+    assert internet.web.hosts() == {plan.ALLOWED}
+    sdk.do("kill")
+
+
 def test_sidecar_that_ends(internet: Internet, sdk: Client) -> None:
     """The server does not start it again: the sandbox reaches nothing until it is killed."""
     sdk.create(MACHINE, allowing(plan.ALLOWED), **TRUST)

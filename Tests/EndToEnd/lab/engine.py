@@ -117,6 +117,12 @@ class Engine:
             self._command("exec", container, *command), capture_output=True, text=True, timeout=timeout
         )
 
+    def begin(self, container: str, *command: str) -> subprocess.Popen[str]:
+        """Begins a program in a container, whose output is read while it runs."""
+        return subprocess.Popen(
+            self._command("exec", container, *command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+
     def stop(self) -> None:
         """Removes all containers and ends."""
         with contextlib.suppress(Exception):

@@ -47,6 +47,17 @@ def ask_dockers_resolver(docker: Engine, container: str, holder: str, name: str)
     return {way: address for way, _, address in (line.partition(" ") for line in done.stdout.splitlines())}
 
 
+def attack_with_raw_sockets(docker: Engine, container: str) -> None:
+    """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
+    mode = docker.inspect(container, "{{.HostConfig.NetworkMode}}")
+    holder = mode.removeprefix("container:") if mode.startswith("container:") else container
+    address = docker.inspect(holder, ADDRESS)
+    neighbour = docker.namespace.check("cat", "/sys/class/net/docker0/address").strip()
+    frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
+    for words in (*frames, ("marks", plan.SINK4, "4444")):
+        docker.run(container, "/usr/bin/python3", "/attacks/shared_namespace.py", *words, timeout=60)
+
+
 @contextlib.contextmanager
 def user_defined_network(docker: Engine) -> Iterator[str]:
     """A network with Docker's resolver; a container with an address of :data:`NEIGHBOUR` is in it, and known by that name."""

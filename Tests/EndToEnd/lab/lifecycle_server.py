@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .engine import MACHINE_BINDS, SANDGATE, Engine
+from .guarded import ATTACKS
 from .internet import Internet
 from .processes import end_process, wait_until
 from .python_environment import python_environment
@@ -32,17 +33,18 @@ class SDKError(Exception):
 class OpenSandbox:
     """A server that runs. Made by :func:`opensandbox`."""
 
-    def __init__(self, internet: Internet, docker: Engine, directory: Path) -> None:
+    def __init__(self, internet: Internet, docker: Engine, directory: Path, port: int, open_handed: bool) -> None:
+        self._address = f"127.0.0.1:{port}"
         self.docker, self._log, self.sdk_log = docker, directory / "server.log", directory / "sdk.log"
         self._python = _environment() / "bin/python"
         docker.make_image(EXECD, _execd())
-        binds = [*MACHINE_BINDS, f"{internet.certificates.authority}:{AUTHORITY}:ro"]
+        binds = [*MACHINE_BINDS, f"{internet.certificates.authority}:{AUTHORITY}:ro", f"{ATTACKS}:/attacks:ro"]
         configuration = directory / "config.toml"
         configuration.write_text(
             f"""
             [server]
             host = "127.0.0.1"
-            port = 8080
+            port = {port}
             api_key = "{KEY}"
             [runtime]
             type = "docker"
@@ -53,9 +55,11 @@ class OpenSandbox:
             [docker]
             network_mode = "bridge"
             sandbox_binds = {json.dumps(binds)}
+            {"drop_capabilities = []" if open_handed else ""}
             [egress]
             image = "{SANDGATE}"
             mode = "dns+nft"
+            {"disable_ipv6 = false" if open_handed else ""}
             readiness_timeout_seconds = 15
             """
         )
@@ -80,7 +84,7 @@ class OpenSandbox:
 
     def wait(self) -> None:
         """Waits until it serves."""
-        ask = self._inside("curl", "-sf", "-m", "2", "http://127.0.0.1:8080/health")
+        ask = self._inside("curl", "-sf", "-m", "2", f"http://{self._address}/health")
 
         def serves() -> bool:
             assert self.process.poll() is None, self.log
@@ -96,7 +100,7 @@ class OpenSandbox:
     def client(self) -> Iterator[Client]:
         """The SDK, for one sandbox."""
         script = Path(__file__).with_name("lifecycle_client.py")
-        made = Client(self, self._inside(self._python, script, "127.0.0.1:8080", KEY), self._variables)
+        made = Client(self, self._inside(self._python, script, self._address, KEY), self._variables)
         try:
             yield made
         finally:
@@ -173,9 +177,12 @@ def _execd() -> bytes:
 
 
 @contextlib.contextmanager
-def opensandbox(internet: Internet, docker: Engine, directory: Path) -> Iterator[OpenSandbox]:
-    """A server that uses the image as its egress image."""
-    made = OpenSandbox(internet, docker, directory)
+def opensandbox(
+    internet: Internet, docker: Engine, directory: Path, port: int = 8080, *, open_handed: bool = False
+) -> Iterator[OpenSandbox]:
+    """A server that uses the image as its egress image. One that is open-handed leaves sandboxes all of Docker's
+    capabilities, CAP_NET_RAW among them, and IPv6; by default it takes both away."""
+    made = OpenSandbox(internet, docker, directory, port, open_handed)
     try:
         made.wait()
         yield made
