@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from lab import content, plan
 from lab.engine import MACHINE, Engine, engine
 from lab.internet import Internet
 from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
+from lab.processes import wait_until
 from lab.sandgate import allowing
 
 TRUST = {name: AUTHORITY for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "GIT_SSL_CAINFO", "PIP_CERT")}
@@ -101,6 +105,68 @@ def test_without_ipv6(internet: Internet, sdk: Client) -> None:
     assert reaches(sdk, plan.ALLOWED) and not reaches(sdk, plan.ALLOWED, "-6")
     assert not reaches(sdk, plan.DENIED)
     assert internet.web.hosts() == {plan.ALLOWED}
+    sdk.do("kill")
+
+
+def settings(**values: str) -> dict[str, str]:
+    """What a create request's environment says for the sidecar; the server hands it on."""
+    return TRUST | {f"OPENSANDBOX_EGRESS_{name}": value for name, value in values.items()}
+
+
+def test_settings_of_a_create_request(internet: Internet, sdk: Client, tmp_path: Path) -> None:
+    told = f"http://{plan.SINK4}:80/told"
+    attributes = "team=blue,zone=lab"
+    values = {"DENY_WEBHOOK": told, "POLICY_FILE": "/tmp/policy.json", "METRICS_EXTRA_ATTRS": attributes}
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **settings(**values))
+    assert reaches(sdk, plan.ALLOWED) and not reaches(sdk, plan.DENIED)
+    arrived: list[str] = []
+
+    def is_told() -> bool:
+        arrived.append(internet.sinks.data())
+        return f'"hostname":"{plan.DENIED}"' in "".join(arrived)
+
+    wait_until(is_told, "word of the refused name")
+    assert "POST /told HTTP/1.1" in "".join(arrived) and f'"sandboxId":"{sdk.id}"' in "".join(arrived)
+    # The file is written with the change.
+    sdk.do("patch", [rule("allow", plan.OTHER)])
+    sdk.docker.docker("cp", f"{sdk.sidecar}:/tmp/policy.json", str(tmp_path / "policy.json"))
+    targets = {entry["target"] for entry in json.loads((tmp_path / "policy.json").read_text())["egress"]}
+    assert targets == {plan.ALLOWED, plan.OTHER}
+    said = [line for line in sdk.docker.logs(sdk.sidecar).splitlines() if not line.startswith("{")]
+    assert said and all("team: blue, zone: lab" in line for line in said if ": info: " in line), said
+    sdk.do("kill")
+
+
+def test_log_level_of_a_create_request(sdk: Client) -> None:
+    """What is said at other levels is shown by :func:`test_settings_of_a_create_request`."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **settings(LOG_LEVEL="error"))
+    sdk.do("patch", [rule("allow", plan.OTHER)])
+    assert reaches(sdk, plan.OTHER)
+    log = sdk.docker.logs(sdk.sidecar)
+    # Records are no log: they are there all the same.
+    assert log and all(line.startswith("{") for line in log.splitlines()), log
+    sdk.do("kill")
+
+
+@pytest.mark.parametrize("seconds", [1, 4])
+def test_upstream_timeout_of_a_create_request(internet: Internet, sdk: Client, seconds: int) -> None:
+    """How long one try may take. A server that says nothing is asked twice."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED), **settings(DNS_UPSTREAM_TIMEOUT=str(seconds)))
+    script = (
+        "import dns.message, dns.query, dns.rcode, sys, time\n"
+        "begun = time.monotonic()\n"
+        "answer = dns.query.udp(dns.message.make_query(sys.argv[2], 'A'), sys.argv[1], timeout=20)\n"
+        "print(dns.rcode.to_text(answer.rcode()), time.monotonic() - begun)\n"
+    )
+    ask = ("/usr/bin/python3", "-c", script, plan.DNS4, plan.ALLOWED)
+    os.kill(internet.dns.pid, signal.SIGSTOP)
+    try:
+        done = run(sdk, *ask)
+    finally:
+        os.kill(internet.dns.pid, signal.SIGCONT)
+    rcode, _, passed = done.stdout.partition(" ")
+    assert rcode == "SERVFAIL" and seconds * 0.9 <= float(passed) < 2 * seconds + 1.5, done
+    assert run(sdk, *ask).stdout.startswith("NOERROR ")
     sdk.do("kill")
 
 
