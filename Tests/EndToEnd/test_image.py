@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_image_is_small(docker: Engine) -> None:
     if "libswiftCore.so" in subprocess.run(["ldd", binary()], capture_output=True, text=True).stdout:
         pytest.skip("the program needs the Swift runtime of this machine")
     assert int(docker.docker("image", "inspect", "--format", "{{.Size}}", SANDGATE)) < MAXIMUM_SIZE
+
+
+def test_image_holds_little(docker: Engine, tmp_path: Path) -> None:
+    """One program and its libraries: no shell, and nothing where OpenSandbox's server mounts what a sandbox writes."""
+    container = docker.docker("create", SANDGATE)
+    docker.docker("export", "--output", str(tmp_path / "image.tar"), container)
+    docker.docker("rm", container)
+    with tarfile.open(tmp_path / "image.tar") as files:
+        members = {member.name.lstrip("./"): member for member in files}
+    # The engine adds empty files to what it exports.
+    programs = {name for name, member in members.items() if member.isfile() and member.size and member.mode & 0o111}
+    libraries = {name for name in programs if name.startswith(("lib/", "lib64/", "usr/lib/"))}
+    assert programs - libraries == {"usr/bin/sandgate"}
+    assert not [name for name in members if name.rpartition("/")[2] in ("sh", "bash", "dash", "busybox")]
+    assert not [name for name in members if name.startswith("opt")]
 
 
 def test_dockerfile_makes_the_same_image(docker: Engine, tmp_path: Path) -> None:
@@ -228,6 +244,29 @@ def test_paused(internet: Internet, docker: Engine, guarded: Guarded) -> None:
 )
 def test_refuses_to_start(docker: Engine, options: tuple[str, ...], words: str) -> None:
     refuses_to_start(docker, SANDGATE, options, words)
+
+
+BELIEVED = pytest.mark.xfail(strict=True, reason="only the path's own words are looked at, not where it leads")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "/opt/opensandbox/policy",
+        "//opt//opensandbox/policy",
+        pytest.param("/./opt/opensandbox/policy", marks=BELIEVED),
+        pytest.param("/proc/self/root/opt/opensandbox/policy", marks=BELIEVED),
+    ],
+)
+def test_policy_file_that_the_sandbox_writes(docker: Engine, file: str) -> None:
+    """Where OpenSandbox's server mounts a volume into both: nothing there is believed, whatever way the path takes."""
+    options = ("--cap-add", "NET_ADMIN", "--env", f"OPENSANDBOX_EGRESS_POLICY_FILE={file}")
+    container = docker.docker("run", "--detach", *options, SANDGATE)
+    try:
+        wait_until(lambda: docker.inspect(container, "{{.State.Running}}") == "false", "its end", 6)
+        assert "to a place that the sandbox cannot write" in docker.logs(container)
+    finally:
+        docker.docker("rm", "--force", container)
 
 
 def test_health_check(internet: Internet, docker: Engine) -> None:
