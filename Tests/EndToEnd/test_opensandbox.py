@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,25 @@ def test_upstream_timeout_of_a_create_request(internet: Internet, sdk: Client, s
     rcode, _, passed = done.stdout.partition(" ")
     assert rcode == "SERVFAIL" and seconds * 0.9 <= float(passed) < 2 * seconds + 1.5, done
     assert run(sdk, *ask).stdout.startswith("NOERROR ")
+    sdk.do("kill")
+
+
+def test_pause_that_outlasts_the_resolver(internet: Internet, sdk: Client) -> None:
+    """The clocks have jumped further than one of its tries may take: what is asked at once is answered, and held."""
+    sdk.create(MACHINE, allowing(plan.ALLOWED, f"*.{plan.WILD}"), **settings(DNS_UPSTREAM_TIMEOUT="1"))
+    assert reaches(sdk, plan.ALLOWED)
+    sdk.do("pause")
+    # It is time itself that has to pass.
+    time.sleep(4)
+    internet.forget()
+    sdk.do("resume")
+    new = f"new.{plan.WILD}"
+    assert plan.SHARED4 in run(sdk, "getent", "ahostsv4", new).stdout and new in internet.dns.names()
+    assert reaches(sdk, plan.ALLOWED)
+    assert not reaches(sdk, plan.DENIED) and not reaches(
+        sdk, plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}"
+    )
+    assert internet.web.hosts() == {plan.ALLOWED}
     sdk.do("kill")
 
 
