@@ -112,8 +112,9 @@ struct SidecarSettings {
         sidecar.policyFile = value("POLICY_FILE")
         // OpenSandbox mounts a volume there that the sandbox writes: a sidecar that begins again would believe it.
         if let file = sidecar.policyFile {
-            let components = file.split(separator: "/")
-            guard file.hasPrefix("/"), !components.contains(".."), !components.starts(with: ["opt", "opensandbox"])
+            let components = Self.place(of: file)?.split(separator: "/")
+            guard file.hasPrefix("/"), let components, !components.contains(".."),
+                !components.starts(with: ["opt", "opensandbox"])
             else {
                 throw fail("POLICY_FILE", "an absolute path, to a place that the sandbox cannot write, found \(file)")
             }
@@ -201,6 +202,22 @@ struct SidecarSettings {
                 throw SetupError("\(Self.prefix)DOH_BLOCKLIST: expected addresses and prefixes, found \(text)")
             }
             return Rule(.deny, .addresses(prefix), ports: https)
+        }
+    }
+
+    /// Where a file lies, or would lie: all links on the way are followed. `nil` for a link that leads to nothing yet.
+    private static func place(of file: String) -> String? {
+        var missing: [Substring] = []
+        var existing = file.split(separator: "/").filter { $0 != "." }
+        while true {
+            let path = "/" + existing.joined(separator: "/")
+            if let resolved = realpath(path, nil) {
+                defer { free(resolved) }
+                return ([String(cString: resolved)] + missing.map(String.init)).joined(separator: "/")
+            }
+            var status = stat()
+            guard lstat(path, &status) != 0, let last = existing.popLast() else { return nil }
+            missing.insert(last, at: 0)
         }
     }
 
