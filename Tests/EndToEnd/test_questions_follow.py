@@ -54,7 +54,7 @@ class Follower:
 
 @contextlib.contextmanager
 def following(daemon: Daemon, *options: str) -> Iterator[Follower]:
-    command = [binary(), "questions", "--follow", "--socket", str(daemon.socket), *options]
+    command = [str(binary()), "questions", "--follow", "--socket", str(daemon.socket), *options]
     made = Terminal(command, columns=120, rows=120)
     try:
         yield Follower(made)
