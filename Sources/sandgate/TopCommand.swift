@@ -11,8 +11,8 @@ struct TopCommand: ParsableCommand {
         commandName: "top",
         abstract: "Watch the live connections of a running daemon's sandboxes, and what is refused.",
         discussion: """
-            In a terminal: connections by bytes a second, beneath them what was refused last; q leaves. Elsewhere, and with \
-            --once, one table. Times are UTC; DOWN is to the sandbox, UP from it, in bytes (K is 1,024). A rate counts what \
+            In a terminal: connections by bytes a second, beneath them what was refused last; q leaves. When the daemon \
+            ends that is said, and the next one is waited for. Elsewhere, and with --once, one table. Times are UTC; DOWN is to the sandbox, UP from it, in bytes (K is 1,024). A rate counts what \
             passed since the table before. --json prints both of the daemon's answers, connections and refusals, as one \
             document.
 
@@ -42,6 +42,8 @@ struct TopCommand: ParsableCommand {
     private static let refusals = 50
     /// A daemon that says nothing for so long hangs.
     private static let patienceSeconds = 10
+    /// How often it is tried whether there is a daemon again.
+    private static let retryInterval = Duration.seconds(1)
 
     func validate() throws {
         guard Self.intervals.contains(interval) else {
@@ -99,7 +101,7 @@ struct TopCommand: ParsableCommand {
 
     private func watch() throws {
         // Whatever is wrong is said before the screen is ours.
-        let stream = try EventStream(client, "/v1/audit/stream?\(try refusalQuery())")
+        var events = try DaemonEvents(client, "/v1/audit/stream?\(try refusalQuery())")
         var view = try TopView(try askConnections(), isOneSandbox: id != nil)
         view.refusals.take(page: try askRefusals())
         let screen = try Screen()
@@ -109,37 +111,44 @@ struct TopCommand: ParsableCommand {
         while true {
             let size = screen.size
             screen.show(view.lines(columns: size.columns, rows: size.rows), colour: StandardOutput.hasColour)
-            guard try wait(until: next, stream, &view) else { return }
+            guard try wait(until: next, &events, &view) else { return }
+            if !events.isConnected { next = min(next, .now + Self.retryInterval) }
             guard ContinuousClock.now >= next else { continue }
-            try refresh(&view, stream)
+            try refresh(&view, &events)
             next = ContinuousClock.now + interval
         }
     }
 
-    private func refresh(_ view: inout TopView, _ stream: EventStream) throws {
+    /// Looks again. Where the daemon has ended, what it said last stays until there is the next one.
+    private func refresh(_ view: inout TopView, _ events: inout DaemonEvents) throws {
         do {
-            view.take(try TopView.decode(try askConnections()))
+            if events.isConnected {
+                view.take(try TopView.decode(try askConnections()))
+            } else if events.reconnect() {
+                view.begin(with: try TopView.decode(try askConnections()))
+                view.refusals.take(page: try askRefusals())
+            }
+        } catch let refusal as APIRefusal where !refusal.isForNow {
+            throw refusal
         } catch {
-            // Whether the daemon has ended is known best by who listened to it all the time.
-            _ = try stream.read()
-            throw error
+            events.close()
         }
+        view.isDaemonThere = events.isConnected
     }
 
     /// Waits until it is time for the next look, or the terminal is another one: its size, or whoever went on with us. `false`
     /// when somebody wants to leave.
     private func wait(
         until deadline: ContinuousClock.Instant,
-        _ stream: EventStream,
+        _ events: inout DaemonEvents,
         _ view: inout TopView
     ) throws -> Bool {
-        while case let left = deadline - ContinuousClock.now, left > .zero {
+        while ContinuousClock.now < deadline {
             var descriptors = [
                 pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0),
-                pollfd(fd: stream.descriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: events.descriptor, events: Int16(POLLIN), revents: 0),
             ]
-            let milliseconds = left.components.seconds * 1_000 + left.components.attoseconds / 1_000_000_000_000_000 + 1
-            if poll(&descriptors, 2, CInt(milliseconds)) < 0 {
+            if poll(&descriptors, 2, deadline.millisecondsLeft) < 0 {
                 guard errno == EINTR else { throw SetupError("cannot wait: \(String(cString: strerror(errno)))") }
                 return true
             }
@@ -147,7 +156,13 @@ struct TopCommand: ParsableCommand {
                 let keys = Screen.readKeys()
                 if keys.isEmpty || keys.contains(UInt8(ascii: "q")) || keys.contains(UInt8(ascii: "Q")) { return false }
             }
-            if descriptors[1].revents != 0 { try stream.read().forEach { view.refusals.take($0) } }
+            if descriptors[1].revents != 0 {
+                guard let news = events.read() else {
+                    view.isDaemonThere = false
+                    return true
+                }
+                news.forEach { view.refusals.take($0) }
+            }
         }
         return true
     }
@@ -165,6 +180,13 @@ extension TopView {
 
     static func decode(_ answer: Data) throws -> ConnectionsDocument {
         try JSONDecoder().decode(ConnectionsDocument.self, from: answer)
+    }
+
+    /// Another daemon than the one before: neither its connections nor its records go on with the others' numbers.
+    mutating func begin(with answer: ConnectionsDocument) {
+        (rates, refusals) = (ConnectionRates(), RecentRefusals())
+        restart = answer.clock
+        take(answer)
     }
 
     mutating func take(_ answer: ConnectionsDocument) {

@@ -8,6 +8,10 @@ struct TopView {
     var refusals: RecentRefusals
     /// Whether there is one sandbox, which needs no column.
     var isOneSandbox: Bool
+    /// Whether there is a daemon; if not, this is what it said last.
+    var isDaemonThere = true
+    /// When it was noticed that another daemon is there.
+    var restart: String?
 
     /// A column of a table.
     private struct Column<Row> {
@@ -42,10 +46,13 @@ struct TopView {
     }
 
     private func summary(_ shown: Int) -> String {
+        guard isDaemonThere else {
+            return "\(listing.clock)Z  the daemon has ended; waiting for the next one  q: quit"
+        }
         let count = "\(listing.total) connection\(listing.total == 1 ? "" : "s")"
         let speed = rates.total.map { ", \(ByteCount.text($0.down))/s down, \(ByteCount.text($0.up))/s up" } ?? ""
         let omitted = listing.omitted > 0 ? " (the \(listing.items.count) with most bytes are looked at)" : ""
-        return "\(listing.clock)Z  \(count)\(omitted)\(speed)  q: quit"
+        return "\(listing.clock)Z  \(count)\(omitted)\(speed)  q: quit\(restart.map { "  new daemon \($0)Z" } ?? "")"
     }
 
     /// From these widths on there is room for more.

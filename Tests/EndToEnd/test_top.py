@@ -231,13 +231,33 @@ def test_suspended_and_continued(daemon: Daemon, box: Sandbox) -> None:
 
 
 def test_end_of_the_daemon(daemon: Daemon, box: Sandbox) -> None:
-    with terminal(daemon) as shown:
+    """It is said, beside what was there last, and the next one is waited for."""
+    with terminal(daemon, "--interval", "3") as shown:
         shown.wait_for(plan.FILES)
         daemon.end(signal.SIGKILL)
-        assert shown.wait() == 1
-        assert shown.is_restored
-        # A path may be broken into lines.
-        assert f"sandgate: the daemon at {daemon.socket} has ended" in shown.screen.text.replace("\n", "")
+        shown.wait_for(r"^\d\d:\d\d:\d\dZ  the daemon has ended; waiting for the next one  q: quit$")
+        assert plan.FILES in shown.screen.text
+        daemon.start()
+        shown.wait_for(r"^\d\d:\d\d:\d\dZ  0 connections  q: quit  new daemon \d\d:\d\d:\d\dZ$")
+        assert plan.FILES not in shown.screen.text
+        refuse(box)
+        shown.wait_for(rf"box +{plan.DENIED} +dns, default$")
+        daemon.end(signal.SIGKILL)
+        shown.wait_for("the daemon has ended")
+        shown.type("q")
+        assert shown.wait() == 0 and shown.is_restored and shown.screen.surprises == []
+
+
+def test_hot_restart(daemon: Daemon, box: Sandbox) -> None:
+    """The download goes on, and is seen to."""
+    with terminal(daemon, "--interval", "0.5") as shown:
+        shown.wait_for(ROW)
+        daemon.hand_over()
+        shown.wait_for(r"new daemon \d\d:\d\d:\d\dZ$")
+        before = shown.wait_for(ROW.replace(r"(\S+)", r"([\d.]+[KMG])", 1))
+        assert count_of(before[1]) > 1 << 20
+        shown.type("q")
+        assert shown.wait() == 0 and shown.is_restored
 
 
 def test_end_of_the_terminal(daemon: Daemon, box: Sandbox) -> None:
