@@ -2,7 +2,7 @@ import Glibc
 
 /// Waits until something in a directory has changed (inotify(7)). Where the kernel gives no watch, and for changes it
 /// does not tell of, it wakes regularly.
-public final class DirectoryWatch {
+public final class DirectoryWatch: Sendable {
     private let descriptor: CInt
     private let isWatching: Bool
 

@@ -43,6 +43,8 @@ struct Daemon {
 
     @Sendable func run() async throws {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        // Before they are read: taking up many sandboxes takes a while, in which they may change.
+        let files = RuleFileWatch(settings.ruleFiles)
         let configuration = try settings.nodeConfiguration()
         let identity = try settings.tlsIdentity()
         let webhook = try settings.webhookEndpoint().map { DenialWebhook($0, node: Self.hostName(), log: log) }
@@ -67,7 +69,6 @@ struct Daemon {
             for server in servers { group.addTask { try await server.run { await readiness.count() } } }
             group.addTask { await notifier.keepAlive { await node.visitLoops() } }
             group.addTask { [settings, log] in
-                let files = RuleFileWatch(settings.ruleFiles)
                 for await _ in files.changes { await Self.reload(settings, node, log) }
             }
             group.addTask { [settings, log] in

@@ -58,7 +58,13 @@ struct ListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ps",
         abstract: "List the sandboxes of a running daemon.",
-        discussion: "The exit status is 0, or 1 when there is no daemon to ask."
+        discussion: """
+            The exit status is 0, or 1 when there is no daemon to ask.
+
+            EXAMPLES:
+              sandgate ps
+              sandgate ps --json | jq -r '.items[].id'
+            """
     )
 
     @OptionGroup var options: DaemonOptions
@@ -90,7 +96,12 @@ struct ListCommand: ParsableCommand {
 struct InspectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect",
-        abstract: "Show a sandbox of a running daemon, with the policy in force."
+        abstract: "Show a sandbox of a running daemon, with the policy in force.",
+        discussion: """
+            EXAMPLES:
+              sandgate inspect box
+              sandgate inspect box --json | jq '.policy'
+            """
     )
 
     @OptionGroup var options: DaemonOptions
@@ -236,7 +247,11 @@ struct LockCommand: ParsableCommand {
 struct DetachCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "detach",
-        abstract: "Have a running daemon release a sandbox: its rules go, nothing is enforced there any more."
+        abstract: "Have a running daemon release a sandbox: its rules go, nothing is enforced there any more.",
+        discussion: """
+            EXAMPLES:
+              sandgate detach box
+            """
     )
 
     @OptionGroup var options: DaemonOptions

@@ -11,15 +11,17 @@ struct RuleFileWatch {
     /// For so long a file must not have changed.
     private static let settlingMicroseconds: UInt32 = 250_000
 
-    /// Watches the files' directories; files that other programs replace are not the same file any more.
+    /// Watches the files' directories; files that other programs replace are not the same file any more. What is read when
+    /// this has returned is not missed when it changes.
     init(_ files: [String]) {
         let (changes, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         self.changes = changes
         guard !files.isEmpty else { return }
         let directories = Set(files.map { path in path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." })
+        let watch = DirectoryWatch(directories: directories)
+        let atBeginning = files.map(Fingerprint.init)
         DetachedThread.start {
-            let watch = DirectoryWatch(directories: directories)
-            var known = files.map(Fingerprint.init)
+            var known = atBeginning
             while true {
                 watch.wait()
                 var current = files.map(Fingerprint.init)

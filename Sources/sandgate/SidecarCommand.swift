@@ -25,6 +25,10 @@ struct SidecarCommand: StagedCommand {
             Enforces before GET /healthz answers, and takes policies at /policy as OpenSandbox's SDK and server send \
             them. Needs CAP_NET_ADMIN and CAP_NET_RAW. The rules stay when it ends: the sandbox reaches nothing then.
 
+            EXAMPLES:
+              sandgate sidecar
+              sandgate sidecar --check   # in the container, for its health check
+
             ENVIRONMENT:
             """ + "\n" + SidecarSettings.documentation.split(separator: "\n").map { "  \($0)" }.joined(separator: "\n")
     )
@@ -79,6 +83,8 @@ struct SidecarCommand: StagedCommand {
         }
         journal.record([AuditEvent(.daemonStarted, time: .current, sandbox: settings.sidecar.id)])
         var configuration = settings.sidecar
+        // Before they are read, so that no change is missed.
+        let files = RuleFileWatch(settings.ruleFiles)
         configuration.always = try settings.always()
         let told = Mutex<DeniedHostWebhook?>(nil)
         let sidecar = try Sidecar(
@@ -100,7 +106,7 @@ struct SidecarCommand: StagedCommand {
                 }
             }
             group.addTask {
-                for await _ in RuleFileWatch(settings.ruleFiles).changes {
+                for await _ in files.changes {
                     do { try await sidecar.changeAlways(try settings.always()) } catch {
                         log.error("the rules stay as they were: \(error)")
                     }

@@ -151,3 +151,30 @@ def test_sidecar_does_not_start(internet: Internet, tmp_path: Path, directory: P
     UNREADABLE[name](deny)
     with sidecar(internet, tmp_path) as shared:
         assert str(deny) in shared.refuses(allowing(plan.OTHER))
+
+
+# What changes while a daemon begins
+
+
+def test_change_while_sandboxes_are_taken_up(internet: Internet, tmp_path: Path, directory: Path) -> None:
+    """The daemon has read the file, and takes up many sandboxes: a line that is written then is not passed over."""
+    deny = directory / "deny.always"
+    deny.write_text("")
+    (tmp_path / "config.yaml").write_text(f"denyAlways: {deny}\n")
+    with running(internet, tmp_path, "--config", str(tmp_path / "config.yaml")) as daemon:
+        box = daemon.create(allowing(plan.OTHER))
+        for _ in range(60):
+            daemon.create(allowing(plan.OTHER))
+        assert box.reaches(plan.OTHER)
+        daemon.end()
+
+        def beginnings() -> int:
+            return sum(file.read_text().count('"daemon.started"') for file in daemon.audit.glob("*.jsonl"))
+
+        begun = beginnings()
+        daemon.launch()
+        wait_until(lambda: beginnings() > begun, "the next daemon")
+        assert "sandboxes taken up" not in daemon.log.rpartition("stopping")[2]
+        deny.write_text(f"{plan.OTHER}\n")
+        wait_until(lambda: "rules read again" in daemon.log, "that the file is read again", 30)
+        assert not box.reaches(plan.OTHER)
