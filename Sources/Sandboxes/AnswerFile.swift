@@ -43,6 +43,8 @@ public final class AnswerFile: Sendable {
 
     /// The path.
     public let path: String
+    /// What stood in it when it was opened.
+    public let rulesAtOpening: [Rule]
     /// The file itself, where no other of the name is to take its place.
     private let kept: CInt?
 
@@ -64,13 +66,14 @@ public final class AnswerFile: Sendable {
         defer { if !isHeld { close(file) } }
         do {
             try Self.lock(file, path)
-            if try Self.read(file, path).isEmpty { try Self.append(Self.beginning, to: file, path, after: 0) }
+            let text = try Self.read(file, path)
+            if text.isEmpty { try Self.append(Self.beginning, to: file, path, after: 0) }
             flock(file, LOCK_UN)
+            rulesAtOpening = text.isEmpty ? [] : try Self.rules(in: text, path)
         } catch {
             if isHeld { close(file) }
             throw error
         }
-        _ = try load()
     }
 
     deinit {

@@ -101,7 +101,7 @@ final class SandboxedRun {
         log.debug("network made", metadata: ["rootless": "\(plan.isRootless)"])
         // Before they are listed, so that no change is missed.
         let addresses = try NodeAddressWatcher(loop: loop) { [weak self] in self?.sandbox?.guardNode(at: $0) }
-        let always = AlwaysRules(answers: try plan.answers?.load() ?? [])
+        let always = AlwaysRules(answers: plan.answers?.rulesAtOpening ?? [])
         let policy = CompiledPolicy(plan.policy, always: always, nodeAddresses: try nodeAddresses())
         let upstream = try UpstreamResolver(loop: loop, servers: plan.upstreamServers)
         let sandbox = try Sandbox(

@@ -111,7 +111,7 @@ public actor SandboxNode {
             )
         }
         var always = configuration.always
-        always.answers = try configuration.answers?.load() ?? []
+        always.answers = configuration.answers?.rulesAtOpening ?? []
         rules = NodeRules(
             defaultPolicy: configuration.defaultPolicy,
             always: always,
