@@ -1,21 +1,10 @@
 public import Audit
-import Glibc
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
 public import Logging
-import NIOCore
 public import Sandboxes
 public import Webhook
-
-/// The API cannot be served.
-public struct ListenError: Error, CustomStringConvertible {
-    let place: String
-    let reason: String
-
-    /// Where, and why.
-    public var description: String { "cannot listen at \(place): \(reason)" }
-}
 
 /// Serves a node's API: over a Unix socket to whoever may open it, over TCP to whoever has a token.
 public struct ControlServer: Sendable {
@@ -62,9 +51,6 @@ public struct ControlServer: Sendable {
 
     /// Serves until the task is cancelled. `onReady` is called when clients can connect.
     public func run(onReady: @escaping @Sendable () async -> Void) async throws {
-        var log = log
-        // Of connections that the end of the daemon ends, the server says that they fail.
-        log.logLevel = .critical
         let address: BindAddress
         let server: HTTPServerBuilder
         switch place {
@@ -75,24 +61,14 @@ public struct ControlServer: Sendable {
             address = .hostname(host, port: port)
             server = Self.connections(tls)
         }
-        let application = Application(
-            router: router(),
-            server: server,
-            configuration: ApplicationConfiguration(address: address),
-            onServerRunning: { _ in await onReady() },
-            logger: log
-        )
-        do {
-            try await application.run()
-        } catch let error as IOError {
-            throw ListenError(place: place.description, reason: String(cString: strerror(error.errnoCode)))
-        }
+        let service = HTTPService(address: address, place: place.description, server: server, log: log)
+        try await service.run(router().buildResponder(), onReady: onReady)
     }
 
     /// Connections that anybody can make, with a token or without: one that asks for nothing, or never ends its handshake,
     /// is closed.
     private static func connections(_ identity: TLSIdentity?) -> HTTPServerBuilder {
-        let configuration = HTTP1Channel.Configuration(idleTimeout: idlePatience)
+        let configuration = HTTP1Channel.Configuration(idleTimeout: HTTPService.idlePatience)
         guard let identity else { return .http1(configuration: configuration) }
         return HTTPServerBuilder { responder in
             TLSConnections(
@@ -101,8 +77,6 @@ public struct ControlServer: Sendable {
             )
         }
     }
-
-    private static let idlePatience = TimeAmount.seconds(60)
 
     private func router() -> Router<ControlContext> {
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)

@@ -48,8 +48,6 @@ public struct SidecarServer: Sendable {
 
     /// Serves until the task is cancelled. `onReady` is called when clients can connect.
     public func run(onReady: @escaping @Sendable () async -> Void) async throws {
-        var quiet = log
-        quiet.logLevel = .warning
         let gate = Gate(settings: settings, log: log)
         let responder = CallbackResponder { (request: Request, context: ControlContext) in
             do {
@@ -58,18 +56,16 @@ public struct SidecarServer: Sendable {
                 return PlainText.answer(error.message + "\n", error.status)
             }
         }
-        let application = Application(
-            responder: responder,
-            server: .http1(configuration: .init(idleTimeout: Self.idlePatience)),
-            configuration: ApplicationConfiguration(address: .hostname(try host(), port: settings.port)),
-            onServerRunning: { _ in await onReady() },
-            logger: quiet
+        let host = try host()
+        let service = HTTPService(
+            address: .hostname(host, port: settings.port),
+            place: host.contains(":") ? "[\(host)]:\(settings.port)" : "\(host):\(settings.port)",
+            // The sandbox can open as many connections as it likes.
+            server: .http1(configuration: .init(idleTimeout: HTTPService.idlePatience)),
+            log: log
         )
-        try await application.run()
+        try await service.run(responder, onReady: onReady)
     }
-
-    /// For so long a connection may ask for nothing: the sandbox can open as many as it likes.
-    private static let idlePatience = TimeAmount.seconds(60)
 
     /// Paths are taken as they are: neither a slash at the end nor two in a row are passed over.
     private func respond(to request: Request, _ context: ControlContext, _ gate: Gate) async throws -> Response {

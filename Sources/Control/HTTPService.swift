@@ -1,0 +1,51 @@
+import Glibc
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+
+/// An API cannot be served.
+public struct ListenError: Error, CustomStringConvertible {
+    let place: String
+    let reason: String
+
+    /// Where, and why.
+    public var description: String { "cannot listen at \(place): \(reason)" }
+}
+
+/// Serves HTTP at one place, until the task is cancelled.
+struct HTTPService {
+    /// Where.
+    let address: BindAddress
+    /// The same, for messages.
+    let place: String
+    /// What speaks it.
+    let server: HTTPServerBuilder
+    let log: Logger
+
+    /// A connection that anybody can make asks for nothing for so long at most.
+    static let idlePatience = TimeAmount.seconds(60)
+
+    /// Serves. `onReady` is called when clients can connect.
+    func run<Responder: HTTPResponder>(
+        _ responder: Responder,
+        onReady: @escaping @Sendable () async -> Void
+    ) async throws where Responder.Context == ControlContext {
+        // Of connections that end in the middle, which is up to the clients and to the end of this process, the server says
+        // that they fail.
+        var quiet = log
+        quiet.logLevel = .critical
+        let application = Application(
+            responder: responder,
+            server: server,
+            configuration: ApplicationConfiguration(address: address),
+            onServerRunning: { _ in await onReady() },
+            logger: quiet
+        )
+        do {
+            try await application.run()
+        } catch let error as IOError {
+            throw ListenError(place: place, reason: String(cString: strerror(error.errnoCode)))
+        }
+    }
+}
