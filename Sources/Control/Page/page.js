@@ -560,6 +560,7 @@ async function follow(filter, take) {
   let patience = 1000;
   for (;;) {
     const breaker = new AbortController();
+    let trouble = "no connection to the node";
     let watchdog = null;
     // The node says something every 15 seconds.
     const feedWatchdog = () => {
@@ -570,7 +571,7 @@ async function follow(filter, take) {
       const headers = last === null ? {} : { "Last-Event-ID": String(last) };
       const answer = await ask(`v1/audit/stream?${filter}`, { headers, signal: breaker.signal });
       feedWatchdog();
-      connection("live", "live");
+      connection(filter, null);
       patience = 1000;
       let rest = "";
       const decoder = new TextDecoder();
@@ -589,19 +590,24 @@ async function follow(filter, take) {
         }
       }
     } catch (problem) {
-      if (problem instanceof Refusal) connection("lost", visible(problem.message));
+      if (problem instanceof Refusal) trouble = visible(problem.message);
     }
     clearTimeout(watchdog);
     breaker.abort();
-    if (find("connection").dataset.state !== "lost") connection("lost", "no connection to the node");
+    connection(filter, trouble);
     await pause(patience);
     patience = Math.min(patience * 2, 15_000);
   }
 }
 
-function connection(state, text) {
-  find("connection").dataset.state = state;
-  setText(find("connection"), text);
+const troubles = new Map();
+
+/** Says whether the page is up to date: it is when nothing that it lives by has trouble. `trouble` is that of one of them, or null. */
+function connection(source, trouble) {
+  troubles.set(source, trouble);
+  const first = [...troubles.values()].find((one) => one !== null);
+  find("connection").dataset.state = first === undefined ? "live" : "lost";
+  setText(find("connection"), first ?? "live");
 }
 
 // Sandboxes
@@ -852,17 +858,13 @@ async function route() {
 }
 
 async function refresh() {
+  const rest = current === null ? loadSandboxes().then(showSandboxes) : loadDetail();
   try {
-    await questions.load();
-    if (current === null) {
-      await loadSandboxes();
-      showSandboxes();
-    } else {
-      await loadDetail();
-    }
+    await Promise.all([questions.load(), rest]);
+    connection("answers", null);
   } catch (problem) {
-    // The stream tells when the node is gone; a page that has something to show keeps it.
-    if (problem instanceof Refusal) connection("lost", visible(problem.message));
+    // The streams tell when the node is gone; a page that has something to show keeps it.
+    if (problem instanceof Refusal) connection("answers", visible(problem.message));
   }
 }
 
@@ -881,7 +883,7 @@ async function begin() {
       feed = new Feed(await askJSON("v1/audit/reasons"));
       break;
     } catch (problem) {
-      connection("lost", problem instanceof Refusal ? visible(problem.message) : "no connection to the node");
+      connection("answers", problem instanceof Refusal ? visible(problem.message) : "no connection to the node");
       await pause(3000);
     }
   }
