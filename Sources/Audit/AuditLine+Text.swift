@@ -26,15 +26,9 @@ extension AuditLine {
     /// Where it was going: `evil.example:443 [203.0.113.5]`; `nil` where nothing of it is known. What a sandbox chose is
     /// escaped.
     public var destination: String? {
-        let transport = protocolName.map { $0 == "tcp" ? "" : "/" + Printable.text($0) }
-        let ending = (port.map { ":\($0)" } ?? "") + (transport ?? "")
-        let address = address.map { Printable.text($0) }
-        if let host {
-            let name = Printable.name(host) + ending
-            return address.map { $0 == host ? name : "\(name) [\($0)]" } ?? name
-        }
-        guard let address else { return nil }
-        return (port != nil && address.contains(":") ? "[\(address)]" : address) + ending
+        let place = Printable.destination(host: host, address: address, port: port, protocolName: protocolName)
+        guard let place, let host, let address, address != host else { return place }
+        return "\(place) [\(Printable.text(address))]"
     }
 
     private var detail: String? {

@@ -12,6 +12,20 @@ package enum Printable {
         escaped(name, backslash: "\\", limit: limit)
     }
 
+    /// The name or else the address, the port, and what is not TCP: `files.example:443`, `[2001:db8::1]:53/udp`; `nil` where
+    /// neither name nor address is known.
+    package static func destination(
+        host: String?,
+        address: String?,
+        port: UInt64?,
+        protocolName: String?
+    ) -> String? {
+        let transport = protocolName.map { $0 == "tcp" ? "" : "/" + text($0) } ?? ""
+        let ending = (port.map { ":\($0)" } ?? "") + transport
+        if let host { return name(host) + ending }
+        return address.map { (port != nil && $0.contains(":") ? "[\(text($0))]" : text($0)) + ending }
+    }
+
     private static func escaped(_ text: some StringProtocol, backslash: String, limit: Int) -> String {
         var shown = ""
         for scalar in text.unicodeScalars {

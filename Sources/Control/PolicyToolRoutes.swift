@@ -21,13 +21,6 @@ struct PolicyToolRoutes {
         group.post("policies/diff") { request, _ in try await diff(request) }
     }
 
-    /// What a difference is answered with.
-    private struct Difference: Encodable {
-        let opened: [String]
-        let closed: [String]
-        let stopsAtLock: [String]?
-    }
-
     /// Compares `old` (or the policy in force for `sandbox`) with `new`, both with the node's rules before them.
     private func diff(_ request: Request) async throws -> Response {
         let comparison = try PolicyComparison.load(bytes: try await request.bytes(), file: "body", now: .current)
@@ -42,13 +35,7 @@ struct PolicyToolRoutes {
             to: try await node.compile(comparison.new, for: comparison.sandbox),
             at: .current
         )
-        return Answer.json(
-            Difference(
-                opened: difference.opened.map(\.description),
-                closed: difference.closed.map(\.description),
-                stopsAtLock: comparison.new.setup.map { _ in difference.stopsAtLock.map(\.description) }
-            )
-        )
+        return Answer.json(DifferenceDocument(difference, to: comparison.new))
     }
 
     /// What a check found.

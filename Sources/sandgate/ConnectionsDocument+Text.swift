@@ -18,10 +18,7 @@ extension ConnectionDocument {
 
     /// The name or address, and the port: `files.example:443`, `[2001:db8::1]:53/udp`.
     var destination: String {
-        let ending = (port.map { ":\($0)" } ?? "") + (`protocol` == "tcp" ? "" : "/" + Printable.text(`protocol`))
-        if let host { return Printable.name(host) + ending }
-        guard let ip else { return "?" + ending }
-        return (ip.contains(":") ? "[\(Printable.text(ip))]" : Printable.text(ip)) + ending
+        Printable.destination(host: host, address: ip, port: port.map(UInt64.init), protocolName: `protocol`) ?? "?"
     }
 
     /// The address.

@@ -55,12 +55,6 @@ struct PolicyDiffCommand: ParsableCommand {
 
     private static let different = ExitCode(2)
 
-    private struct Document: Encodable {
-        let opened: [String]
-        let closed: [String]
-        let stopsAtLock: [String]?
-    }
-
     func run() throws {
         let always = try alwaysFiles.rules()
         var newAlways = always
@@ -69,17 +63,15 @@ struct PolicyDiffCommand: ParsableCommand {
         let before = CompiledPolicy(try PolicyFile.load(old).policy, always: always)
         let after = CompiledPolicy(try PolicyFile.load(new).policy, always: newAlways)
         let difference = PhasedDifference(from: before, to: after, at: .current)
-        let opened = difference.opened.map(\.description)
-        let closed = difference.closed.map(\.description)
-        let stops = after.policy.setup.map { _ in difference.stopsAtLock.map(\.description) }
+        let document = DifferenceDocument(difference, to: after.policy)
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            let document = Document(opened: opened, closed: closed, stopsAtLock: stops)
             Console.output(String(decoding: try encoder.encode(document), as: UTF8.self))
         } else {
-            for line in opened.map({ "+ \($0)" }) + closed.map({ "- \($0)" }) { Console.output(line) }
-            for line in stops ?? [] { Console.output("! \(line)") }
+            for (sign, lines) in [("+", document.opened), ("-", document.closed), ("!", document.stopsAtLock ?? [])] {
+                for line in lines { Console.output("\(sign) \(line)") }
+            }
         }
         if exitCode, !difference.isEmpty { throw Self.different }
     }
