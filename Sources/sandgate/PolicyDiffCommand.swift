@@ -28,7 +28,7 @@ struct PolicyDiffCommand: ParsableCommand {
             EXAMPLES:
               sandgate policy diff old.yaml new.yaml
               git show main:policy.yaml | sandgate policy diff - policy.yaml
-              sandgate policy diff p.yaml p.yaml --deny-always old.txt --new-deny-always new.txt
+              sandgate policy diff p.yaml p.yaml --deny-always old --new-deny-always new
               sandgate policy diff --json old.yaml new.yaml | jq -e '.opened == []'
             """
     )
