@@ -32,6 +32,7 @@ from lab.machine import Snapshot, processes_with
 from lab.namespaces import NODE_LINK, Namespace
 from lab.processes import check, wait_until
 from lab.sandgate import Sandgate, allowing, shell
+from lab.tool import binary
 from lab.visitors import Visit, Visitors, visitors
 
 
@@ -497,7 +498,7 @@ def test_restart(internet: Internet, trials: Trials, box: Namespace, watch: Watc
             found = None
         if found is None:
             status, said = trials.wait_for_end(), daemon.log[before:]
-            assert status == -signal.SIGKILL if fault_was_the_end(faults) else is_said(status, said), (status, said)
+            assert status == -signal.SIGKILL if fault_was_the_end(faults) else is_said(status, said, faults), (status, said)
             daemon.start()
             found = daemon.request("GET", "/v1/sandboxes/box")
         if found.status == 404:
@@ -550,12 +551,21 @@ def test_service_manager_hears_of_it(internet: Internet, tmp_path: Path, faults:
         daemon.clean_up()
 
 
-def is_said(status: int, said: str) -> bool:
-    """Whether a daemon that could not serve said so and ended by itself. NIO ends the process where a thread of its own
-    cannot wait for events, which only happens before anything is served; the page on faults says so."""
+def is_said(status: int, said: str, faults: Faults) -> bool:
+    """Whether a daemon that could not serve said so and ended by itself. NIO and libdispatch end the process where threads of
+    their own cannot wait for events, which only happens before anything is served; the page on faults says so."""
     if status == -signal.SIGILL:
-        return bool(re.search(r"NIOPosix/(MultiThreadedEventLoopGroup|Selector\w+)\.swift", said)) and "serving" not in said
+        by_nio = re.search(r"NIOPosix/(MultiThreadedEventLoopGroup|Selector\w+)\.swift", said)
+        return bool(by_nio or any(is_of_libdispatch(call) for call in faults.calls if call.is_spoiled)) and (
+            "serving" not in said
+        )
     return status > 0 and "sandgate: " in said
+
+
+def is_of_libdispatch(call: Call) -> bool:
+    """It is a part of the program, where the Swift runtime is linked into it, and says nothing before it ends it."""
+    found = subprocess.run(["addr2line", "-f", "-e", binary(), f"{call.caller:#x}"], capture_output=True, text=True)
+    return found.stdout.startswith("_dispatch_")
 
 
 @contextlib.contextmanager
