@@ -15,14 +15,16 @@ enum Device {
     private static let directories: Set<String> = ["accel", "dma_heap", "dri", "nvidia-caps"]
     private static let graphicsOfNVIDIA = ["nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools", "nvidiactl"]
 
-    /// The names of those that this machine has, sorted.
-    static func found() throws(ConfinementError) -> [String] {
+    /// Those that this machine has, sorted by name.
+    static func found() throws(ConfinementError) -> [(name: String, number: dev_t)] {
         var names = usual.union(graphicsOfNVIDIA)
         names.formUnion(try FileSystem.entries(in: "/dev").map { $0.name }.filter(isProcessorOfNVIDIA))
         for directory in directories {
             names.formUnion(try FileSystem.entriesIfAllowed(in: "/dev/\(directory)").map { "\(directory)/\($0.name)" })
         }
-        return names.filter { number(of: "/dev/\($0)", type: S_IFCHR) != nil }.sorted()
+        return names.sorted().compactMap { name in
+            number(of: "/dev/\(name)", type: S_IFCHR).map { (name, $0) }
+        }
     }
 
     private static func isProcessorOfNVIDIA(_ name: String) -> Bool {

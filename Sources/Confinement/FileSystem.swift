@@ -66,13 +66,6 @@ enum FileSystem {
         return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// The path without symbolic links; `nil` when it leads nowhere.
-    static func realPath(_ path: String) -> String? {
-        guard let resolved = realpath(path, nil) else { return nil }
-        defer { free(resolved) }
-        return String(cString: resolved)
-    }
-
     /// All of a file of the kernel's.
     static func contents(of path: String) throws(ConfinementError) -> [UInt8] {
         func failure() -> ConfinementError { ConfinementError("cannot read \(path)", errno: errno) }
@@ -92,10 +85,14 @@ enum FileSystem {
 
     /// Whether two paths lead to the same.
     static func isSame(_ path: String, _ other: String) -> Bool {
-        var first = stat()
-        var second = stat()
-        return stat(path, &first) == 0 && stat(other, &second) == 0 && first.st_dev == second.st_dev
-            && first.st_ino == second.st_ino
+        var status = stat()
+        return stat(path, &status) == 0 && isSame(status, other)
+    }
+
+    /// Whether a path leads to what has this status.
+    static func isSame(_ status: stat, _ path: String) -> Bool {
+        var other = stat()
+        return stat(path, &other) == 0 && other.st_dev == status.st_dev && other.st_ino == status.st_ino
     }
 
     /// Whether `path` is `directory` or lies below it; both without symbolic links.

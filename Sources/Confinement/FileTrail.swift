@@ -76,7 +76,7 @@ struct FileTrail {
                 try look(into: "\(path)/\(name)", &left)
             }
         case .link:
-            guard let target = FileSystem.realPath(path) else { return follow(path) }
+            guard let target = RealPath.of(path) else { return follow(path) }
             let parent = String(target[..<target.lastIndex(of: "/")!])
             let isProtected = existing.contains { FileSystem.isBelow(target, $0) }
             if !isProtected, access(target, W_OK) == 0 || access(parent.isEmpty ? "/" : parent, W_OK) == 0 {

@@ -36,13 +36,9 @@ extension MountPlan {
             MountStep(.mount(type: "tmpfs", target: stage, flags: MountFlag.harmless, options: "mode=755"))
         )
         for path in kept {
-            var directory = stage
-            let components = path.dropFirst(point.count).split(separator: "/")
-            for component in components.dropLast() {
-                directory += "/\(component)"
-                steps.append(MountStep(.directory(directory, mode: 0o755)))
-            }
-            let target = "\(directory)/\(components.last ?? "")"
+            let relative = path.dropFirst(point.count)
+            steps += MountStep.directories(below: stage, towards: relative)
+            let target = stage + relative
             let isDirectory = FileSystem.kind(of: path) == .directory
             steps.append(MountStep(isDirectory ? .directory(target, mode: 0o755) : .file(target, mode: 0o600)))
             let bind = MountStep.Operation.bind(source: path, target: target, recursive: true)

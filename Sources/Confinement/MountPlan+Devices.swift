@@ -27,8 +27,8 @@ extension MountPlan {
         makeDirectory(stage)
         mount("tmpfs", on: stage, MountFlag.harmless, "mode=755")
         let usual = try Device.found()
-        for name in usual { place("/dev/\(name)", at: "\(stage)/\(name)") }
-        for path in Set(handedOver).sorted() { try handOver(path, besides: usual, stage: stage) }
+        for device in usual { place("/dev/\(device.name)", device.name, stage: stage) }
+        for path in Set(handedOver).sorted() { try handOver(path, besides: usual.map(\.name), stage: stage) }
         for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
             steps.append(MountStep(.link(target: "/proc/self/fd\(target)", at: "\(stage)/\(name)")))
         }
@@ -37,8 +37,7 @@ extension MountPlan {
         renewTerminals(of: [standard.input, standard.output, standard.error], stage: stage)
         renewDirectoriesOfTheKernel(stage: stage)
         steps.append(MountStep(.move(source: stage, target: "/dev")))
-        let numbers = usual.compactMap { Device.number(of: "/dev/\($0)", type: S_IFCHR) }
-        for path in others { renew(path, keeping: numbers) }
+        for path in others { renew(path, keeping: usual.map(\.number)) }
         // In a chroot the terminals are the command's own, too; single ones are covered.
         for mount in otherKernelFileSystems where mount.type == "devpts" {
             guard FileSystem.kind(of: mount.point) == .directory else { continue }
@@ -71,23 +70,22 @@ extension MountPlan {
     ) throws(ConfinementError) {
         let components = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst(2)
         guard path.hasPrefix("/dev/"), components.allSatisfy({ !["", ".", ".."].contains($0) }),
-            let source = FileSystem.realPath(path),
+            let source = RealPath.of(path),
             Device.number(of: source, type: S_IFCHR) != nil || Device.number(of: source, type: S_IFBLK) != nil
         else { throw ConfinementError("cannot hand \(path) over: expected a device below /dev", errno: ENODEV) }
         guard let first = components.first, !Self.ownNames.contains(String(first)) else {
             throw ConfinementError("cannot hand \(path) over: the command has its own", errno: EINVAL)
         }
         let name = components.joined(separator: "/")
-        if !usual.contains(name) { place(source, at: "\(stage)/\(name)") }
+        if !usual.contains(name) { place(source, name, stage: stage) }
     }
 
     private mutating func renewTerminals(of descriptors: [CInt], stage: String) {
         let names = descriptors.compactMap(Self.terminalName)
         if let own = names.first {
             // One that was not handed over already.
-            let name = own.hasPrefix("/dev/pts/") ? Self.console : own
-            let target = stage + name.dropFirst("/dev".count)
-            if !steps.contains(MountStep(.file(target, mode: 0o600))) { place(own, at: target) }
+            let name = String((own.hasPrefix("/dev/pts/") ? Self.console : own).dropFirst("/dev/".count))
+            if !steps.contains(MountStep(.file("\(stage)/\(name)", mode: 0o600))) { place(own, name, stage: stage) }
         }
         guard FileSystem.kind(of: "/dev/pts") == .directory else { return }
         makeDirectory("\(stage)/pts")
@@ -129,19 +127,16 @@ extension MountPlan {
         steps.append(MountStep(.directory(path, mode: 0o755)))
     }
 
-    /// Mounts a device of the node's at `target`, in a directory of the stage.
-    private mutating func place(_ source: String, at target: String) {
-        var directory = Self.stage
-        for component in target.dropFirst(Self.stage.count).split(separator: "/").dropLast() {
-            directory += "/\(component)"
-            if directory != "\(Self.stage)/dev" { makeDirectory(directory) }
-        }
+    /// Mounts a device of the node's by a name below the new directory.
+    private mutating func place(_ source: String, _ name: String, stage: String) {
+        steps += MountStep.directories(below: stage, towards: name)
+        let target = "\(stage)/\(name)"
         steps.append(MountStep(.file(target, mode: 0o600)))
         bindIfThere(source, to: target)
     }
 
     private mutating func bindIfThere(_ source: String, to target: String) {
         let bind = MountStep.Operation.bind(source: source, target: target, recursive: true)
-        steps.append(MountStep(bind, tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES]))
+        steps.append(MountStep(bind, tolerating: absences))
     }
 }

@@ -78,7 +78,7 @@ struct MountPlan {
     /// it.
     private static func resolvConfTarget() throws(ConfinementError) -> String {
         let path = "/etc/resolv.conf"
-        if let target = FileSystem.realPath(path) { return target }
+        if let target = RealPath.of(path) { return target }
         if let destination = FileSystem.destination(of: path) {
             let absolute = destination.hasPrefix("../") ? "/" + destination.dropFirst(3) : destination
             if absolute.hasPrefix("/run/") && !absolute.contains("/../") { return absolute }
@@ -131,10 +131,13 @@ extension MountPlan {
         }
     }
 
+    /// The errors of what has gone meanwhile, or cannot be passed to by this user.
+    var absences: [CInt] { isPrivileged ? [ENOENT] : [ENOENT, EACCES] }
+
     /// A command that connects to a covered socket gets "connection refused"; one that reads a covered file, nothing.
     mutating func cover(_ path: String) {
         let bind = MountStep.Operation.bind(source: Self.nothing, target: path)
-        steps.append(MountStep(bind, tolerating: isPrivileged ? [ENOENT] : [ENOENT, EACCES]))
+        steps.append(MountStep(bind, tolerating: absences))
     }
 
     mutating func mountEmpty(_ paths: [String], mode: String) {
@@ -150,7 +153,7 @@ extension MountPlan {
 
     private mutating func protect(_ paths: [String]) {
         let paths = paths.flatMap { path in
-            [path] + (FileSystem.realPath(path).map(table.aliases) ?? []).filter { !isRenewed($0) }
+            [path] + (RealPath.of(path).map(table.aliases) ?? []).filter { !isRenewed($0) }
         }
         if !isPrivileged { pinAncestors(of: paths) }
         // A pipe or terminal that was given as a file has nothing to protect.

@@ -36,6 +36,15 @@ struct MountStep: Equatable {
         self.tolerated = tolerated
     }
 
+    /// Makes the directories on the way from `base`, which is there, to a `path` relative to it.
+    static func directories(below base: String, towards path: some StringProtocol) -> [MountStep] {
+        var directory = base
+        return path.split(separator: "/").dropLast().map { component in
+            directory += "/\(component)"
+            return MountStep(.directory(directory, mode: 0o755))
+        }
+    }
+
     /// What it means that the step failed.
     var failure: String {
         switch operation {

@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 internal import Namespaces
 
@@ -37,7 +38,7 @@ struct OutsideSockets {
         search.lookAtMountPoints()
         for socket in table.sockets { for place in search.places(of: socket) { try search.look(around: place) } }
         for name in table.names { try search.look(around: name) }
-        let ownPlaces = near.compactMap(FileSystem.realPath).filter { $0 != "/" }
+        let ownPlaces = near.compactMap(RealPath.of).filter { $0 != "/" }
         try search.walk(ownPlaces, directories: Self.ownLimit)
         for (paths, limit) in Self.usualPlaces { try search.walk(paths.filter(search.isLocal), directories: limit) }
         var missing = table.sockets.filter { !search.hasPlaced($0) }

@@ -132,11 +132,7 @@ struct RebuiltDirectory {
         var steps: [MountStep] = []
         for file in files {
             guard let relative = relative(file), !keeps(file) else { continue }
-            var directory = stage
-            for component in relative.split(separator: "/").dropLast() {
-                directory += "/\(component)"
-                steps.append(MountStep(.directory(directory, mode: 0o755)))
-            }
+            steps += MountStep.directories(below: stage, towards: relative)
             steps.append(MountStep(.file("\(stage)/\(relative)", mode: 0o644)))
         }
         return steps

@@ -69,7 +69,7 @@ struct SocketSearch {
         guard path.hasPrefix("/"), let name = path.split(separator: "/").last else { return }
         let written = path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
         // A directory that this user cannot look up is none that the command gets through.
-        guard let directory = FileSystem.realPath(written.isEmpty ? "/" : written), !isRenewed(directory) else {
+        guard let directory = RealPath.of(written.isEmpty ? "/" : written), !isRenewed(directory) else {
             return
         }
         note("\(directory == "/" ? "" : directory)/\(name)")

@@ -65,8 +65,8 @@ struct StandardDescriptor {
             throw refusal(of: "a file of the kernel's", since: "settings, processes and namespaces can be had by it")
         }
         let path = FileSystem.destination(of: "/proc/self/fd/\(descriptor)") ?? ""
-        for protected in readOnlyPaths where isSame(as: protected) || FileSystem.isBelow(path, protected) {
-            throw refusal(of: protected, since: "the command could change it by that")
+        for own in readOnlyPaths where FileSystem.isSame(status, own) || FileSystem.isBelow(path, own) {
+            throw refusal(of: own, since: "the command could change it by that")
         }
     }
 
@@ -115,11 +115,6 @@ extension StandardDescriptor {
     private var isOfTheKernel: Bool {
         let type = clinux_file_system_type(descriptor)
         return type < 0 || Self.kernelFileSystems.contains(type)
-    }
-
-    private func isSame(as path: String) -> Bool {
-        var other = stat()
-        return stat(path, &other) == 0 && other.st_dev == status.st_dev && other.st_ino == status.st_ino
     }
 
     /// Whether a Unix socket has its peer and can get no other.

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import FilePrimitives
 internal import Glibc
 
 /// Files and directories in a home directory that programs outside run or obey when their user logs in, opens a shell
@@ -50,7 +51,7 @@ public struct StartupFiles {
 
     init(homes: [String], configuration: String? = nil, zsh: String? = nil) throws(ConfinementError) {
         var trail = FileTrail()
-        let homes = homes.compactMap(FileSystem.realPath).filter { $0 != "/" }
+        let homes = homes.compactMap(RealPath.of).filter { $0 != "/" }
         for home in homes { Self.names.forEach { trail.follow("\(home)/\($0)") } }
         for directory in homes.map({ "\($0)/.config" }) + [configuration].compactMap(\.self) {
             Self.configurationNames.forEach { trail.follow("\(directory)/\($0)") }

@@ -19,7 +19,7 @@ public struct ControlServer: Sendable {
         var description: String {
             switch self {
             case .socket(let path): path
-            case .tcp(let host, let port, _, _): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+            case .tcp(let host, let port, _, _): HTTPService.text(host: host, port: port)
             }
         }
     }

@@ -26,6 +26,11 @@ struct HTTPService {
     /// A connection that anybody can make asks for nothing for so long at most.
     static let idlePatience = TimeAmount.seconds(60)
 
+    /// A host and a port, for messages.
+    static func text(host: String, port: Int) -> String {
+        host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+
     /// Serves. `onReady` is called when clients can connect.
     func run<Responder: HTTPResponder>(
         _ responder: Responder,

@@ -59,7 +59,7 @@ public struct SidecarServer: Sendable {
         let host = try host()
         let service = HTTPService(
             address: .hostname(host, port: settings.port),
-            place: host.contains(":") ? "[\(host)]:\(settings.port)" : "\(host):\(settings.port)",
+            place: HTTPService.text(host: host, port: settings.port),
             // The sandbox can open as many connections as it likes.
             server: .http1(configuration: .init(idleTimeout: HTTPService.idlePatience)),
             log: log

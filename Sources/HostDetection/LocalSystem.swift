@@ -32,17 +32,11 @@ public struct LocalSystem: ToolSystem {
 
     /// The path of a file outside of the working directory, whatever that is to count for.
     public func outsidePath(_ path: String) -> String? {
-        guard path.hasPrefix("/"), let directory = Self.workingDirectory(), let resolved = Self.resolve(path) else {
+        guard path.hasPrefix("/"), let directory = Self.workingDirectory(), let resolved = RealPath.of(path) else {
             return nil
         }
         let isInside = directory == "/" || resolved.hasPrefix("\(directory)/")
         return isInside ? nil : resolved
-    }
-
-    private static func resolve(_ path: String) -> String? {
-        guard let resolved = realpath(path, nil) else { return nil }
-        defer { free(resolved) }
-        return String(cString: resolved)
     }
 
     /// The value of one of this process's environment variables.
@@ -75,7 +69,7 @@ public struct LocalSystem: ToolSystem {
 
     /// The path of a program in a directory of PATH that is absolute, links resolved.
     public func path(ofProgram name: String) -> String? {
-        searched(name).flatMap(Self.resolve)
+        searched(name).flatMap(RealPath.of)
     }
 
     /// The program as PATH has it. Relative directories do not count: they are the project's.

@@ -110,10 +110,9 @@ extension SelfTestProbes {
     init?(encoded: String) {
         servers = Self.documentation.map { Endpoint($0, 53) }
         var refusals: [Refusal] = []
-        var lines = encoded.split(separator: "\n")
-        deniesName = lines.last.map { $0 == "\(Self.name)" } ?? false
-        if deniesName { lines.removeLast() }
-        for line in lines {
+        let (lines, name) = (encoded.split(separator: "\n"), "\(Self.name)")
+        deniesName = lines.contains { $0 == name }
+        for line in lines where line != name {
             let fields = line.split(separator: " ").map(String.init)
             guard fields.count == 2, let transport = UInt8(fields[0]).flatMap(TransportProtocol.init(rawValue:)),
                 let endpoint = Endpoint(parsing: fields[1], defaultPort: 9)
@@ -133,13 +132,9 @@ extension SelfTestProbes {
 
     private func probeResolver(_ server: Endpoint, _ type: __socket_type) throws(SelfTestFailure) {
         let probe = try ProbeSocket(server.address.family, type)
-        let isStream = type == SOCK_STREAM
-        let length: [UInt8] = isStream ? [0, UInt8(Self.query.count)] : []
         let outcome = probe.connect(to: server)
         if lacksRoute(outcome) { return }
-        guard outcome == 0, probe.send(length + Self.query) == 0 else { throw .resolverSilent(server) }
-        let reply = probe.receive(atLeast: isStream ? 14 : 12)
-        guard reply.dropFirst(isStream ? 2 : 0).starts(with: Self.query.prefix(2)) else {
+        guard outcome == 0, probe.answer(to: Self.query, isStream: type == SOCK_STREAM) != nil else {
             throw .resolverSilent(server)
         }
     }
@@ -153,9 +148,9 @@ extension SelfTestProbes {
     private func probeName() throws(SelfTestFailure) {
         let server = Endpoint(IPAddress(v4: 0x7f00_0001), 53)
         let probe = try ProbeSocket(.v4, SOCK_DGRAM)
-        guard probe.connect(to: server) == 0, probe.send(Self.nameQuery) == 0 else { throw .resolverSilent(server) }
-        let reply = probe.receive(atLeast: 12)
-        guard reply.count >= 12, reply.starts(with: Self.nameQuery.prefix(2)) else { throw .resolverSilent(server) }
+        guard probe.connect(to: server) == 0, let reply = probe.answer(to: Self.nameQuery, isStream: false) else {
+            throw .resolverSilent(server)
+        }
         let (code, records) = (reply[3] & 0xf, UInt16(reply[6]) << 8 | UInt16(reply[7]))
         if code == 0 || records > 0 { throw .notDenied(code: code, records: records) }
     }
@@ -209,8 +204,18 @@ private struct ProbeSocket: ~Copyable {
         Glibc.send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL)) == bytes.count ? 0 : errno
     }
 
+    /// Asks a DNS server that it is connected to. The answer, or as much of it as came, its header at least; `nil` when none
+    /// did.
+    func answer(to query: [UInt8], isStream: Bool) -> [UInt8]? {
+        // RFC 1035 4.2.2: over TCP a message has its length before it.
+        let length: [UInt8] = isStream ? [0, UInt8(query.count)] : []
+        guard send(length + query) == 0 else { return nil }
+        let answer = Array(receive(atLeast: length.count + 12).dropFirst(length.count))
+        return answer.count >= 12 && answer.starts(with: query.prefix(2)) ? answer : nil
+    }
+
     /// What came before patience ended; fewer bytes when the other side ended.
-    func receive(atLeast count: Int) -> [UInt8] {
+    private func receive(atLeast count: Int) -> [UInt8] {
         var received: [UInt8] = []
         while received.count < count {
             var chunk = [UInt8](repeating: 0, count: 512)

@@ -1,4 +1,5 @@
 import CLinux
+import FilePrimitives
 import Glibc
 import Reactor
 
@@ -8,9 +9,7 @@ enum ReplacedFile {
     /// Replaces the contents of the file at `path`. A symbolic link stays one: what it leads to is replaced. Mode and owner
     /// stay as they are; where the owner cannot be kept, nothing is written.
     static func write(_ bytes: [UInt8], to path: String) throws(SetupError) {
-        guard let resolved = realpath(path, nil) else { throw failure("find", path) }
-        defer { free(resolved) }
-        let place = String(cString: resolved)
+        guard let place = RealPath.of(path) else { throw failure("find", path) }
         var status = stat()
         guard stat(place, &status) == 0 else { throw failure("find", place) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw SetupError("cannot write \(place): not a file") }

@@ -4,6 +4,7 @@ import Confinement
 import Datapath
 import EgressCore
 import EgressPolicy
+import FilePrimitives
 import Glibc
 import Logging
 import Namespaces
@@ -194,12 +195,6 @@ final class SandboxedRun {
         }
     }
 
-    private static func absolutePath(_ path: String) -> String? {
-        guard let resolved = realpath(path, nil) else { return nil }
-        defer { free(resolved) }
-        return String(cString: resolved)
-    }
-
     private func configuration(in network: RunNetwork) -> ConfinedCommand.Configuration {
         var configuration = ConfinedCommand.Configuration(
             arguments: plan.command,
@@ -216,7 +211,7 @@ final class SandboxedRun {
         configuration.devices = plan.devices
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
         let ours = [plan.auditPath, plan.policyPath, plan.suggestionPath, plan.answers?.path]
-        configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap { $0.flatMap(Self.absolutePath) }
+        configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap { $0.flatMap(RealPath.of) }
         configuration.readOnlyPaths += startupFiles?.existing ?? []
         return configuration
     }

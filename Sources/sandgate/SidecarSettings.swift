@@ -1,6 +1,7 @@
 import Confinement
 import Control
 import EgressPolicy
+import FilePrimitives
 import Glibc
 import Logging
 import NetPrimitives
@@ -211,9 +212,8 @@ struct SidecarSettings {
         var existing = file.split(separator: "/").filter { $0 != "." }
         while true {
             let path = "/" + existing.joined(separator: "/")
-            if let resolved = realpath(path, nil) {
-                defer { free(resolved) }
-                return ([String(cString: resolved)] + missing.map(String.init)).joined(separator: "/")
+            if let resolved = RealPath.of(path) {
+                return ([resolved] + missing.map(String.init)).joined(separator: "/")
             }
             var status = stat()
             guard lstat(path, &status) != 0, let last = existing.popLast() else { return nil }

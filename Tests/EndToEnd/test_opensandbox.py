@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import content, plan
-from lab.engine import MACHINE, Engine, engine
+from lab.engine import MACHINE, Engine, engine_with_images
 from lab.internet import Internet
 from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
 from lab.processes import wait_until
@@ -24,9 +24,7 @@ TRUST = {name: AUTHORITY for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "GIT_SS
 
 @pytest.fixture(scope="module")
 def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
-        made.make_sandgate_image()
-        made.make_machine_image()
+    with engine_with_images(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
         yield made
 
 

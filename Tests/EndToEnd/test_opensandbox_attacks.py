@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab import plan
-from lab.engine import MACHINE, Engine, engine
+from lab.engine import MACHINE, Engine, engine_with_images
 from lab.guarded import ADDRESS, attack_with_raw_sockets
 from lab.internet import Internet
 from lab.lifecycle_server import AUTHORITY, KEY, Client, OpenSandbox, opensandbox
@@ -24,9 +24,7 @@ ATTACK = (PYTHON, "/attacks/shared_namespace.py")
 
 @pytest.fixture(scope="module")
 def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
-        made.make_sandgate_image()
-        made.make_machine_image()
+    with engine_with_images(net, tmp_path_factory.mktemp("engine"), plan.DNS4) as made:
         yield made
 
 

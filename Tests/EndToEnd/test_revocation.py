@@ -19,6 +19,7 @@ from lab import plan, streams
 from lab.asker import Asker
 from lab.capture import Capture, capture
 from lab.daemon import Daemon, Sandbox
+from lab.flood_watch import starting
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK
 from lab.processes import check, wait_until
@@ -221,19 +222,9 @@ def test_live_flows_beside_a_sidecar(internet: Internet, tmp_path: Path, policy:
     with sidecar(internet, tmp_path) as shared:
         shared.start(BEFORE)
 
-        def start(*command: str) -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                shared.command(*command),
-                env=internet.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-
         def change() -> None:
             assert shared.request("POST", "/policy", policy).status == 200
 
-        with streaming(start) as flows:
+        with streaming(starting(internet, shared)) as flows:
             show("sidecar", judge(internet, flows, internet.namespace.command(), "any", change))
         assert not shared.reaches(plan.SINK)

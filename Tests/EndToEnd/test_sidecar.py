@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.flood_watch import Watch, flooding
+from lab.flood_watch import Watch, flooding, starting
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.sandgate import allowing
@@ -73,18 +73,7 @@ def test_without_rules_everything_is_denied(internet: Internet, shared: Sidecar)
 )
 def test_flood_while_it_starts(internet: Internet, shared: Sidecar, watch: Watch) -> None:
     """From the first answer of /healthz on, nothing arrives."""
-
-    def start(*command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            shared.command(*command),
-            env=internet.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    with flooding(start):
+    with flooding(starting(internet, shared)):
         before = watch.count
         wait_until(lambda: watch.count > before, "what arrives without enforcement")
         for number in (signal.SIGKILL, signal.SIGTERM):

@@ -59,7 +59,8 @@ struct clinux_datagram {
     socklen_t address_length;
 };
 
-// recvmmsg(2), and sendmmsg(2) or sendto(2), with MSG_DONTWAIT, of at most CLINUX_DATAGRAMS_MAX: how many, or -1. Hidden without _GNU_SOURCE.
+// recvmmsg(2), and sendmmsg(2) or sendto(2), with MSG_DONTWAIT, of at most CLINUX_DATAGRAMS_MAX: how many, or -1. Hidden
+// without _GNU_SOURCE.
 int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned count);
 

@@ -14,7 +14,8 @@ struct FrameSockets {
     /// Counts them, whoever holds them, in this namespace or another.
     /// - Throws: when the kernel does not say.
     init(in namespace: NetworkNamespace) throws {
-        try self.init(table: namespace.enter { try Self.contents(of: "/proc/thread-self/net/protocols") })
+        let table = try namespace.enter { try DurableFile.read("/proc/thread-self/net/protocols") }
+        try self.init(table: String(decoding: table, as: UTF8.self))
     }
 
     /// Reads a table: a heading, then the protocol's name, the size of a socket, and how many of them the namespace has.
@@ -33,20 +34,5 @@ struct FrameSockets {
     var description: String? {
         guard !counts.isEmpty else { return nil }
         return counts.map { "\($0.count) \($0.kind) socket\($0.count == 1 ? "" : "s")" }.joined(separator: " and ")
-    }
-
-    private static func contents(of path: String) throws(SystemError) -> String {
-        let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw .current("open", path) }
-        defer { close(file) }
-        var contents: [UInt8] = []
-        var buffer = [UInt8](repeating: 0, count: 16_384)
-        while true {
-            let count = read(file, &buffer, buffer.count)
-            if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else { throw .current("read", path) }
-            if count == 0 { return String(decoding: contents, as: UTF8.self) }
-            contents += buffer[..<count]
-        }
     }
 }

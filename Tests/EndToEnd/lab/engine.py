@@ -152,6 +152,15 @@ def _tools() -> bytes:
 
 
 @contextlib.contextmanager
+def engine_with_images(internet: Outside, directory: Path, nameserver: str) -> Iterator[Engine]:
+    """An :func:`engine` with Sandgate's image and :data:`MACHINE`."""
+    with engine(internet, directory, nameserver) as made:
+        made.make_sandgate_image()
+        made.make_machine_image()
+        yield made
+
+
+@contextlib.contextmanager
 def engine(internet: Outside, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
     """A container engine whose containers are told of a nameserver; everything that it left is removed."""
     directory.mkdir(parents=True, exist_ok=True)

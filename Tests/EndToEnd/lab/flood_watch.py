@@ -8,10 +8,10 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from . import plan
 from .internet import Internet
-from .namespaces import Namespace
 
 TARGETS = (f"{plan.SINK4}:4444", f"{plan.SINK6}:4444", f"{plan.DENIED4}:443", f"{plan.DENIED6}:443")
 """What no policy of these tests allows, and Sandgate itself has nothing to do with."""
@@ -23,8 +23,14 @@ def flooder(seconds: float) -> list[str]:
     return ["/usr/bin/python3", str(program), str(seconds), *TARGETS]
 
 
-def starting(internet: Internet, box: Namespace) -> Callable[..., subprocess.Popen[str]]:
-    """What starts programs in a namespace, for :func:`flooding`."""
+class Box(Protocol):
+    """Where programs run: a namespace, or a sandbox."""
+
+    def command(self, *command: str) -> list[str]: ...
+
+
+def starting(internet: Internet, box: Box) -> Callable[..., subprocess.Popen[str]]:
+    """What starts programs there, for :func:`flooding`."""
 
     def start(*command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
