@@ -19,8 +19,9 @@ struct OutsideSockets {
         (paths: ["/home", "/mnt", "/opt", "/root", "/srv", "/var"], limit: 1_000),
     ]
     private static let ownLimit = 2_000
-    /// How many more, anywhere, when a socket is missing.
-    private static let longWalk = 30_000
+    /// How many more, anywhere, when a socket is missing, and for how long at most: on a disk that has to be read, a
+    /// directory may take a hundred times as long.
+    private static let longWalk = (limit: 30_000, time: Duration.seconds(10))
 
     /// The names to hide, sorted, each once.
     let paths: [String]
@@ -43,7 +44,11 @@ struct OutsideSockets {
         for (paths, limit) in Self.usualPlaces { try search.walk(paths.filter(search.isLocal), directories: limit) }
         var missing = table.sockets.filter { !search.hasPlaced($0) }
         if !missing.isEmpty {
-            try search.walkOn(from: search.points(of: Set(missing.map(\.device))), directories: Self.longWalk)
+            try search.walkOn(
+                from: search.points(of: Set(missing.map(\.device))),
+                directories: Self.longWalk.limit,
+                until: .now + Self.longWalk.time
+            )
             missing = search.isComplete ? [] : missing.filter { !search.hasPlaced($0) }
         }
         paths = search.paths

@@ -84,11 +84,16 @@ struct SocketSearch {
         }
     }
 
-    /// Walks through places, level by level, and through so many directories at most.
-    mutating func walk(_ places: [String], directories limit: Int) throws(ConfinementError) {
+    /// Walks through places, level by level, through so many directories at most and until the deadline, which one
+    /// directory may overrun.
+    mutating func walk(
+        _ places: [String],
+        directories limit: Int,
+        until deadline: ContinuousClock.Instant? = nil
+    ) throws(ConfinementError) {
         var queue = unseen(places)
         var next = 0
-        while next < queue.count && next < limit {
+        while next < queue.count && next < limit && deadline.map({ .now < $0 }) ?? true {
             queue += unseen(try list(queue[next]))
             next += 1
         }
@@ -96,11 +101,15 @@ struct SocketSearch {
     }
 
     /// Walks on where the walks so far have stopped, and then through `places`.
-    mutating func walkOn(from places: [String], directories limit: Int) throws(ConfinementError) {
+    mutating func walkOn(
+        from places: [String],
+        directories limit: Int,
+        until deadline: ContinuousClock.Instant
+    ) throws(ConfinementError) {
         let stopped = pending
         pending = []
         seen.subtract(stopped)
-        try walk(stopped + places, directories: limit)
+        try walk(stopped + places, directories: limit, until: deadline)
     }
 
     /// Whether a socket is out of the command's reach: all of its names were found, or none can lead to it.

@@ -243,14 +243,20 @@ extension Sandbox {
     /// Tries from inside whether the door is what it should be. `completion` is called on the loop, which must be
     /// running. What the probes cause is not recorded; what others do meanwhile is.
     public func selfTest(completion: @escaping (SelfTestFailure?) -> Void) {
-        selfTest(toleratesMissingRoutes: false, completion: completion)
+        selfTest(toleratesMissingRoutes: false, control: [], completion: completion)
     }
 
-    /// ``selfTest(completion:)`` for a network that may have no route for a family.
-    func selfTest(toleratesMissingRoutes: Bool, completion: @escaping (SelfTestFailure?) -> Void) {
+    /// ``selfTest(completion:)`` for a network that may have no route for a family, and on a node whose API is served at
+    /// `control`.
+    func selfTest(
+        toleratesMissingRoutes: Bool,
+        control: [Endpoint],
+        completion: @escaping (SelfTestFailure?) -> Void
+    ) {
         var probes = SelfTestProbes(
             refused: { [attachment] in attachment.refuses($0) },
-            deniesName: resolver.denies(SelfTestProbes.name)
+            deniesName: resolver.denies(SelfTestProbes.name),
+            control: control
         )
         probes.toleratesMissingRoutes = toleratesMissingRoutes
         let run = SelfTestRun(loop: attachment.loop, probes: probes) { [weak self] failure in

@@ -38,15 +38,15 @@ public enum SelfTestFailure: Error, Hashable, Sendable, CustomStringConvertible 
 }
 
 /// What a newly made sandbox is tried with: queries that the redirect must catch, a name that the policy denies, and
-/// destinations that it leaves closed, a cloud's metadata among them. Every address is one for documentation or a guard
-/// range, and nothing gets past the namespace anyway.
+/// destinations that it leaves closed, a cloud's metadata and our own API among them. Every other address is one for
+/// documentation or a guard range, and nothing gets past the namespace anyway.
 struct SelfTestProbes: Sendable {
     /// Tries probes in a sandbox's namespace; returns what the kernel has to tell of having refused.
     typealias Attempt = @Sendable (SelfTestProbes) throws -> Set<Refusal>
 
     /// Somebody else's DNS servers.
     let servers: [Endpoint]
-    /// Where nothing may go, over both transports; none for a family in which the policy closes no candidate.
+    /// Where nothing may go; none for a family in which the policy closes no candidate.
     let refusals: [Refusal]
     /// Whether the policy denies ``name``.
     let deniesName: Bool
@@ -68,7 +68,8 @@ struct SelfTestProbes: Sendable {
     /// Where clouds answer whoever asks with credentials of the machine.
     private static let metadata = ["169.254.169.254", "fd00:ec2::254"].map { Endpoint(IPAddress($0)!, 80) }
 
-    init(refused isRefused: (IPAddress) -> Bool, deniesName: Bool) {
+    /// - Parameter control: where our own API is served over TCP.
+    init(refused isRefused: (IPAddress) -> Bool, deniesName: Bool, control: [Endpoint] = []) {
         servers = Self.documentation.map { Endpoint($0, 53) }
         self.deniesName = deniesName
         let candidates = [
@@ -78,9 +79,11 @@ struct SelfTestProbes: Sendable {
         let refused = candidates.compactMap { texts in
             texts.lazy.map { IPAddress($0)! }.first(where: isRefused).map { Endpoint($0, 9) }
         }
-        refusals = (refused + Self.metadata.filter { isRefused($0.address) }).flatMap { endpoint in
+        let overBoth = (refused + Self.metadata.filter { isRefused($0.address) }).flatMap { endpoint in
             TransportProtocol.allCases.map { Refusal(endpoint: endpoint, transport: $0) }
         }
+        let overTCP = control.filter { isRefused($0.address) }.map { Refusal(endpoint: $0, transport: .tcp) }
+        refusals = overBoth + overTCP
     }
 
     /// Tries everything, in the calling thread's namespace; blocks for at most a few seconds. Returns what the kernel

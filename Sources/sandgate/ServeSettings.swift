@@ -3,6 +3,7 @@ import Confinement
 import Control
 import Datapath
 import EgressPolicy
+import Namespaces
 import NetPrimitives
 import PolicyDocument
 import Sandboxes
@@ -223,7 +224,21 @@ extension ServeSettings {
         configuration.upstreamTimeoutMilliseconds = upstreamMilliseconds
         configuration.maximumSandboxes = maximumSandboxes
         configuration.containers = ContainerRuntime(sockets: containerSockets)
+        configuration.control = try reachableListen()
         return configuration
+    }
+
+    /// Where `listen` can be reached from beyond this machine's loopback: of "every address", the first of each family.
+    private func reachableListen() throws -> [Endpoint] {
+        guard let listen, let endpoint = Endpoint(parsing: listen, defaultPort: 7_480) else { return [] }
+        let isEverywhere = [IPAddress(v4: 0), IPAddress(v6: 0)].contains(endpoint.address)
+        let candidates = isEverywhere ? try nodeAddresses() : [endpoint.address]
+        // A link-local address means nothing without its link.
+        let linkLocal = try IPPrefix(parsing: "fe80::/10")
+        let reachable = candidates.filter { !$0.isLoopback && !linkLocal.contains($0) }
+        return [IPAddress.Family.v4, .v6].compactMap { family in
+            reachable.first { $0.family == family }.map { Endpoint($0, endpoint.port) }
+        }
     }
 
     /// What is shown over TLS; `nil` when there is none.

@@ -98,7 +98,9 @@ struct OutsideSocketsTests {
         try search.walk([place.root], directories: 2)
         let known = try #require(try BoundUnixSocket.all().first { $0.name == "\(place.path)/s" })
         #expect(!search.hasPlaced(known) && !search.isComplete)
-        try search.walkOn(from: [], directories: 2)
+        try search.walkOn(from: [], directories: 2, until: .now)
+        #expect(!search.hasPlaced(known) && !search.isComplete, "the time was over")
+        try search.walkOn(from: [], directories: 2, until: .now + .seconds(60))
         #expect(search.hasPlaced(known) && search.isComplete)
         #expect(search.paths == ["\(place.path)/s"])
         withExtendedLifetime(server) {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab import plan
@@ -47,6 +49,30 @@ WRONG = {
 )
 @pytest.mark.parametrize(("rules", "words"), WRONG.values(), ids=WRONG)
 def test_probe_that_passes(internet: Internet, daemon: Daemon, box: Namespace, rules: str, words: str) -> None:
+    _is_refused(internet, daemon, box, rules, words)
+
+
+@pytest.mark.attack(
+    "T2 T6", "is in a network whose own rules keep those of its guard from closing the daemon's API", stopped_by="start"
+)
+@pytest.mark.parametrize(
+    ("listen", "words"), [(plan.NODE4, f"tcp to {plan.NODE4}:64480 was not refused"), ("0.0.0.0", ":64480 was not refused")]
+)
+def test_port_of_the_api(
+    internet: Internet, tmp_path: Path, box: Namespace, listen: str, words: str
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("full-token-of-sixteen\n")
+    made = Daemon(internet, tmp_path, "--listen", f"{listen}:64480", "--token-file", str(tokens))
+    try:
+        made.start()
+        rules = "table ip before { chain c { type filter hook output priority -1; tcp dport 64480 drop; }; }"
+        _is_refused(internet, made, box, rules, words)
+    finally:
+        made.clean_up()
+
+
+def _is_refused(internet: Internet, daemon: Daemon, box: Namespace, rules: str, words: str) -> None:
     box.check("nft", rules)
     before = box.check("nft", "list", "ruleset")
     body = {"id": "box", "attachment": attachment(box), "networkPolicy": allowing(plan.ALLOWED)}

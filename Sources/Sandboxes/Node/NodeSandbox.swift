@@ -37,6 +37,8 @@ struct NodeServices: Sendable {
     let watch: NamespaceWatch
     let journal: NodeJournal
     let limits: Attachment.Limits
+    /// Where the node's API is served over TCP, as sandboxes might reach it.
+    let control: [Endpoint]
 }
 
 /// One sandbox of a node, from its request to its release. What is asked of it is done one thing after the other, each
@@ -305,9 +307,9 @@ extension NodeSandbox {
         }
         // Behind a closed door nothing is redirected, so there is nothing to try.
         guard !isPaused else { return }
-        let failure: SelfTestFailure? = await loop.run { residents, completion in
+        let failure: SelfTestFailure? = await loop.run { [control = services.control] residents, completion in
             guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
-            sandbox.selfTest(toleratesMissingRoutes: !isOurs, completion: completion)
+            sandbox.selfTest(toleratesMissingRoutes: !isOurs, control: control, completion: completion)
         }
         if let failure { throw NodeError.failed("\(failure)") }
     }

@@ -35,6 +35,9 @@ public struct NodeConfiguration: Sendable {
     public var loops = 1
     /// Bounds on each sandbox.
     public var limits = Attachment.Limits()
+    /// Where the API is served over TCP: every sandbox is tried for refusing it. Loopback needs no mention, which each
+    /// sandbox has its own of.
+    public var control: [Endpoint] = []
     /// How container engines are asked.
     public var containers = ContainerRuntime()
     /// The most sandboxes at once, ended ones that are not released included.
@@ -101,7 +104,8 @@ public actor SandboxNode {
                 onAddresses: { moved.continuation.yield($0) }
             ),
             journal: journal,
-            limits: configuration.limits
+            limits: configuration.limits,
+            control: configuration.control
         )
         loops = try (0..<max(configuration.loops, 1)).map { _ in
             try DataLoop(
