@@ -75,7 +75,7 @@ extension Tunnel {
         case .relaying(let relay):
             let relayed = relay.bytes
             return (bytesBefore.up + relayed.up, bytesBefore.down + relayed.down)
-        case .serverFirst(let pump): return (UInt64(passedOn.count), pump.delivered)
+        case .serverFirst(let pump): return (UInt64(beginning.passedOn.count), pump.delivered)
         case .forwarding(let forwarder): return forwarder.bytes
         case .proxyHead, .firstBytes, .connecting, .refusing, .closed: return (0, 0)
         }
@@ -94,7 +94,7 @@ extension Tunnel {
             bytesUp: bytes.up,
             bytesDown: bytes.down
         )
-        var name = judgement?.name
+        var name = admission?.name
         var endpoint = course.endpoint
         switch phase {
         case .relaying, .serverFirst:

@@ -16,13 +16,13 @@ extension Tunnel {
     func dial(_ endpoints: [Endpoint], then next: @escaping (Tunnel) -> Void) {
         phase = .connecting
         disarm()
-        dialled = endpoints
-        connector = Connector.watching(
+        beginning.dialled = endpoints
+        beginning.connector = Connector.watching(
             loop: attachment.loop,
             endpoints: endpoints,
             timeoutMilliseconds: attachment.limits.connectMilliseconds
         ) { [self] result in
-            connector = nil
+            beginning.connector = nil
             switch result {
             case .success(let socket):
                 let descriptor = keepUpstream(socket)
@@ -41,11 +41,11 @@ extension Tunnel {
     /// A redirected client has its connection already and cannot fall back to the name's other addresses, as RFC 8305
     /// has it do: so they are tried here, once, each judged as the first was.
     private func dialOtherAddresses(after error: SystemError, then next: @escaping (Tunnel) -> Void) {
-        guard !hasTriedOtherAddresses, let judgement, judgement.verdict.basis == .name, let name = judgement.name,
+        guard !hasTriedOtherAddresses, let admission, admission.verdict.basis == .name, let name = admission.name,
             let port = course.port
         else { return upstreamFailed(error) }
         hasTriedOtherAddresses = true
-        attachment.findEndpoints(of: name, port: port, otherThan: dialled) { [weak self] others in
+        attachment.findEndpoints(of: name, port: port, otherThan: beginning.dialled) { [weak self] others in
             guard let self, case .connecting = phase else { return }
             others.isEmpty ? upstreamFailed(error) : dial(others, then: next)
         }
@@ -66,13 +66,13 @@ extension Tunnel {
         if case .name(let name, _) = course, !hasAnsweredProxy {
             refuse(.deny(.guardRange), layer: .connect, name: name)
         } else {
-            refuse(.deny(.guardRange), layer: .ip, name: judgement?.name)
+            refuse(.deny(.guardRange), layer: .ip, name: admission?.name)
         }
     }
 
     private func relay(takingOver pump: ServerFirstPump) {
         let (descriptor, pending) = pump.release()
-        bytesBefore = (UInt64(passedOn.count), pump.delivered)
+        bytesBefore = (UInt64(beginning.passedOn.count), pump.delivered)
         upstream = descriptor
         relay(initialToDownstream: pending)
     }
@@ -107,7 +107,7 @@ extension Tunnel {
         recordClosed(
             bytesUp: bytesBefore.up + result.bytesUp,
             bytesDown: bytesBefore.down + result.bytesDown,
-            verdict: judgement?.verdict
+            verdict: admission?.verdict
         )
         phase = .closed
         disarm()
@@ -119,7 +119,7 @@ extension Tunnel {
             .connectionClosed,
             layer: .ip,
             verdict: verdict,
-            name: judgement?.name,
+            name: admission?.name,
             endpoint: course.endpoint
         )
         event.layer = nil

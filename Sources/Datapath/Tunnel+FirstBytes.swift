@@ -13,7 +13,7 @@ extension Tunnel {
     /// server may be the one to speak first.
     func awaitFirstBytes() {
         phase = .firstBytes
-        listeningSince = attachment.loop.now
+        beginning.listeningSince = attachment.loop.now
         let limits = attachment.limits
         if course.isWebPort {
             arm(afterMilliseconds: limits.peekMilliseconds) { $0.refuse(.deny(.deadline), layer: .ip) }
@@ -33,14 +33,14 @@ extension Tunnel {
         switch examine(bytes) {
         case .needMore(let count):
             guard count <= Self.peekLimit else { return refuse(.deny(.malformedHello), layer: .ip) }
-            awaitMore(atLeast: count - passedOn.count)
+            awaitMore(atLeast: count - beginning.passedOn.count)
         case .opaque:
             judgeOpaque()
         case .malformedHello:
             refuse(.deny(.malformedHello), layer: .tlsSNI)
-        case .clientHello(let hello) where passedOn.isEmpty:
+        case .clientHello(let hello) where beginning.passedOn.isEmpty:
             judge(hello)
-        case .httpRequest where passedOn.isEmpty:
+        case .httpRequest where beginning.passedOn.isEmpty:
             forward()
         case .clientHello, .httpRequest, .malformedHTTP:
             // Also a request whose beginning was passed on: what would make it one stays here.
@@ -50,19 +50,19 @@ extension Tunnel {
 
     /// What everything that the client sent so far says. Hardly ever was anything passed on; then nothing is copied.
     private func examine(_ peeked: [UInt8]) -> FirstBytes.Sighting {
-        firstBytes.examine(passedOn.isEmpty ? peeked : passedOn + peeked)
+        beginning.firstBytes.examine(beginning.passedOn.isEmpty ? peeked : beginning.passedOn + peeked)
     }
 
     /// Waits until `count` bytes are there: one wake-up instead of one a segment.
     private func awaitMore(atLeast count: Int) {
         setLowWater(min(count, Self.peekLimit))
         let limits = attachment.limits
-        let isText = !course.isWebPort && !firstBytes.mayBecomeTLS
+        let isText = !course.isWebPort && !beginning.firstBytes.mayBecomeTLS
         switch phase {
         case .serverFirst where isText:
             arm(afterMilliseconds: limits.serverFirstMilliseconds) { $0.passOn() }
         case .firstBytes:
-            let waited = (attachment.loop.now.nanoseconds - listeningSince.nanoseconds) / 1_000_000
+            let waited = (attachment.loop.now.nanoseconds - beginning.listeningSince.nanoseconds) / 1_000_000
             let left = max(limits.peekMilliseconds, waited + 1) - waited
             if isText, left > limits.serverFirstMilliseconds {
                 arm(afterMilliseconds: limits.serverFirstMilliseconds) { $0.letServerSpeak() }
@@ -89,7 +89,7 @@ extension Tunnel {
             }
         }
         guard Sockets.take(downstream, exactly: bytes.count), pump.send(bytes) else { return abort() }
-        passedOn += bytes
+        beginning.passedOn += bytes
         setLowWater(1)
         armIdle(of: pump, since: attachment.loop.now)
         lookAtFirstBytes()
@@ -153,7 +153,7 @@ extension Tunnel {
             arm(afterMilliseconds: attachment.limits.peekMilliseconds) { $0.refuse(.deny(.deadline), layer: .ip) }
             return
         }
-        self.judgement = judgement
+        admission = judgement.admission
         if upstream >= 0 {
             pumpServerFirst()
         } else {
@@ -167,7 +167,7 @@ extension Tunnel {
             let pump = try ServerFirstPump(loop: attachment.loop, upstream: descriptor, downstream: downstream)
             pump.onEnd = { [weak self] end in end == .finished ? self?.end(with: []) : self?.abort() }
             phase = .serverFirst(pump)
-            if let judgement { recordAllowed(judgement, layer: .ip) }
+            if let admission { recordAllowed(admission, layer: .ip) }
             armIdle(of: pump, since: attachment.loop.now)
             pump.start()
         } catch {
@@ -201,7 +201,7 @@ extension Tunnel {
         case .refuse:
             refuse(judgement.verdict, layer: layer, name: judgement.name)
         case .dial(let endpoint):
-            recordAllowed(judgement, layer: layer)
+            recordAllowed(judgement.admission, layer: layer)
             connectAndRelay(to: [endpoint])
         case .resolve(let name, let port):
             resolveAgain(name, port: port, layer: layer)
@@ -261,24 +261,24 @@ extension Tunnel {
                 guard judgement.verdict.action == .allow else {
                     return refuse(judgement.verdict, layer: layer, name: name)
                 }
-                recordAllowed(judgement, layer: layer)
+                recordAllowed(judgement.admission, layer: layer)
                 connectAndRelay(to: endpoints)
             }
         }
     }
 
-    private func recordAllowed(_ judgement: TunnelJudge.Judgement, layer: AuditEvent.Layer) {
-        self.judgement = judgement
+    private func recordAllowed(_ admission: TunnelJudge.Admission, layer: AuditEvent.Layer) {
+        self.admission = admission
         self.layer = layer
-        if let name = judgement.name, let endpoint = course.endpoint {
+        if let name = admission.name, let endpoint = course.endpoint {
             attachment.pinner.renew(endpoint.address, for: name)
         }
         attachment.record(
             attachment.connectionEvent(
                 .connectionAllowed,
                 layer: layer,
-                verdict: judgement.verdict,
-                name: judgement.name,
+                verdict: admission.verdict,
+                name: admission.name,
                 endpoint: course.endpoint
             )
         )

@@ -29,14 +29,13 @@ extension Tunnel {
         guard let handed else { return end() }
         phase = .closed
         disarm()
-        connector?.cancel()
-        connector = nil
+        cancelConnector()
         attachment.remove(self)
         return handed
     }
 
     /// Whether the client's socket is as it was accepted.
-    private var isUntouched: Bool { !hasAnsweredProxy && passedOn.isEmpty && upstream < 0 }
+    private var isUntouched: Bool { !hasAnsweredProxy && beginning.passedOn.isEmpty && upstream < 0 }
 
     private func end() -> HandedTunnel? {
         abort()
@@ -48,13 +47,13 @@ extension Tunnel {
     }
 
     private func handOver(_ relay: Relay) -> HandedTunnel? {
-        guard let judgement, let endpoint = course.endpoint, let (state, descriptors) = relay.release() else {
+        guard let admission, let endpoint = course.endpoint, let (state, descriptors) = relay.release() else {
             return nil
         }
         var relayed = HandedTunnel.Relayed(
-            name: judgement.name.map { "\($0)" },
-            basis: judgement.verdict.basis,
-            isOnce: judgement.verdict.isOnce,
+            name: admission.name.map { "\($0)" },
+            basis: admission.verdict.basis,
+            isOnce: admission.verdict.isOnce,
             authority: nil,
             opening: opening.rawValue,
             layer: layer?.rawValue,
@@ -76,7 +75,7 @@ extension Tunnel {
             basis: relayed.basis,
             once: relayed.isOnce ?? false
         )
-        judgement = TunnelJudge.Judgement(verdict, .dial(server), name: name)
+        admission = TunnelJudge.Admission(verdict, name: name)
         if let authority = relayed.authority.flatMap({ try? DomainName($0) }) { course = .name(authority, server) }
         let opening = relayed.opening.flatMap(LiveConnection.Opening.init(rawValue:))
         isProxied = opening.map { $0 != .redirected } ?? (relayed.authority != nil)

@@ -85,7 +85,7 @@ extension Tunnel {
             guard judgement.verdict.action == .allow, let first = endpoints.first else {
                 return askOrRefuse(judgement.verdict, name, port: port)
             }
-            self.judgement = judgement
+            admission = judgement.admission
             course = .name(name, first)
             dial(endpoints) { $0.beginTunnel() }
         }

@@ -41,8 +41,7 @@ extension Tunnel {
     /// Sends `bytes` and ends the connection so that they arrive.
     func end(with bytes: [UInt8]) {
         disarm()
-        connector?.cancel()
-        connector = nil
+        cancelConnector()
         if case .serverFirst(let pump) = phase { stop(pump) }
         if let server = releaseUpstream() { Sockets.reset(server) }
         guard let client = releaseDownstream() else { return abort() }

@@ -47,7 +47,7 @@ final class Tunnel: KeepingSource {
     /// Where the connection goes, as far as it is known.
     var course: Course
     /// What it was let in by; `nil` while it is not judged.
-    var judgement: TunnelJudge.Judgement?
+    var admission: TunnelJudge.Admission?
     /// By what it was judged when it was let in.
     var layer: AuditEvent.Layer?
     var phase: Phase
@@ -57,14 +57,8 @@ final class Tunnel: KeepingSource {
     var upstream: CInt = -1
     /// What the loop tells of ``upstream`` while nobody wants to know.
     private var upstreamWatch: KeepingSource?
-    var firstBytes = FirstBytes()
-    /// What the client sent that was passed on while it could still have become a request line.
-    var passedOn: [UInt8] = []
-    var connector: Connector?
-    /// What the connector tries.
-    var dialled: [Endpoint] = []
-    /// When the client was first waited for to say what this is.
-    var listeningSince: MonotonicTime
+    /// `nil` when it was forgotten, or nobody has asked for it yet.
+    private var keptBeginning: TunnelBeginning?
     /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
     var bytesBefore: (up: UInt64, down: UInt64) = (0, 0)
     // Small ones stand together: each among large ones would take as much memory as they do, as long as the tunnel lives.
@@ -84,7 +78,6 @@ final class Tunnel: KeepingSource {
     init(_ attachment: Attachment, downstream: CInt, entry: Entry, acceptedAt: MonotonicTime? = nil) {
         self.attachment = attachment
         self.acceptedAt = acceptedAt ?? attachment.loop.now
-        self.listeningSince = attachment.loop.now
         self.downstream = downstream
         switch entry {
         case .transparent(let destination):
@@ -174,8 +167,7 @@ extension Tunnel {
         let previous = phase
         phase = .closed
         disarm()
-        connector?.cancel()
-        connector = nil
+        cancelConnector()
         switch previous {
         case .relaying(let relay): relay.abort()
         case .forwarding(let forwarder): forwarder.abort()
@@ -197,8 +189,8 @@ extension Tunnel {
             forwarder.reconsider()
         case .connecting:
             // While a name is resolved or somebody asked nothing is judged; what comes of it will be, by the policy then in force.
-            guard connector != nil else { return }
-            if !dialled.allSatisfy({ isStillAllowed(at: $0) }) { abort() }
+            guard beginning.connector != nil else { return }
+            if !beginning.dialled.allSatisfy({ isStillAllowed(at: $0) }) { abort() }
         case .proxyHead, .firstBytes, .refusing, .closed:
             break
         }
@@ -207,7 +199,7 @@ extension Tunnel {
     /// Ends the connection of a server that spoke first, and records it.
     func stop(_ pump: ServerFirstPump) {
         pump.stop()
-        recordClosed(bytesUp: 0, bytesDown: pump.delivered, verdict: judgement?.verdict)
+        recordClosed(bytesUp: 0, bytesDown: pump.delivered, verdict: admission?.verdict)
     }
 
     private func isStillAllowed(at endpoint: Endpoint) -> Bool {
@@ -216,12 +208,12 @@ extension Tunnel {
 
     /// What the policy in force says of a connection to `endpoint`; `nil` while it is not judged.
     func verdictNow(at endpoint: Endpoint) -> Verdict? {
-        guard let judgement else { return nil }
+        guard let admission else { return nil }
         return attachment.judge.judgeAgain(
-            name: judgement.name,
+            name: admission.name,
             destination: endpoint,
-            basis: judgement.verdict.basis,
-            once: judgement.verdict.isOnce
+            basis: admission.verdict.basis,
+            once: admission.verdict.isOnce
         )
     }
 
@@ -255,11 +247,21 @@ extension Tunnel {
         return (downstream, upstream, upstreamWatch)
     }
 
-    /// What only the beginning needs takes as much memory as the rest: the client's first bytes, what was dialled.
-    func forgetBeginning() {
-        firstBytes = FirstBytes()
-        passedOn = []
-        dialled = []
+    /// What is known only until it is relayed; once forgotten it is as it was before the first byte.
+    var beginning: TunnelBeginning {
+        if let keptBeginning { return keptBeginning }
+        let made = TunnelBeginning(at: attachment.loop.now)
+        keptBeginning = made
+        return made
+    }
+
+    /// From now on it is relayed.
+    func forgetBeginning() { keptBeginning = nil }
+
+    /// Whatever is dialled, nobody waits for it any more.
+    func cancelConnector() {
+        keptBeginning?.connector?.cancel()
+        keptBeginning?.connector = nil
     }
 
     /// Has the client's socket reported readable only when `count` bytes wait.

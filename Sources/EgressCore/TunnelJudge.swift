@@ -29,6 +29,23 @@ public struct TunnelJudge {
             self.route = route
             self.name = name
         }
+
+        /// Without what follows from it.
+        public var admission: Admission { Admission(verdict, name: name) }
+    }
+
+    /// What of a judgement is kept while the connection lives.
+    public struct Admission: Hashable, Sendable {
+        /// The decision with its reason and rule.
+        public var verdict: Verdict
+        /// The name it was taken by; what re-judging the live connection goes by.
+        public var name: DomainName?
+
+        /// An admission from its parts.
+        public init(_ verdict: Verdict, name: DomainName?) {
+            self.verdict = verdict
+            self.name = name
+        }
     }
 
     private let policy: CompiledPolicy

@@ -34,12 +34,13 @@ public struct Verdict: Hashable, Sendable {
         case none
     }
 
+    // The large one first: every live connection keeps a verdict, and this order has no gaps.
+    /// The rule that decided, if one did.
+    public var rule: RuleReference?
     /// Whether the flow may pass.
     public var action: RuleAction
     /// Why.
     public var reason: Reason
-    /// The rule that decided, if one did.
-    public var rule: RuleReference?
     /// What kind of statement decided.
     public var basis: Basis
     /// True when the policy's mode is `report` and `enforce` would have denied: `action` is `.allow`, and `reason`,
@@ -139,14 +140,14 @@ public struct RuleReference: Hashable, Sendable {
         case once
     }
 
-    /// The list the rule stands in.
-    public var source: Source
-    /// Its position in that list, from 0.
+    /// Its position in its list, from 0.
     public var index: Int
-    /// What it does.
-    public var action: RuleAction
     /// What it speaks of.
     public var target: Target
+    /// The list the rule stands in.
+    public var source: Source
+    /// What it does.
+    public var action: RuleAction
 
     /// A reference from its parts.
     public init(source: Source, index: Int, action: RuleAction, target: Target) {

@@ -30,10 +30,13 @@ struct RelayDirection {
 
     private let source: CInt
     private let sink: CInt
-    /// Bytes read by copying, or given at the start, and not yet delivered.
-    private var held: ArraySlice<UInt8>
+    /// Bytes read by copying, or given at the start, and not yet delivered from ``heldStart`` on. A slice would take three
+    /// words more, in every idle connection twice.
+    private var held: [UInt8]
+    private var heldStart: UInt32 = 0
+    /// At most the size of a pipe.
+    private var bytesInPipe: UInt32 = 0
     private var pipe: SplicePipe?
-    private var bytesInPipe = 0
     private var sourceIsReady = false
     private var sinkIsReady = true
     /// The source has told of an end or an error, which waits behind what is still to be read.
@@ -51,14 +54,14 @@ struct RelayDirection {
     init(from source: CInt, to sink: CInt, initial: [UInt8]) {
         self.source = source
         self.sink = sink
-        self.held = initial[...]
+        self.held = initial
     }
 
     /// Goes on with what another process began. `pipe` holds as many bytes as `state` says.
     init(from source: CInt, to sink: CInt, continuing state: RelayState.Direction, pipe: SplicePipe?) {
         self.init(from: source, to: sink, initial: state.held)
         self.pipe = pipe
-        bytesInPipe = state.bytesInPipe
+        bytesInPipe = UInt32(clamping: state.bytesInPipe)
         delivered = state.delivered
         sourceHasEnded = state.sourceHasEnded
         sinkWasTold = state.sinkWasTold
@@ -70,8 +73,8 @@ struct RelayDirection {
         guard !sourceIsBroken else { return nil }
         let state = RelayState.Direction(
             delivered: delivered,
-            held: Array(held),
-            bytesInPipe: bytesInPipe,
+            held: Array(held[Int(heldStart)...]),
+            bytesInPipe: Int(bytesInPipe),
             sourceHasEnded: sourceHasEnded,
             sinkWasTold: sinkWasTold
         )
@@ -104,7 +107,7 @@ struct RelayDirection {
     }
 
     /// Whether bytes wait for the sink.
-    var holdsBytes: Bool { !held.isEmpty || bytesInPipe > 0 }
+    var holdsBytes: Bool { heldStart < held.count || bytesInPipe > 0 }
 
     mutating func sourceChanged(_ readiness: Readiness) {
         if readiness.contains(.urgent) { mustCopy = true }
@@ -163,11 +166,16 @@ struct RelayDirection {
 
     /// Ends the direction: what it holds is dropped.
     mutating func drop(to pool: PipePool) {
-        held = []
+        hold([])
         guard let pipe else { return }
         if bytesInPipe == 0 { pool.giveBack(pipe) } else { pool.discard(pipe) }
         self.pipe = nil
         bytesInPipe = 0
+    }
+
+    private mutating func hold(_ bytes: [UInt8]) {
+        held = bytes
+        heldStart = 0
     }
 
     private mutating func givePipeBack(to pool: PipePool) {
@@ -192,7 +200,7 @@ extension RelayDirection {
     private mutating func fill(_ pipe: SplicePipe, upTo count: Int) -> CountResult {
         // The pipe is empty, so would-block speaks of the source.
         let result = Sockets.splice(from: source, to: pipe.writeEnd, upTo: count)
-        if case .bytes(let count) = result { bytesInPipe = count }
+        if case .bytes(let count) = result { bytesInPipe = UInt32(count) }
         return result
     }
 
@@ -211,7 +219,7 @@ extension RelayDirection {
             delivered += UInt64(taken)
         }
         // A sink that is full or broken says so again when the rest is delivered.
-        if sent < count { held = ArraySlice(bytes[sent...]) }
+        if sent < count { hold(Array(bytes[sent...])) }
         return result
     }
 }
@@ -225,14 +233,14 @@ extension RelayDirection {
             beforeSending()
             let result =
                 if let pipe, bytesInPipe > 0 {
-                    Sockets.splice(from: pipe.readEnd, to: sink, upTo: bytesInPipe)
+                    Sockets.splice(from: pipe.readEnd, to: sink, upTo: Int(bytesInPipe))
                 } else {
-                    Sockets.send(sink, held)
+                    Sockets.send(sink, held[Int(heldStart)...])
                 }
             switch result {
             case .bytes(let count):
                 delivered += UInt64(count)
-                if bytesInPipe > 0 { bytesInPipe -= count } else { held = held.dropFirst(count) }
+                if bytesInPipe > 0 { bytesInPipe -= UInt32(count) } else { heldStart += UInt32(count) }
             case .wouldBlock:
                 sinkIsReady = false
                 return nil
@@ -243,7 +251,7 @@ extension RelayDirection {
                 return .sinkFailed(code)
             }
         }
-        held = []
+        hold([])
         return nil
     }
 }

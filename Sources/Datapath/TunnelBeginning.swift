@@ -1,0 +1,21 @@
+import EgressCore
+import NetPrimitives
+import Reactor
+
+/// What a tunnel knows only until it is relayed. An object of its own, so that it can be forgotten then: it takes as much
+/// memory as the rest, and most of a tunnel's life is after it.
+final class TunnelBeginning {
+    var firstBytes = FirstBytes()
+    /// What the client sent that was passed on while it could still have become a request line.
+    var passedOn: [UInt8] = []
+    var connector: Connector?
+    /// What the connector tries.
+    var dialled: [Endpoint] = []
+    /// When the client was first waited for to say what this is.
+    var listeningSince: MonotonicTime
+
+    /// Before the first byte, now.
+    init(at now: MonotonicTime) {
+        listeningSince = now
+    }
+}
