@@ -49,6 +49,7 @@ ON_THE_MACHINE = {
     "test_opensandbox": "a container engine",
     "test_opensandbox_attacks": "a container engine",
     "test_kubernetes_manifests": "asks a package index",
+    "test_podman": "a container engine",
     "test_packaging": "boots an operating system",
 }
 """The modules whose tests run on the machine itself, one module after the other, beside nodes (see in_parallel.py), and why."""

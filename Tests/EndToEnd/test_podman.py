@@ -1,0 +1,132 @@
+"""Podman, as root, the ways that the page on containers has: the image as a sidecar, and the node daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import plan
+from lab.daemon import running
+from lab.engine import IMAGE, MACHINE, SANDGATE
+from lab.guarded import (
+    DIRECTLY,
+    SEND,
+    WITH_ATTACKS,
+    Guarded,
+    attack_with_raw_sockets,
+    pinned,
+    reaches,
+    show_leak,
+)
+from lab.internet import Internet
+from lab.podman import Podman, obstacle, podman
+from lab.processes import wait_until
+from lab.sandgate import allowing
+
+READ_ONLY = ("--read-only", "--tmpfs", "/var/log/sandgate")
+
+
+@pytest.fixture(scope="module")
+def engine(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    if (reason := obstacle()) is not None:
+        pytest.skip(reason)
+    with podman(net, tmp_path_factory.mktemp("podman"), plan.DNS4) as made:
+        yield made
+
+
+@pytest.mark.attack(
+    "T4 N1", "sends as its first act in a network that the daemon made, which Podman joins by its path", stopped_by="kernel"
+)
+def test_network_of_the_daemon(internet: Internet, engine: Podman, tmp_path: Path) -> None:
+    """`--network ns:PATH`: no container has to hold the network, and a container that is started again has it still."""
+    show_leak(internet, engine, "/bin/sh", "-c", f"{SEND}; sleep 600")
+    script = f"{SEND}; curl -sS -m 5 http://{plan.ALLOWED}/; curl -sS -m 5 http://{plan.DENIED}/; true"
+    with running(internet, tmp_path) as daemon:
+        box = daemon.create(allowing(plan.ALLOWED), id="box")
+        joined = ("--cap-drop", "ALL", "--network", f"ns:{box.namespace}", "--name", "workload")
+        engine.docker("run", *joined, IMAGE, "/bin/sh", "-c", script)
+        for _ in range(2):
+            output = engine.logs("workload")
+            assert f"served {plan.ALLOWED}" in output and f"served {plan.DENIED}" not in output, output
+            engine.docker("start", "--attach", "workload")
+        engine.remove("workload")
+        assert internet.web.hosts() == {plan.ALLOWED} and internet.sinks.data() == ""
+        assert box.ask("DELETE").status == 204
+
+
+@pytest.mark.attack("N1 T6", "sends from a Podman container that the daemon knows by its id", stopped_by="kernel")
+def test_container_that_the_daemon_guards(internet: Internet, engine: Podman, tmp_path: Path) -> None:
+    """Found through Podman's API, when its service runs. By default Podman's containers have no CAP_NET_RAW."""
+    socket = tmp_path / "podman.sock"
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text(f"containerSockets: [{socket}]\n")
+    container = engine.start()
+    assert reaches(engine, container, plan.DENIED), "before it is attached"
+    internet.forget()
+    with engine.service(socket), running(internet, tmp_path, "--config", str(configuration)) as daemon:
+        for attachment in ({"container": container}, {"container": container, "inbound": "none"}):
+            box = daemon.create(allowing(plan.ALLOWED), attachment=attachment)
+            assert reaches(engine, container, plan.ALLOWED) and not reaches(engine, container, plan.DENIED)
+            engine.run(container, "/bin/sh", "-c", SEND)
+            assert box.ask("DELETE").status == 204
+    engine.remove(container)
+    assert internet.web.hosts() == {plan.ALLOWED} and internet.sinks.data() == ""
+
+
+@pytest.fixture
+def guarded(internet: Internet, engine: Podman) -> Iterator[Guarded]:
+    made = Guarded(internet, engine, allowing(plan.ALLOWED), "--cap-add", "NET_RAW", *READ_ONLY)
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.mark.attack(
+    "N1 T8", "sends from a Podman container that joins a sidecar's network, and after the sidecar was killed",
+    stopped_by="kernel, dns",
+)
+def test_sidecar(internet: Internet, engine: Podman, guarded: Guarded) -> None:
+    free = engine.start()
+    assert reaches(engine, free, plan.DENIED), "without a sidecar"
+    engine.remove(free)
+    internet.forget()
+    # The page waits so: Podman's images have no health check.
+    engine.docker("exec", guarded.sidecar, "/usr/bin/sandgate", "sidecar", "--check")
+    sandbox = guarded.sandbox("--cap-drop", "ALL")
+    assert reaches(engine, sandbox, plan.ALLOWED), guarded.log
+    assert not reaches(engine, sandbox, plan.DENIED)
+    assert not reaches(engine, sandbox, plan.DENIED, *pinned(plan.DENIED, plan.DENIED4))
+    engine.run(sandbox, "/bin/sh", "-c", SEND)
+    assert internet.web.hosts() == {plan.ALLOWED} and internet.sinks.data() == ""
+    assert '"event":"dns.denied"' in guarded.log and f'"host":"{plan.DENIED}"' in guarded.log
+    engine.docker("kill", "--signal", "KILL", guarded.sidecar)
+    wait_until(lambda: not guarded.runs(), "its end", 20)
+    assert not reaches(engine, sandbox, plan.ALLOWED, *DIRECTLY) and not reaches(engine, sandbox, plan.ALLOWED)
+    assert internet.web.requests() == []
+
+
+@pytest.mark.attack(
+    "T1 T10", "sends frames behind the hooks and sets every mark, in a Podman container that has CAP_NET_RAW",
+    stopped_by="fence, kernel",
+)
+def test_attacks_with_raw_sockets(internet: Internet, engine: Podman, guarded: Guarded) -> None:
+    raw = (*WITH_ATTACKS, "--cap-add", "NET_RAW")
+    free = engine.start(*raw, image=MACHINE)
+    attack_with_raw_sockets(engine, free)
+    arrived = internet.sinks.data()
+    assert "stolen by a frame" in arrived and "stolen by a mark" in arrived, "without a sidecar"
+    engine.remove(free)
+    sandbox = guarded.sandbox(*raw, image=MACHINE)
+    attack_with_raw_sockets(engine, sandbox)
+    assert internet.sinks.data() == ""
+    assert reaches(engine, sandbox, plan.ALLOWED)
+
+
+def test_image_refuses_to_start_without_its_capabilities(engine: Podman) -> None:
+    """Podman's default has no CAP_NET_RAW, which Docker's has: the page's `--cap-add NET_RAW` is needed, and it is said."""
+    container = engine.docker("run", "--detach", "--cap-add", "NET_ADMIN", SANDGATE)
+    assert engine.docker("wait", container) != "0" and "missing CAP_NET_RAW" in engine.logs(container)
+    engine.remove(container)
