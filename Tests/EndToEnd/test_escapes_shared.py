@@ -7,17 +7,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import dns.message
 import pytest
 
-from lab import plan, waiting_nameserver
-from lab.internet import UPLINK, Internet
+from lab import plan
+from lab.accomplice import FORGERIES, Forgery, accomplice
+from lab.flood_watch import starting
+from lab.internet import Internet
 from lab.sandgate import allowing
 from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, Sidecar, sidecar
 from lab.tool import binary
 
 ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
-SCRIPTED_DNS6 = f"{plan.V6}:55"
 
 
 @pytest.fixture
@@ -26,87 +26,25 @@ def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
         yield made
 
 
-class Accomplice:
-    """The nameserver outside, which tells the attacker of every query and waits."""
-
-    def __init__(self, internet: Internet, server: str) -> None:
-        address = plan.SHARED6 if ":" in server else plan.SHARED4
-        command = ["/usr/bin/python3", waiting_nameserver.__file__, server, address]
-        self.process = subprocess.Popen(
-            internet.namespace.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._line() == "serving"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def query(self) -> tuple[str, bytes]:
-        """The port that the next query came from, and the query."""
-        _, port, message = self._line().split()
-        return port, bytes.fromhex(message)
-
-    def answer(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("now\n")
-        self.process.stdin.flush()
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 @pytest.mark.attack(
     "T14",
     "answers the sidecar's query in the nameserver's name, with the right port, identifier and case, over loopback",
     stopped_by="kernel",
 )
-@pytest.mark.parametrize("way", ["raw", "packet", "freebind"])
-def test_forged_answer(internet: Internet, shared: Sidecar, way: str) -> None:
+@pytest.mark.parametrize("forgery", FORGERIES, ids=str)
+def test_forged_answer(internet: Internet, shared: Sidecar, forgery: Forgery) -> None:
     """An accomplice outside tells everything that is random: only where the answer comes from is left to stop it."""
-    ipv6 = way == "freebind"
-    server, inside, forged, kind = (
-        (SCRIPTED_DNS6, INSIDE6, plan.SINK6, "AAAA") if ipv6 else (plan.SCRIPTED_DNS4, INSIDE4, plan.SINK4, "A")
-    )
-    if ipv6:
-        internet.namespace.ip("address", "add", f"{server}/64", "dev", UPLINK, "nodad")
-    accomplice = Accomplice(internet, server)
-    script = (
-        "import dns.message, dns.query, sys\n"
-        "answer = dns.query.udp(dns.message.make_query(sys.argv[2], sys.argv[3]), sys.argv[1], timeout=15)\n"
-        "print(answer.answer)\n"
-    )
 
     def ask(name: str) -> str:
-        client = subprocess.Popen(
-            shared.command("/usr/bin/python3", "-c", script, server, name, kind),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        while True:
-            port, query = accomplice.query()
-            question = dns.message.from_wire(query).question[0]
-            if question.name.to_text().lower() == f"{name}.":
-                break
-        message = waiting_nameserver.answer(query, forged).hex()
-        words = ("forge", way, server, inside, port, message)
-        done = shared.run("/usr/bin/python3", str(ATTACKS), *words)
-        assert done.returncode == 0, done
-        accomplice.answer()
-        output, _ = client.communicate(timeout=30)
-        return output
+        inside = INSIDE6 if forgery.is_ipv6 else INSIDE4
+        return partner.asked_under_forgery(forgery, name, inside, begin, shared.run, str(ATTACKS))
 
-    try:
-        assert forged in ask("first.wild.example"), "it works without a sidecar"
-        shared.start(allowing("*.wild.example"), DNS_UPSTREAM=server)
+    begin = starting(internet, shared)
+    with accomplice(internet, forgery.server) as partner:
+        assert forgery.forged in ask("first.wild.example"), "it works without a sidecar"
+        shared.start(allowing("*.wild.example"), DNS_UPSTREAM=forgery.server)
         output = ask("second.wild.example")
-        assert forged not in output, output
-        assert (plan.SHARED6 if ipv6 else plan.SHARED4) in output, output
-    finally:
-        accomplice.end()
-        if ipv6:
-            internet.namespace.ip("address", "del", f"{server}/64", "dev", UPLINK)
+        assert forgery.forged not in output and forgery.honest in output, output
 
 
 @pytest.mark.attack(

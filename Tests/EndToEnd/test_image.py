@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.accomplice import FORGERIES, Forgery, accomplice
 from lab.engine import INSIDE4, MACHINE, SANDGATE, Engine, engine_with_images
 from lab.guarded import (
+    ADDRESS,
+    ADDRESS6,
     DIRECTLY,
     WITH_ATTACKS,
     Guarded,
@@ -282,6 +286,35 @@ def test_attacks_with_raw_sockets(internet: Internet, docker: Engine, guarded: G
     attack_with_raw_sockets(docker, sandbox)
     assert internet.sinks.data() == ""
     assert reaches(docker, sandbox, plan.ALLOWED)
+
+
+@pytest.mark.attack(
+    "T14",
+    "answers the sidecar's query in the nameserver's name, with the right port, identifier and case, in a container that has "
+    "CAP_NET_RAW",
+    stopped_by="kernel",
+)
+@pytest.mark.parametrize("forgery", FORGERIES, ids=str)
+def test_forged_answer(internet: Internet, docker: Engine, forgery: Forgery) -> None:
+    """The nameserver outside is an accomplice's, and tells all that is random in a query."""
+
+    def ask(name: str, container: str, holder: str) -> str:
+        address = docker.inspect(holder, ADDRESS6 if forgery.is_ipv6 else ADDRESS)
+        begin, run = functools.partial(docker.begin, container), functools.partial(docker.run, container)
+        return partner.asked_under_forgery(forgery, name, address, begin, run, "/attacks/shared_namespace.py")
+
+    with accomplice(internet, forgery.server) as partner:
+        free = docker.start(*WITH_ATTACKS, image=MACHINE)
+        assert forgery.forged in ask(f"first.{plan.WILD}", free, free), "without a sidecar"
+        docker.remove(free)
+        server = f"OPENSANDBOX_EGRESS_DNS_UPSTREAM={forgery.server}"
+        guarded = Guarded(internet, docker, allowing(f"*.{plan.WILD}"), "--env", server)
+        try:
+            sandbox = guarded.sandbox(*WITH_ATTACKS, image=MACHINE)
+            output = ask(f"second.{plan.WILD}", sandbox, guarded.sidecar)
+            assert forgery.forged not in output and forgery.honest in output, output
+        finally:
+            guarded.remove()
 
 
 @pytest.mark.attack(

