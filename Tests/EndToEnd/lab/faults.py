@@ -126,7 +126,7 @@ class Faults:
 
     def __init__(self, directory: Path) -> None:
         self._path, self._library = directory / "faults", directory / "faults.so"
-        _build(self._library)
+        build(self._library, SOURCE)
         with self._path.open("wb") as file:
             file.truncate(_PAGE + _ROOM * _RECORD.size)
         with self._path.open("r+b") as file:
@@ -216,12 +216,12 @@ class Faults:
             yield replace(call, turn=turns[call.kind, call.place])
 
 
-def _build(library: Path) -> None:
-    """Builds the library; the machine that builds sandgate has a compiler."""
+def build(library: Path, source: Path) -> None:
+    """Builds a library to be preloaded; the machine that builds sandgate has a compiler."""
     compiler = shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         pytest.fail("no C compiler: clang comes with Swift")
-    check(compiler, "-shared", "-fPIC", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror", "-o", library, SOURCE)
+    check(compiler, "-shared", "-fPIC", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror", "-o", library, source)
 
 
 _VOLATILE = re.compile(rf"\d+|^/tmp/.*|^{re.escape(str(SOURCE.parents[3]))}/.*")

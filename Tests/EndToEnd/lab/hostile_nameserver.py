@@ -17,7 +17,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-GOOD, OTHER = "198.51.100.10", "198.51.100.66"
+GOOD, OTHER, LATER = "198.51.100.10", "198.51.100.66", "198.51.100.11"
 _asked: dict[str, int] = {}
 
 
@@ -64,6 +64,13 @@ def wander(query: dns.message.Message) -> bytes:
     name = query.question[0].name.to_text().lower()
     _asked[name] = _asked.get(name, 0) + 1
     return answer(query, (None, 0, "A", GOOD if _asked[name] == 1 else OTHER))
+
+
+def move(query: dns.message.Message) -> bytes:
+    """The first answer is good, every later one another server's address: what an honest name does that moves."""
+    name = query.question[0].name.to_text().lower()
+    _asked[name] = _asked.get(name, 0) + 1
+    return answer(query, (None, 1, "A", GOOD if _asked[name] == 1 else LATER))
 
 
 def to(query: dns.message.Message) -> bytes:
@@ -129,7 +136,7 @@ def garbage(query: dns.message.Message) -> bytes:
 BEHAVIOURS: dict[str, Callable[[dns.message.Message], bytes]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        *(no_time, foreign, mixed, many, rebind, wander, chain, circle, loop, lying, other_question, other_case, garbage),
+        *(no_time, foreign, mixed, many, move, rebind, wander, chain, circle, loop, lying, other_question, other_case, garbage),
         truncated,
     )
 }
