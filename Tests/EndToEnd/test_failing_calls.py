@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import json
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ from lab.machine import Snapshot, processes_with
 from lab.namespaces import NODE_LINK, Namespace
 from lab.processes import check, wait_until
 from lab.sandgate import Sandgate, allowing, shell
+from lab.sidecar import sidecar
 from lab.tool import binary
 from lab.visitors import Visit, Visitors, visitors
 
@@ -549,6 +551,83 @@ def test_service_manager_hears_of_it(internet: Internet, tmp_path: Path, faults:
         assert faults.spoiled == 0 and made > 0, made
     finally:
         daemon.clean_up()
+
+
+# The sidecar's policy file
+
+
+@pytest.mark.attack(
+    "T4 T8",
+    "is guarded by a sidecar of which any one call that keeps a changed policy fails, or is the last",
+    stopped_by="kernel, start",
+)
+@pytest.mark.slow
+def test_policy_file_of_a_sidecar(internet: Internet, faults: Faults, tmp_path: Path) -> None:
+    """The file is whole, the old one or the new one, and what it says is in force: at once, and when another sidecar begins."""
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    kept = directory / "policy.json"
+    old, new, unkept = allowing(plan.ALLOWED), allowing(plan.OTHER), allowing(plan.DENIED)
+    outcomes, struck, failures = Counter[str](), Counter[str](), list[str]()
+    with sidecar(internet, tmp_path) as shared:
+        shared.variables = faults.environment()
+
+        def start() -> None:
+            # What it is started with counts where nothing was kept.
+            shared.start(unkept, POLICY_FILE=str(kept))
+
+        def attempt(trial: tuple[Call, Fault] | None) -> None:
+            assert shared.request("POST", "/policy", old).status == 200
+            assert [path.name for path in directory.iterdir()] == [kept.name], "of a write that was cut off"
+            faults.begin(trial)
+            answer: Answer | None = None
+            try:
+                answer = shared.request("POST", "/policy", new)
+            except (OSError, http.client.HTTPException):
+                assert fault_was_the_end(faults), shared.log[-2000:]
+            finally:
+                faults.disarm()
+            found = json.loads(kept.read_text())
+            assert found in (old, new), found
+            if answer is None:
+                assert shared.process is not None and shared.process.wait(20) == -signal.SIGKILL
+                start()
+            elif answer.status == 200:
+                assert found == new
+            else:
+                assert answer.status == 500 and answer.text.startswith("failed to persist policy: "), answer
+                assert found == old
+            outcomes["killed" if answer is None else str(answer.status)] += 1
+            assert shared.policy() == found
+            assert {name for name in (plan.ALLOWED, plan.OTHER, plan.DENIED) if shared.reaches(name)} == (
+                {plan.ALLOWED} if found == old else {plan.OTHER}
+            )
+            if answer is not None and answer.status != 200:
+                shared.end(signal.SIGKILL)
+                start()
+                assert shared.policy() == old
+
+        start()
+        attempt(None)
+        calls = [call for call in faults.calls if call.kind in ("open", "write", "synchronise", "rename")]
+        names = [call.text.removeprefix(f"{directory}/") for call in calls]
+        # From the new file's beginning to when its directory has it for good.
+        first, last = names.index(f"{kept.name}.new"), names.index(kept.name)
+        calls = calls[first : last + 3]
+        assert Counter(call.kind for call in calls) >= Counter(open=2, write=1, synchronise=2, rename=1), calls
+        for call in calls:
+            for fault in (*FAULTS[call.kind], KILL):
+                try:
+                    attempt((call, fault))
+                    struck[faults.struck((call, fault))] += 1
+                except AssertionError as error:
+                    failures.append(f"{describe((call, fault))}\n{error}")
+                    shared.end(signal.SIGKILL)
+                    start()
+    print(dict(outcomes))
+    assert not failures, "\n\n".join(failures)
+    expect_strikes(struck)
+    assert outcomes["killed"] >= 6 and outcomes["500"] >= 6, outcomes
 
 
 def is_said(status: int, said: str, faults: Faults) -> bool:

@@ -80,7 +80,8 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *unused) {
 #define WRAPPED(X) \
     X(socket) X(bind) X(listen) X(setsockopt) X(accept4) X(accept) X(send) X(sendto) X(sendmsg) X(recv) X(recvfrom) \
     X(recvmsg) X(mount) X(umount2) X(setns) X(unshare) X(open) X(open64) X(openat) X(openat64) X(opendir) X(readdir) \
-    X(readdir64) X(write) X(pwrite64) X(writev) X(fsync) X(fdatasync) X(rename) X(epoll_ctl) X(epoll_create1) X(eventfd) X(pipe2) X(socketpair)
+    X(readdir64) X(write) X(pwrite) X(pwrite64) X(writev) X(fsync) X(fdatasync) X(rename) X(epoll_ctl) \
+    X(epoll_create1) X(eventfd) X(pipe2) X(socketpair)
 #define DECLARE(name) static __typeof__(&name) real_##name;
 #define LOOK_UP(name) real_##name = (__typeof__(real_##name))dlsym(RTLD_NEXT, #name);
 WRAPPED(DECLARE)
@@ -443,6 +444,11 @@ struct dirent64 *readdir64(DIR *stream) { LISTER(readdir64); }
 ssize_t write(int descriptor, const void *data, size_t length) {
     REAL(write);
     WRITER(length, real(descriptor, data, length), real(descriptor, data, length / 2));
+}
+
+ssize_t pwrite(int descriptor, const void *data, size_t length, off_t offset) {
+    REAL(pwrite);
+    WRITER(length, real(descriptor, data, length, offset), real(descriptor, data, length / 2, offset));
 }
 
 ssize_t pwrite64(int descriptor, const void *data, size_t length, off_t offset) {
