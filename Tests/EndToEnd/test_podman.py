@@ -21,7 +21,7 @@ from lab.guarded import (
     show_leak,
 )
 from lab.internet import Internet
-from lab.podman import Podman, obstacle, podman
+from lab.podman import Podman, is_installed, podman
 from lab.processes import wait_until
 from lab.sandgate import allowing
 
@@ -30,8 +30,8 @@ READ_ONLY = ("--read-only", "--tmpfs", "/var/log/sandgate")
 
 @pytest.fixture(scope="module")
 def engine(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    if (reason := obstacle()) is not None:
-        pytest.skip(reason)
+    if not is_installed():
+        pytest.skip("Podman is not installed")
     with podman(net, tmp_path_factory.mktemp("podman"), plan.DNS4) as made:
         yield made
 
