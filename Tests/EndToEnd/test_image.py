@@ -259,13 +259,27 @@ def test_refuses_to_start(docker: Engine, options: tuple[str, ...], words: str) 
 )
 def test_policy_file_that_the_sandbox_writes(docker: Engine, file: str) -> None:
     """Where OpenSandbox's server mounts a volume into both: nothing there is believed, whatever way the path takes."""
-    options = ("--cap-add", "NET_ADMIN", "--env", f"OPENSANDBOX_EGRESS_POLICY_FILE={file}")
-    container = docker.docker("run", "--detach", *options, SANDGATE)
+    refuses_policy_file(docker, file)
+
+
+@pytest.mark.parametrize("file", ["file", "directory/policy", "chain/policy"])
+def test_policy_file_behind_a_link(docker: Engine, tmp_path: Path, file: str) -> None:
+    """The same, where a link leads there."""
+    (tmp_path / "file").symlink_to("/opt/opensandbox/policy")
+    (tmp_path / "directory").symlink_to("/opt/opensandbox")
+    (tmp_path / "chain").symlink_to("directory/../opensandbox")
+    volumes = ("--volume", f"{tmp_path}:/links:ro", "--volume", "/opt/opensandbox")
+    refuses_policy_file(docker, f"/links/{file}", *volumes)
+
+
+def refuses_policy_file(docker: Engine, file: str, *options: str) -> None:
+    given = ("--cap-add", "NET_ADMIN", "--env", f"OPENSANDBOX_EGRESS_POLICY_FILE={file}", *options)
+    container = docker.docker("run", "--detach", *given, SANDGATE)
     try:
         wait_until(lambda: docker.inspect(container, "{{.State.Running}}") == "false", "its end", 6)
         assert "to a place that the sandbox cannot write" in docker.logs(container)
     finally:
-        docker.docker("rm", "--force", container)
+        docker.docker("rm", "--force", "--volumes", container)
 
 
 def test_health_check(internet: Internet, docker: Engine) -> None:
