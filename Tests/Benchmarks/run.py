@@ -33,6 +33,7 @@ EXPERIMENTS = (
     Experiment(connections.SHORT, lambda stage, _: connections.measure_short(stage)),
     Experiment(connections.CONNECT, lambda stage, _: connections.measure_connect(stage)),
     Experiment(connections.LATENCY, lambda stage, _: connections.measure_latency(stage)),
+    Experiment(connections.CROWD, connections.measure_crowd),
     Experiment(memory.TUNNELS, lambda stage, _: memory.measure_tunnels(stage)),
     Experiment(resolver.CACHED, lambda stage, _: resolver.measure_cached(stage)),
     Experiment(resolver.DENIED, lambda stage, _: resolver.measure_denied(stage)),

@@ -26,6 +26,18 @@ class Goal:
 NODE_SIZES = (1, 100, 1_000, 2_000, 5_000)
 """How many sandboxes the node daemon has."""
 
+CROWD_SIZES = (10, 1_000, 9_000)
+"""How many idle tunnels a sandbox has beside the connections that are measured: with two descriptors each, no more fit into
+the 20,000 that a process often may open."""
+
+
+def _crowd_goals() -> Iterator[Goal]:
+    """What a connection costs beside idle ones."""
+    for size in CROWD_SIZES:
+        beside = f"short connections beside {size:,} idle tunnels"
+        yield Goal(f"connections-cpu-{size}", f"{beside}: proxy CPU", "none idle", 1.2, "lower", "µs")
+        yield Goal(f"connections-p50-{size}", f"{beside}: first byte, p50", "none idle", 1.2, "lower", "µs")
+
 
 def _node_goals() -> Iterator[Goal]:
     """The rows of `sandgate serve`, at every size; what compares with few or with one begins with many."""
@@ -55,6 +67,7 @@ GOALS = (
     Goal("connect-rate", "short connections by CONNECT", "better of squid, tinyproxy", 3, "higher", "1/s"),
     Goal("latency-p50", "latency added to a connection, p50", "haproxy", 1, "lower", "µs"),
     Goal("latency-p99", "latency added to a connection, p99", "haproxy", 1, "lower", "µs"),
+    *_crowd_goals(),
     Goal("tunnel-memory", "memory of an idle tunnel", "haproxy", 0.15, "lower", "bytes"),
     Goal("dns-cached-cpu", "DNS, cached, 20,000 q/s: CPU", "better of dnsdist, unbound", 0.9, "lower", "µs"),
     Goal("dns-denied-cpu", "DNS, denied, 20,000 q/s: CPU", "better of dnsdist, unbound", 0.9, "lower", "µs"),

@@ -22,11 +22,11 @@ MET, MISSED, QUIET = "#2e7d32", "#c25e00", "#8a8f98"
 
 
 def write(path: Path, heading: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Draws the rows that were measured beside a peer; the node's are compared with bounds and with itself."""
+    """Draws the rows that were measured beside a peer; what is compared with bounds and with itself is not."""
     rows = [
         (goal, outcome)
         for goal in GOALS
-        if isinstance(outcome := outcomes.get(goal.name), Measured) and not goal.name.startswith("node-")
+        if isinstance(outcome := outcomes.get(goal.name), Measured) and not goal.name.startswith(("node-", "connections-"))
     ]
     width, height = LEFT + MIDDLE + RIGHT, TOP + ROW * len(rows) + BOTTOM
     lines = [

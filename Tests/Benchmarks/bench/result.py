@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,12 +75,13 @@ class Skipped:
 Outcome = Measured | NotMeasured | Skipped
 
 Sample = TypeVar("Sample")
+Way = TypeVar("Way", bound=Hashable)
 
 
-def alternate(count: int, measures: Mapping[str, Callable[[], Sample]]) -> list[dict[str, Sample]]:
+def alternate(count: int, measures: Mapping[Way, Callable[[], Sample]]) -> list[dict[Way, Sample]]:
     """Takes `count` rounds of one sample each: A B A B … Every other round goes backwards, so that nobody always
     comes first."""
-    rounds: list[dict[str, Sample]] = []
+    rounds: list[dict[Way, Sample]] = []
     for index in range(count):
         order = list(measures)[:: 1 if index % 2 == 0 else -1]
         rounds.append({name: measures[name]() for name in order})

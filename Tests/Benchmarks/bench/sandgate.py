@@ -19,9 +19,9 @@ def sandgate_run(stage: Stage, *options: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def sandgate(stage: Stage, names: Sequence[str] = RULES) -> Iterator[Contender]:
+def sandgate(stage: Stage, names: Sequence[str] = RULES, options: Sequence[str] = ()) -> Iterator[Contender]:
     """One sandbox and the client in it. Without an audit file, as the peers are without logs."""
-    command = sandgate_run(stage, "--policy", str(stage.policy(names)))
+    command = sandgate_run(stage, "--policy", str(stage.policy(names)), *options)
     with Client([*command, *stage.client_command()]) as client:
         yield Contender(client, client.process.pid)
 

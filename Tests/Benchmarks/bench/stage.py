@@ -50,6 +50,7 @@ class Effort:
     latency_connections: int = 3_000
     tunnels: int = 2_000
     """Five rounds of two contenders dial from one address; each port is out of use for a minute afterwards."""
+    crowd_connections: int = 4_000
     queries: int = 60_000
     uncached_queries: int = 2_000
     start_ups: int = 21
@@ -62,7 +63,7 @@ class Effort:
     @staticmethod
     def quick() -> Effort:
         """Enough to pass through every line, too little to mean anything."""
-        return Effort(3, 64 << 20, 500, 200, 200, 200, 2_000, 200, 3, 100, 5, 10, 200, 50)
+        return Effort(3, 64 << 20, 500, 200, 200, 200, 200, 2_000, 200, 3, 100, 5, 10, 200, 50)
 
 
 class Stage:

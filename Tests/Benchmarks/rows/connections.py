@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from bench.goals import CROWD_SIZES
 from bench.processes import cpu_seconds
 from bench.proxies import SQUID_PORT, TINYPROXY_PORT, Contender, haproxy, no_proxy, squid, tinyproxy
 from bench.result import Measured, Outcome, against_better, alternate
@@ -16,6 +18,7 @@ from bench.stage import ORIGIN, ORIGIN_NAME, Stage
 SHORT = ("short-rate", "short-cpu")
 CONNECT = ("connect-rate",)
 LATENCY = ("latency-p50", "latency-p99")
+CROWD = tuple(f"connections-{what}-{size}" for size in CROWD_SIZES for what in ("cpu", "p50"))
 
 REPLY = 1024
 CONCURRENCY = 32
@@ -98,3 +101,29 @@ def measure_latency(stage: Stage) -> Iterator[Outcome]:
     base99 = statistics.median(taken["nobody"].p99 for taken in rounds)
     yield Measured("latency-p50", [(taken["ours"].p50 - base50, taken["theirs"].p50 - base50) for taken in rounds])
     yield Measured("latency-p99", [(taken["ours"].p99 - base99, taken["theirs"].p99 - base99) for taken in rounds])
+
+
+def measure_crowd(stage: Stage, wanted: frozenset[str]) -> Iterator[Outcome]:
+    """Connections beside idle tunnels, and beside none: in sandboxes of their own, which take turns."""
+    count = stage.effort.crowd_connections
+    options = ("--limit", f"maximumConnections={2 * max(CROWD_SIZES)}")
+    with contextlib.ExitStack() as stack:
+        alone = stack.enter_context(sandgate(stage, options=options))
+        sizes = [size for size in CROWD_SIZES if wanted & {f"connections-cpu-{size}", f"connections-p50-{size}"}]
+        crowds = {size: stack.enter_context(sandgate(stage, options=options)) for size in sizes}
+        for contender in (alone, *crowds.values()):
+            resolve_origin(contender)
+        for size, contender in crowds.items():
+            contender.client.connections(ORIGIN, ORIGIN_NAME, reply=REPLY, concurrency=16, count=size, stay=True)
+        for contender in (alone, *crowds.values()):
+            _connect(contender, count // 4, CONCURRENCY)
+        costs, delays = (
+            alternate(
+                stage.effort.samples,
+                {size: partial(_connect, of, samples, at_once) for size, of in {0: alone, **crowds}.items()},
+            )
+            for at_once, samples in ((CONCURRENCY, count), (1, count // 4))
+        )
+        for size in sizes:
+            yield Measured(f"connections-cpu-{size}", [(taken[size].cpu, taken[0].cpu) for taken in costs])
+            yield Measured(f"connections-p50-{size}", [(taken[size].p50, taken[0].p50) for taken in delays])
