@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #ifndef P_PIDFD
@@ -84,18 +85,27 @@ static void set_up_mounts(const struct confinement_plan *plan, size_t first, siz
 
 // MARK: The command
 
-static void complain(const char *name, int error) {
+// `note` stands behind what the kernel says.
+static void complain(const char *name, int error, const char *note) {
     const char *reason = strerrordesc_np(error);
     if (reason == NULL) reason = "unknown error";
-    const char *parts[] = {"sandgate: cannot run ", name, ": ", reason, "\n"};
-    struct iovec pieces[5];
-    for (int i = 0; i < 5; i++) pieces[i] = (struct iovec){(void *)parts[i], strlen(parts[i])};
-    if (writev(STDERR_FILENO, pieces, 5) < 0) return;
+    const char *parts[] = {"sandgate: cannot run ", name, ": ", reason, note, "\n"};
+    enum { COUNT = sizeof parts / sizeof parts[0] };
+    struct iovec pieces[COUNT];
+    for (int i = 0; i < COUNT; i++) pieces[i] = (struct iovec){(void *)parts[i], strlen(parts[i])};
+    if (writev(STDERR_FILENO, pieces, COUNT) < 0) return;
+}
+
+// What a person is not told by EPERM: capabilities(7), "Safety checking for capability-dumb binaries".
+static const char *note_on(const char *file, int error) {
+    if (error != EPERM || getxattr(file, "security.capability", NULL, 0) <= 0) return "";
+    return ": the file has capabilities (getcap shows them) that nothing in a sandbox can have";
 }
 
 // Executes the first candidate that can be, as execvpe does, and otherwise ends with 127 (not found) or 126.
 static _Noreturn void execute(const struct confinement_plan *plan) {
     int error = ENOENT;
+    const char *note = "";
     for (const char *const *file = plan->candidates; *file != NULL; file++) {
         execve(*file, plan->arguments, plan->environment);
         if (errno == ENOEXEC) {
@@ -104,15 +114,16 @@ static _Noreturn void execute(const struct confinement_plan *plan) {
         }
         if (errno == ENOENT || errno == ENOTDIR) continue;
         error = errno;
-        if (errno != EACCES) break;
+        note = note_on(*file, error);
+        if (error != EACCES) break;
     }
-    complain(plan->name, error);
+    complain(plan->name, error, note);
     _exit(error == ENOENT ? 127 : 126);
 }
 
 static _Noreturn void execute_setup(const struct confinement_plan *plan) {
     execve("/bin/sh", plan->setup_arguments, plan->environment);
-    complain("/bin/sh", errno);
+    complain("/bin/sh", errno, "");
     _exit(126);
 }
 

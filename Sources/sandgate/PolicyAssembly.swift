@@ -64,12 +64,17 @@ struct PolicyAssembly {
 
     /// The target and the ports in `TARGET`, `TARGET:PORT` or `[IPv6]:PORT`. `option` is for messages.
     static func split(_ text: String, option: String) throws -> (String, [PortRange]) {
+        // Whoever parses the target says what a URL lacks to be one.
+        guard !text.contains("://") else { return (text, []) }
         let colons = text.utf8.count { $0 == UInt8(ascii: ":") }
         guard let colon = text.lastIndex(of: ":"), colons == 1 || text.hasPrefix("[") else { return (text, []) }
         var host = text[..<colon]
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        guard let ports = PortRange(parsing: String(text[text.index(after: colon)...])) else {
-            throw SetupError("\(option) \(text): expected a port or a range such as 8000-8100 after the colon")
+        let port = text[text.index(after: colon)...]
+        guard let ports = PortRange(parsing: String(port)) else {
+            throw SetupError(
+                "\(option) \(text): expected a port of 1...65535 or a range such as 8000-8100 after the colon, found \(port)"
+            )
         }
         return (String(host), [ports])
     }

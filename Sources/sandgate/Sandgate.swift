@@ -26,6 +26,8 @@ struct Sandgate: AsyncParsableCommand {
               sandgate policy check policy.yaml
               sandgate policy explain policy.yaml --host api.github.com --port 443
               sandgate audit --file audit.jsonl --verdict deny
+
+            For completions in your shell: sandgate --generate-completion-script bash, zsh or fish.
             """,
         version: Version.text,
         subcommands: [
@@ -46,6 +48,10 @@ struct Sandgate: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         // So is a limit on the size of files: the audit log counts what it cannot write.
         signal(SIGXFSZ, SIG_IGN)
+        if let unknown = UnknownCommand(in: CommandLine.arguments.dropFirst(), below: Self.self) {
+            Console.errorText(unknown.message)
+            Glibc.exit(ExitCode.validationFailure.rawValue)
+        }
         let isRun = CommandLine.arguments.dropFirst().first == RunCommand.configuration.commandName
         do {
             var command = try parseAsRoot()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from lab.sandgate import Sandgate, allowing
 def subcommands(sandgate: Sandgate, *words: str) -> list[list[str]]:
     """The commands below one, as its help lists them."""
     listed = sandgate.tool(*words, "--help").stdout.partition("SUBCOMMANDS:\n")[2]
-    return [[*words, name] for name in re.findall(r"^  (\w+)", listed, re.MULTILINE)]
+    return [[*words, name] for name in re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["policy"], ["audit"], ["doctor"]])
@@ -92,6 +95,64 @@ def test_bad_option_starts_nothing(internet: Internet, sandgate: Sandgate, tmp_p
 def test_wrong_usage(sandgate: Sandgate, arguments: list[str]) -> None:
     done = sandgate.tool(*arguments)
     assert done.returncode not in (0, 1) and done.stderr, done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "usage"),
+    [
+        (["polcy"], "unknown command 'polcy': expected one of run, ", "sandgate <subcommand>"),
+        (["polcy"], "; did you mean policy?", "sandgate <subcommand>"),
+        (["policy", "sugest", "--audit", "x"], "; did you mean suggest?", "sandgate policy <subcommand>"),
+        (["suggest", "--audit", "x"], "; did you mean sandgate policy suggest?", "sandgate <subcommand>"),
+        (["policy", "audit"], "; did you mean sandgate audit?", "sandgate policy <subcommand>"),
+        (["runn", "--allow", "a.example", "--", "true"], "; did you mean run?", "sandgate <subcommand>"),
+        (["help", "polcy"], "; did you mean policy?", "sandgate <subcommand>"),
+        (["help", "policy", "chek"], "; did you mean check?", "sandgate policy <subcommand>"),
+        (["run", "--alow", "a.example", "--", "true"], "Did you mean '--allow'?", "sandgate run "),
+    ],
+)
+def test_misspelt_words_are_answered_with_the_nearest(
+    sandgate: Sandgate, arguments: list[str], said: str, usage: str
+) -> None:
+    done = sandgate.tool(*arguments)
+    assert done.returncode == (125 if arguments[0] == "run" else 64) and not done.stdout, done
+    error, usage_line, see = done.stderr.splitlines()
+    assert error.startswith("Error: ") and said in error, done
+    assert usage_line.startswith(f"Usage: {usage}") and "--help" in see, done
+
+
+def test_help_names_every_command(sandgate: Sandgate) -> None:
+    """Whatever the help lists is asked for as `help NAME` and as `NAME --help`, with the same answer."""
+    for command in (*subcommands(sandgate), *subcommands(sandgate, "policy")):
+        asked, option = sandgate.tool("help", *command), sandgate.tool(*command, "--help")
+        assert asked.returncode == option.returncode == 0 and asked.stdout == option.stdout, (command, asked)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("https://a.example/x", '"https://a.example/x" is a URL: write only its host, "a.example"'),
+        ("http://a.example:8080", "write only its host"),
+        ("a.example:99999", "expected a port of 1...65535 or a range such as 8000-8100 after the colon, found 99999"),
+    ],
+)
+def test_target_that_is_none_says_what_to_write(sandgate: Sandgate, target: str, said: str) -> None:
+    done = sandgate.tool("run", "--allow", target, "--", "true")
+    assert done.returncode == 125 and f"--allow {target}: " in done.stderr and said in done.stderr, done
+
+
+def test_program_with_capabilities_of_its_own_is_explained(
+    internet: Internet, sandgate: Sandgate, tmp_path: Path
+) -> None:
+    """As ping is one: the kernel says EPERM, which tells nobody anything."""
+    program = tmp_path / "as-ping"
+    shutil.copy("/usr/bin/true", program)
+    assert internet.unenforced([str(program)]).returncode == 0
+    # struct vfs_cap_data: revision 2, effective; CAP_NET_ADMIN is permitted.
+    os.setxattr(program, "security.capability", struct.pack("<5I", 0x0200_0001, 1 << 12, 0, 0, 0))
+    run = sandgate.run(allowing(), str(program))
+    assert run.returncode == 126, run
+    assert f"cannot run {program}: Operation not permitted: the file has capabilities" in run.stderr, run
 
 
 @pytest.mark.attack("T5", "is started by root without CAP_NET_ADMIN", stopped_by="start")
