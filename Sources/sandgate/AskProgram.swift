@@ -18,6 +18,8 @@ import Sandboxes
 /// It is started before the sandbox's command, as this process executes nothing afterwards; and it shares no terminal with the
 /// command unless it opens one: what is printed into a terminal by both is no question that anybody could trust.
 final class AskProgram: Asker {
+    /// Shown to whoever's program answers otherwise.
+    private static let example = #"{"question": 1, "answer": "once"}"#
     /// The longest line that is read, in bytes.
     private static let longestLine = 4_096
     /// So much of the command is told at most, in bytes of JSON: with all else that stands beside it a question stays well below
@@ -150,7 +152,8 @@ final class AskProgram: Asker {
                 throw SetupError("question \(number) is not open")
             }
         } catch let error as DocumentError {
-            Console.error(error.problems.map(\.description).joined(separator: "\n"))
+            let problems = error.problems.map(\.description).joined(separator: "\n")
+            Console.error("\(problems)\nsandgate: --ask-command: expected a line such as \(Self.example)")
         } catch {
             Console.error("--ask-command: \(error)")
         }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FoundationEssentials
 import Glibc
+import NetPrimitives
 import PolicyDocument
 
 /// What the commands that ask a running daemon have in common.
@@ -39,7 +40,7 @@ private struct SandboxSummary: Decodable {
 
         /// How many rules there are, for a table.
         var count: String {
-            "\(egress.count) rules" + (setup.map { ", \($0.egress.count) in set-up" } ?? "")
+            egress.count.counted("rule") + (setup.map { ", \($0.egress.count) in set-up" } ?? "")
         }
     }
 

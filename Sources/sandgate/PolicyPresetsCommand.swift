@@ -1,4 +1,5 @@
 import ArgumentParser
+import FoundationEssentials
 import PolicyDocument
 import Presets
 
@@ -13,6 +14,7 @@ struct PolicyPresetsCommand: ParsableCommand {
 
             EXAMPLES:
               sandgate policy presets
+              sandgate policy presets --json | jq -r '.[].name'
               sandgate policy presets github > policy.yaml
               sandgate run --preset claude-code --preset github -- claude
             """
@@ -21,10 +23,21 @@ struct PolicyPresetsCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("Print this one, in YAML.", valueName: "name"))
     var name: String?
 
+    @Flag(help: "List them as JSON.")
+    var json = false
+
+    func validate() throws {
+        if json, name != nil { throw ValidationError("--json is for the list: one policy is printed as its YAML") }
+    }
+
     func run() throws {
         var output = StandardOutput()
         if let name {
             try output.line(try Preset.find(name).document.dropLast())
+        } else if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            try output.line(try encoder.encode(Preset.all.map { Document(name: $0.name, summary: $0.summary) }))
         } else {
             let width = Preset.all.map(\.name.count).max() ?? 0
             for preset in Preset.all {
@@ -33,6 +46,12 @@ struct PolicyPresetsCommand: ParsableCommand {
             }
         }
         try output.flush()
+    }
+
+    /// The members that `--json` prints of each.
+    private struct Document: Encodable {
+        let name: String
+        let summary: String
     }
 }
 

@@ -54,6 +54,14 @@ def test_the_command_cannot_write_answers(internet: Internet, sandgate: Sandgate
     assert [rule.target for rule in listed(file)] == [plan.OTHER], finished
 
 
+def test_answer_that_is_none_is_shown_how_one_looks(internet: Internet, sandgate: Sandgate) -> None:
+    options = ("--ask-command", "read line; echo yes", "--ask-timeout", "2")
+    run = sandgate.run(allowing(), "curl", "-sS", "-m", "20", f"https://{plan.DENIED}/", options=options)
+    assert run.returncode == 6 and run.audit.where(reason="ask-deadline"), run
+    assert "--ask-command:1:1: expected a JSON value\n" in run.stderr, run
+    assert 'sandgate: --ask-command: expected a line such as {"question": 1, "answer": "once"}\n' in run.stderr, run
+
+
 def test_options_that_need_each_other(sandgate: Sandgate, tmp_path: Path) -> None:
     file = tmp_path / "answers.yaml"
     refused = sandgate.tool("run", "--answers", str(file), "--", "true")

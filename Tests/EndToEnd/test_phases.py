@@ -217,7 +217,7 @@ def test_commands(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
     path.write_text(json.dumps(in_setup(plan.DENIED)))
     options = ("--socket", daemon.socket)
     assert tool("attach", *options, "--create", "--id", "box", "--policy", path).stdout == "box\n"
-    assert "1 rules, 1 in set-up" in tool("ps", *options).stdout
+    assert "1 rule, 1 in set-up" in tool("ps", *options).stdout
     shown = tool("inspect", *options, "box").stdout
     assert "set-up:     until it is locked, or " in shown and f"allow {plan.DENIED}" in shown, shown
     assert tool("lock", *options, "box").returncode == 0

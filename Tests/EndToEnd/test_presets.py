@@ -25,6 +25,16 @@ def test_presets_are_listed_with_what_they_are_for() -> None:
     assert all(len(line.split()) > 4 and line.endswith(".") for line in lines)
 
 
+def test_presets_are_listed_for_programs() -> None:
+    done = tool("policy", "presets", "--json")
+    listed = json.loads(done.stdout)
+    assert [sorted(one) for one in listed] == [["name", "summary"]] * len(NAMES)
+    shown = [line.split(maxsplit=1) for line in tool("policy", "presets").stdout.splitlines()]
+    assert [[one["name"], one["summary"]] for one in listed] == shown
+    wrong = tool("policy", "presets", "github", "--json")
+    assert wrong.returncode == 64 and "--json is for the list" in wrong.stderr and not wrong.stdout, wrong
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_its_file_and_does_what_is_expected(name: str) -> None:
     printed = tool("policy", "presets", name)
