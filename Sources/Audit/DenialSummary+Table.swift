@@ -5,10 +5,12 @@ import NetPrimitives
 extension DenialSummary {
     /// Rows and rules that are shown; the audit file has the rest.
     private static let shownRows = 20
+    /// Columns where no terminal says how many it has.
+    public static let usualWidth = 100
 
     /// The table of refusals, the policy lines that would allow them unless such a policy `isWritten`, and what no rule can
     /// allow. Ends with a newline; empty when nothing was refused. `width` is in columns.
-    public func render(width: Int = 100, colour: Bool, isWritten: Bool = false) -> String {
+    public func render(width: Int = usualWidth, colour: Bool, isWritten: Bool = false) -> String {
         guard !isEmpty else { return "" }
         let entries = ranked
         var lines = ["sandgate: " + Style.bold.paint(headline, if: colour)]
@@ -22,6 +24,9 @@ extension DenialSummary {
         lines += adviceLines(entries, width, colour)
         return lines.joined(separator: "\n") + "\n"
     }
+
+    /// Whether a rule would allow any of it.
+    public var hasSuggestions: Bool { !RuleSuggestion.suggestions(for: ranked).isEmpty }
 
     private var headline: String {
         guard let passed = passed.text else { return "\(refused.text ?? "nothing") refused" }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 
@@ -5,6 +6,12 @@ import Synchronization
 enum Console {
     /// Whether standard error is a terminal that shows colour.
     static var hasColour: Bool { isatty(STDERR_FILENO) == 1 && getenv("NO_COLOR") == nil }
+
+    /// How many columns of standard error a person sees; `nil` where it is no terminal, or one that does not say.
+    static var columns: Int? {
+        var (columns, rows): (CInt, CInt) = (0, 0)
+        return clinux_screen_size(STDERR_FILENO, &columns, &rows) == 0 ? Int(columns) : nil
+    }
 
     /// How text gets to standard error while an event loop runs, which must not wait for its reader.
     private static let background = Mutex<BackgroundText?>(nil)

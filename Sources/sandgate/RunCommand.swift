@@ -240,7 +240,8 @@ struct RunCommand: ParsableCommand {
             setupCommand: setup,
             asked: askCommand.map { .command($0) } ?? askTerminal.map { .terminal($0) },
             answers: answers.map { try AnswerFile(path: $0, isHeld: true) },
-            command: command
+            command: command,
+            detectableTool: detect || assembled.defaultAction == .allow ? nil : Tool.Invocation(command: command)?.tool
         )
         let status = try SandboxedRun(plan).run()
         throw ExitCode(status)

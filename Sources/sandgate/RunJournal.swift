@@ -2,6 +2,7 @@ import Audit
 import EgressCore
 import EgressPolicy
 import Glibc
+import HostDetection
 import NetPrimitives
 import PolicySuggestion
 import Reactor
@@ -13,7 +14,7 @@ final class RunJournal {
     private static let maximumLines = 200
     /// Told once to who sees the first refusal happen, and may not know that the command goes on.
     private static let hint =
-        "sandgate: the run goes on; Ctrl-C ends it, and a table at its end lists all that is refused"
+        "sandgate: the run goes on; Ctrl-C ends it; a table at its end has all refusals"
 
     private let log: AuditLog?
     private let isQuiet: Bool
@@ -29,6 +30,7 @@ final class RunJournal {
     private let isContinued: Bool
     private let policyPath: String?
     private let suggestion: PendingSuggestion?
+    private let detectableTool: Tool?
 
     init(_ plan: RunPlan) throws {
         var status = stat()
@@ -36,6 +38,7 @@ final class RunJournal {
         log = try plan.auditPath.map { try AuditLog(path: $0) }
         isQuiet = plan.isQuiet
         policyPath = plan.policyPath
+        detectableTool = plan.detectableTool
         program = plan.command.first.flatMap { $0.split(separator: "/").last.map(String.init) }
         suggestion = try plan.suggestionPath.map { try PendingSuggestion(path: $0, base: plan.policy) }
     }
@@ -78,11 +81,12 @@ final class RunJournal {
         }
         let outcome = suggestion?.finish()
         guard !isQuiet else { return }
-        Console.errorText(summary.render(colour: colour, isWritten: suggestion?.isWritten ?? false))
+        let width = Console.columns ?? DenialSummary.usualWidth
+        Console.errorText(summary.render(width: width, colour: colour, isWritten: suggestion?.isWritten ?? false))
         if let outcome {
             Console.error(outcome)
-        } else if !summary.isEmpty {
-            Console.errorText(nextStep)
+        } else if summary.hasSuggestions {
+            Console.errorText(detectionStep + nextStep)
         }
     }
 
@@ -91,6 +95,12 @@ final class RunJournal {
         let names = ["policy.yaml"] + (2...99).map { "policy-\($0).yaml" }
         // Whoever has them all is told by the command that the file is there.
         return names.first { access($0, F_OK) != 0 } ?? names[0]
+    }
+
+    /// The way on that needs no policy, for a tool whose configuration says where it goes.
+    private var detectionStep: String {
+        guard let tool = detectableTool else { return "" }
+        return "\nTo allow the hosts that \(tool.rawValue) is configured for: add --detect to this run's options\n"
     }
 
     /// How to go on from what was refused, as a command to copy.

@@ -6,6 +6,7 @@ import EgressCore
 import EgressPolicy
 import FilePrimitives
 import Glibc
+import HostDetection
 import Logging
 import Namespaces
 import NetPrimitives
@@ -39,6 +40,8 @@ struct RunPlan {
     /// Where what is allowed for always is kept, if anywhere.
     let answers: AnswerFile?
     let command: [String]
+    /// The tool that the command is, if it could be asked for the hosts it is configured for and was not.
+    let detectableTool: Tool?
 }
 
 /// One command under enforcement, from set-up to its exit status.

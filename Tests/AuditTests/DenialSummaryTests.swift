@@ -121,6 +121,14 @@ import Testing
         #expect(!rendered([denied("a\nb: c", reason: .default)]).contains("action: allow"))
     }
 
+    @Test(arguments: [(Reason.default, true), (.guardRange, false)])
+    func knowsWhetherARuleWouldHelp(reason: Reason, helps: Bool) {
+        var summary = DenialSummary()
+        #expect(!summary.hasSuggestions)
+        summary.observe(denied("a.example", reason: reason))
+        #expect(summary.hasSuggestions == helps)
+    }
+
     @Test func staysBounded() {
         var summary = DenialSummary()
         for number in 0..<5_000 { summary.observe(denied("h\(number).example")) }

@@ -102,6 +102,28 @@ def test_learned_policy_is_the_least_one_at_once(
     learned_policy_is_the_least_one(sandgate, make(internet, tmp_path), tmp_path / "policy.yaml")
 
 
+def test_tool_that_knows_where_it_goes_needs_no_policy(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    """What the run says is added to its options, and the tool works: one step."""
+    hint = "To allow the hosts that git is configured for: add --detect to this run's options\n"
+    clone = ("git", "clone", "-q", f"https://{plan.GIT}/project.git", str(tmp_path / "clone"))
+    run = sandgate.run(None, *clone)
+    assert run.returncode != 0 and hint in run.stderr, run
+    run = sandgate.run(None, *clone, options=["--detect"])
+    assert run.returncode == 0 and (tmp_path / "clone" / content.GIT_FILE).read_text() == content.GIT_TEXT, run
+    assert not run.audit.where(verdict="deny"), run
+    # Who has said it is not told to, nor is who runs what has no such configuration.
+    run = sandgate.run(None, *clone[:-1], str(tmp_path / "again"), options=["--detect", "--deny", plan.GIT])
+    assert run.returncode != 0 and "--detect to" not in run.stderr, run
+    assert "--detect" not in sandgate.run(None, "curl", "-sS", f"https://{plan.GIT}/").stderr
+
+
+def test_no_way_on_is_told_where_none_leads_on(internet: Internet, sandgate: Sandgate) -> None:
+    """Learning opens no guard range."""
+    run = sandgate.run(None, "curl", "-sS", "http://169.254.169.254/")
+    assert run.returncode != 0 and "No line is suggested for:" in run.stderr, run
+    assert "To have a policy written" not in run.stderr, run
+
+
 @pytest.mark.parametrize("make", [npm, cargo])
 def test_who_interrupts_at_the_first_denial_is_told_as_much(
     internet: Internet, sandgate: Sandgate, tmp_path: Path, make: Callable[[Internet, Path], FirstWork]

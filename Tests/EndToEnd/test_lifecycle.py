@@ -18,6 +18,7 @@ from lab.internet import Internet
 from lab.machine import Snapshot, namespaces_below, namespaces_in_use, processes_with
 from lab.processes import wait_until
 from lab.sandgate import Sandgate, allowing, shell, wait_gone
+from lab.terminal import Terminal
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 125, 255])
@@ -113,7 +114,21 @@ def test_interrupt_key_reaches_the_command(internet: Internet, sandgate: Sandgat
         os.close(terminal)
 
 
-HINT = "sandgate: the run goes on; Ctrl-C ends it, and a table at its end lists all that is refused"
+def test_table_fits_into_the_terminal(internet: Internet, sandgate: Sandgate) -> None:
+    name = f"{'a' * 50}.{plan.DENIED}"
+    line, _ = sandgate.command(allowing(), ["getent", "hosts", name])
+    for columns in (80, 120):
+        terminal = Terminal(line, columns=columns, environment=internet.environment())
+        try:
+            assert terminal.wait() == 2
+            rows = [row for row in terminal.screen.lines if "default: no rule allows it" in row]
+            assert len(rows) == 1 and rows[0].split()[0].isdigit(), terminal.screen.text
+            assert (name in rows[0]) == (columns == 120), rows
+        finally:
+            terminal.close()
+
+
+HINT = "sandgate: the run goes on; Ctrl-C ends it; a table at its end has all refusals"
 
 
 def test_first_refusal_in_a_terminal_says_what_to_do(internet: Internet, sandgate: Sandgate) -> None:
