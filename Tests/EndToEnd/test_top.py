@@ -215,7 +215,8 @@ def test_suspended_and_continued(daemon: Daemon, box: Sandbox) -> None:
         made.wait_for("Stopped")
         assert not made.screen.is_alternate and made.screen.has_cursor
         made.type("clear; stty -a | grep -o ' icanon'; echo done-$((40+2))\n")
-        made.wait_for("done-42")
+        # Its prompt too: what is typed before it is shown in front of it.
+        made.wait_for(r"^done-42\s+ready>")
         assert " icanon" in made.screen.text
         made.type("fg\n")
         made.wait_for(r"DESTINATION")
