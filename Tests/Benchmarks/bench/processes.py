@@ -24,6 +24,18 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def wait_for_ports(count: int) -> None:
+    """Waits until this namespace has so many ports left to dial from: after a connection its port is out of use for a
+    minute, and who finds none fails, whoever it is that is measured."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+
+    def used() -> int:
+        fields = Path("/proc/net/sockstat").read_text().partition("TCP:")[2].split()
+        return int(fields[fields.index("inuse") + 1]) + int(fields[fields.index("tw") + 1])
+
+    wait_until(lambda: high - low - used() >= count, f"{count} ports to dial from", timeout=90)
+
+
 def memory_bytes(pid: int, field: Literal["Rss", "Anonymous"]) -> int:
     """A line of a process's memory map in sum: what is resident, or what of it is no file's."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

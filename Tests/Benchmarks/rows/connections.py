@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench.goals import CROWD_SIZES
-from bench.processes import cpu_seconds
+from bench.processes import cpu_seconds, wait_for_ports
 from bench.proxies import SQUID_PORT, TINYPROXY_PORT, Contender, haproxy, no_proxy, squid, tinyproxy
 from bench.result import Measured, Outcome, against_better, alternate
 from bench.sandgate import EXPLICIT_PROXY, resolve_origin, sandgate
@@ -114,6 +114,7 @@ def measure_crowd(stage: Stage, wanted: frozenset[str]) -> Iterator[Outcome]:
         for contender in (alone, *crowds.values()):
             resolve_origin(contender)
         for size, contender in crowds.items():
+            wait_for_ports(2 * size)
             contender.client.connections(ORIGIN, ORIGIN_NAME, reply=REPLY, concurrency=16, count=size, stay=True)
         for contender in (alone, *crowds.values()):
             _connect(contender, count // 4, CONCURRENCY)

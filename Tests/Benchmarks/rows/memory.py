@@ -9,7 +9,7 @@ from functools import partial
 
 from lab.processes import wait_until
 
-from bench.processes import Server, memory_bytes
+from bench.processes import Server, memory_bytes, wait_for_ports
 from bench.proxies import Contender, haproxy
 from bench.result import Measured, Outcome, alternate
 from bench.sandgate import resolve_origin, sandgate, sandgate_run
@@ -35,6 +35,7 @@ def _tunnel_bytes(
     stage: Stage, make: Callable[[Stage], contextlib.AbstractContextManager[Contender]]
 ) -> float:
     count = stage.effort.tunnels
+    wait_for_ports(2 * count)
     with make(stage) as contender:
         if make is sandgate:
             resolve_origin(contender)
