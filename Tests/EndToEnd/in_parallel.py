@@ -199,6 +199,12 @@ def be_node(directory: Path, command: list[str]) -> int:
         # A new machine has no /etc/netns.
         Path(path).mkdir(parents=True, exist_ok=True)
         source.chmod(Path(path).stat().st_mode & 0o7777)
+    # What a lab on the machine has mounted there would be covered, and vanish from this node's mounts when that lab ends.
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        point = Path(line.split(" ")[4])
+        is_covered = any(point != Path(path) and point.is_relative_to(path) for path in PRIVATE)
+        if is_covered and not any(place.is_relative_to(point) for place in (ROOT, directory)):
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
     opened = [(path, os.open(source, os.O_PATH)) for path, source in sources]
     if any(ROOT.is_relative_to(path) for path in PRIVATE):
         opened.append((str(ROOT), tree))  # It was covered just now.
