@@ -73,7 +73,7 @@ struct RelayDirection {
         guard !sourceIsBroken else { return nil }
         let state = RelayState.Direction(
             delivered: delivered,
-            held: Array(held[Int(heldStart)...]),
+            held: Array(undelivered),
             bytesInPipe: Int(bytesInPipe),
             sourceHasEnded: sourceHasEnded,
             sinkWasTold: sinkWasTold
@@ -108,6 +108,8 @@ struct RelayDirection {
 
     /// Whether bytes wait for the sink.
     var holdsBytes: Bool { heldStart < held.count || bytesInPipe > 0 }
+
+    private var undelivered: ArraySlice<UInt8> { held[Int(heldStart)...] }
 
     mutating func sourceChanged(_ readiness: Readiness) {
         if readiness.contains(.urgent) { mustCopy = true }
@@ -235,7 +237,7 @@ extension RelayDirection {
                 if let pipe, bytesInPipe > 0 {
                     Sockets.splice(from: pipe.readEnd, to: sink, upTo: Int(bytesInPipe))
                 } else {
-                    Sockets.send(sink, held[Int(heldStart)...])
+                    Sockets.send(sink, undelivered)
                 }
             switch result {
             case .bytes(let count):

@@ -243,14 +243,14 @@ extension Sandbox {
     /// Tries from inside whether the door is what it should be. `completion` is called on the loop, which must be
     /// running. What the probes cause is not recorded; what others do meanwhile is.
     public func selfTest(completion: @escaping (SelfTestFailure?) -> Void) {
-        selfTest(toleratesMissingRoutes: false, control: [], completion: completion)
+        selfTest(toleratesMissingRoutes: false, completion: completion)
     }
 
     /// ``selfTest(completion:)`` for a network that may have no route for a family, and on a node whose API is served at
     /// `control`.
     func selfTest(
         toleratesMissingRoutes: Bool,
-        control: [Endpoint],
+        control: [Endpoint] = [],
         completion: @escaping (SelfTestFailure?) -> Void
     ) {
         var probes = SelfTestProbes(

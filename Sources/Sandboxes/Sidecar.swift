@@ -110,7 +110,7 @@ public actor Sidecar {
         }
         let failure: SelfTestFailure? = await loop.run { residents, completion in
             guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
-            sandbox.selfTest(toleratesMissingRoutes: true, control: [], completion: completion)
+            sandbox.selfTest(toleratesMissingRoutes: true, completion: completion)
         }
         if let failure {
             try? await loop.run { $0[id]?.shut() }

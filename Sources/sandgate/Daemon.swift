@@ -35,7 +35,7 @@ struct Daemon {
         try DescriptorLimit.raiseForMany()
         try Privileges.giveUp(
             .serve,
-            apiPort: settings.listen.flatMap { Endpoint(parsing: $0, defaultPort: 7_480) }.map { Int($0.port) },
+            apiPort: settings.listenEndpoint.map { Int($0.port) },
             writing: settings.directories,
             reading: settings.ruleFiles + settings.secretFiles
         )
@@ -158,7 +158,7 @@ struct Daemon {
         ]
         guard let listen = settings.listen else { return servers }
         guard let path = settings.tokenFile else { throw SetupError("--listen needs --token-file") }
-        guard let endpoint = Endpoint(parsing: listen, defaultPort: 7_480) else {
+        guard let endpoint = settings.listenEndpoint else {
             throw SetupError("--listen \(listen): expected IP:PORT or [IPv6]:PORT")
         }
         let tokens: AccessTokens

@@ -228,9 +228,12 @@ extension ServeSettings {
         return configuration
     }
 
+    /// What ``listen`` says; `nil` when there is none, or it is malformed.
+    var listenEndpoint: Endpoint? { listen.flatMap { Endpoint(parsing: $0, defaultPort: 7_480) } }
+
     /// Where `listen` can be reached from beyond this machine's loopback: of "every address", the first of each family.
     private func reachableListen() throws -> [Endpoint] {
-        guard let listen, let endpoint = Endpoint(parsing: listen, defaultPort: 7_480) else { return [] }
+        guard let endpoint = listenEndpoint else { return [] }
         let isEverywhere = [IPAddress(v4: 0), IPAddress(v6: 0)].contains(endpoint.address)
         let candidates = isEverywhere ? try nodeAddresses() : [endpoint.address]
         // A link-local address means nothing without its link.

@@ -141,10 +141,7 @@ def main() -> int:
     parser.add_argument("--programs", type=Path, required=True)
     parser.add_argument("names", metavar="NAME", nargs="*")
     arguments = parser.parse_args()
-    directory: Path = arguments.programs
-    programs = Programs(
-        Path(os.environ["SANDGATE"]), Path(os.environ["SANDGATE_BENCHMARK"]), directory / "load", directory / "sleeper"
-    )
+    programs = Programs.built(arguments.programs)
     DIRECTORY.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sandgate-profiles-") as scratch:
         os.chmod(scratch, 0o755)

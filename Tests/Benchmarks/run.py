@@ -93,10 +93,7 @@ def main() -> int:
         for goal in GOALS:
             print(f"{goal.name:<20}  {goal.what}, against {goal.against}")
         return 0
-    directory: Path = arguments.programs
-    programs = Programs(
-        Path(os.environ["SANDGATE"]), Path(os.environ["SANDGATE_BENCHMARK"]), directory / "load", directory / "sleeper"
-    )
+    programs = Programs.built(arguments.programs)
     wanted = frozenset(arguments.only or NAMES)
     about = machine()
     print(report.heading(about))

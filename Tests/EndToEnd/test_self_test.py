@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Daemon, attachment
+from lab.daemon import Daemon, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.sandgate import allowing
@@ -63,13 +63,9 @@ def test_port_of_the_api(
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("full-token-of-sixteen\n")
-    made = Daemon(internet, tmp_path, "--listen", f"{listen}:64480", "--token-file", str(tokens))
-    try:
-        made.start()
-        rules = "table ip before { chain c { type filter hook output priority -1; tcp dport 64480 drop; }; }"
+    rules = "table ip before { chain c { type filter hook output priority -1; tcp dport 64480 drop; }; }"
+    with running(internet, tmp_path, "--listen", f"{listen}:64480", "--token-file", str(tokens)) as made:
         _is_refused(internet, made, box, rules, words)
-    finally:
-        made.clean_up()
 
 
 def _is_refused(internet: Internet, daemon: Daemon, box: Namespace, rules: str, words: str) -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ class Programs:
     in_process: Path
     load: Path
     go_sleeper: Path
+
+    @staticmethod
+    def built(directory: Path) -> Programs:
+        """Sandgate's by SANDGATE and SANDGATE_BENCHMARK, the others in `directory`."""
+        ours = Path(os.environ["SANDGATE"]), Path(os.environ["SANDGATE_BENCHMARK"])
+        return Programs(*ours, directory / "load", directory / "sleeper")
 
 
 @dataclass(frozen=True)
