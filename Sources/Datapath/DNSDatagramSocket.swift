@@ -14,6 +14,8 @@ final class DNSDatagramSocket: EventSource {
     /// Queries that wait for an answer from outside.
     private var pending: [UInt64: HandedQuery] = [:]
     private var nextPending: UInt64 = 0
+    /// Answers that leave when the events at hand have been handled: one system call, and one waking, for many.
+    private var replies: [(bytes: [UInt8], destination: Endpoint)] = []
     /// How many queries the kernel had lost when it was last asked. What comes too fast waits in the socket, up to a bound.
     private var lost: UInt32
     private var timer: TimerToken?
@@ -101,7 +103,7 @@ final class DNSDatagramSocket: EventSource {
         case .answer(let reply):
             guard var reply, descriptor >= 0 else { return }
             reply.replaceSubrange(..<2, with: query.message[..<2])
-            _ = Sockets.sendDatagram(descriptor, reply, to: query.source)
+            send(reply, to: query.source)
         case .question(let question):
             ask(question, query)
         }
@@ -114,8 +116,18 @@ final class DNSDatagramSocket: EventSource {
         resolver.ask(question) { [weak self] reply in
             guard let self, descriptor >= 0 else { return }
             pending[number] = nil
-            // A full buffer loses the answer, as networks do; the program asks again.
-            if let reply { _ = Sockets.sendDatagram(descriptor, reply, to: query.source) }
+            if let reply { send(reply, to: query.source) }
+        }
+    }
+
+    private func send(_ reply: [UInt8], to destination: Endpoint) {
+        replies.append((reply, destination))
+        guard replies.count == 1 else { return }
+        loop.afterEvents { [weak self] in
+            guard let self else { return }
+            // A full buffer loses answers, as networks do; the program asks again.
+            if descriptor >= 0 { loop.datagrams.send(replies, from: descriptor) }
+            replies.removeAll(keepingCapacity: true)
         }
     }
 }

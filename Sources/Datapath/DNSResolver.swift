@@ -10,7 +10,8 @@ import WireFormat
 ///     query ─▶ judge ─▶ cache ─▶ budget ─▶ ask upstream ─▶ sanitise ─▶ cache
 ///                         └──────────────────────────────────▶ judge again ─▶ drop guarded addresses ─▶ pin ─▶ answer
 ///
-/// Whatever is released, from the cache too, was pinned in the kernel just before, so that asking again extends a pin.
+/// Whatever is released, from the cache too, was pinned in the kernel just before, so that asking again extends a pin. Of
+/// what arrives from upstream together, the addresses are pinned together.
 public final class DNSResolver {
     /// Bounds on what one sandbox can ask for.
     public struct Limits: Sendable {
@@ -50,6 +51,35 @@ public final class DNSResolver {
         }
     }
 
+    /// What an upstream server said, or that none did.
+    private struct Arrival {
+        let key: DNSCache.Key
+        let lookup: Lookup
+        let result: Result<[UInt8], UpstreamError>
+    }
+
+    /// What becomes of an answer, before its addresses are pinned.
+    private enum Release {
+        /// It is not released.
+        case withheld(Outcome)
+        /// It is, as soon as these are pinned.
+        case ready(DNSAnswer, Pinner.Request)
+
+        var request: Pinner.Request? {
+            if case .ready(_, let request) = self { request } else { nil }
+        }
+
+        /// What the look-up came to, where pinning went well or ended in `error`.
+        func outcome(_ error: Pinner.PinError?, isCached: Bool) -> Outcome {
+            switch (self, error) {
+            case (.withheld(let outcome), _): outcome
+            case (.ready, .tooManyAddresses): .failed(.pinLimit)
+            case (.ready, .kernel): .failed(.upstreamFailed)
+            case (.ready(let answer, _), nil): .released(answer, isCached: isCached)
+            }
+        }
+    }
+
     /// How a denied name is answered.
     public var deniedAnswer = QueryJudge.DeniedAnswer.nameError
 
@@ -62,9 +92,11 @@ public final class DNSResolver {
     private var cache: DNSCache
     private var ready = ReadyAnswers()
     private var budget: DNSBudget
-    private var generator = SystemRandomNumberGenerator()
+    private var generator = RandomPool()
     private var lookups: [DNSCache.Key: Lookup] = [:]
     private var pendingCount = 0
+    /// What came from upstream and was not looked at yet.
+    private var arrivals: [Arrival] = []
 
     /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside.
     public init(attachment: Attachment, upstream: UpstreamResolver) {
@@ -154,7 +186,7 @@ extension DNSResolver {
             guard let hit = cache.hit(for: key, at: now) else {
                 return .question(Question(query: query, key: key, transport: transport, start: now, isHeld: false))
             }
-            let outcome = release(hit.answer, for: name, isCached: true)
+            let outcome = release(hit.answer, for: name)
             // What could not be pinned now may be pinned next.
             let term: MonotonicTime? = if case .released = outcome { hit.isSameUntil } else { nil }
             let answer = answer(to: name, outcome)
@@ -201,9 +233,12 @@ extension DNSResolver {
     }
 
     private func lookUp(_ question: Question, reply: @escaping ([UInt8]?) -> Void) {
-        lookUp(question.key) { [weak self] outcome in
-            self?.answer(question, outcome, reply: reply)
+        let waiter = { [weak self] (outcome: Outcome) in
+            guard let self else { return }
+            answer(question, outcome, reply: reply)
         }
+        // What was not held was looked for in the cache just now.
+        question.isHeld ? lookUp(question.key, then: waiter) : lookUpstream(question.key, then: waiter)
     }
 
     /// What a query comes to: the answer, what is recorded of it and how it is counted.
@@ -397,8 +432,13 @@ extension DNSResolver {
     /// Looks up what the judge let through.
     private func lookUp(_ key: DNSCache.Key, then waiter: @escaping (Outcome) -> Void) {
         if let answer = cache.answer(for: key, at: attachment.loop.now) {
-            return waiter(release(answer, for: key.name, isCached: true))
+            return waiter(release(answer, for: key.name))
         }
+        lookUpstream(key, then: waiter)
+    }
+
+    /// Looks up what is not in the cache.
+    private func lookUpstream(_ key: DNSCache.Key, then waiter: @escaping (Outcome) -> Void) {
         guard pendingCount < limits.maximumPending else { return waiter(.failed(.queryLimit)) }
         if let lookup = lookups[key] {
             pendingCount += 1
@@ -415,24 +455,42 @@ extension DNSResolver {
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
         let upstreamQuery = upstream.send(query.encode()) { [weak self] result in
-            self?.finish(key, lookup, result)
+            self?.take(Arrival(key: key, lookup: lookup, result: result))
         }
         // It may have ended within the call.
         if lookups[key] === lookup { lookup.upstreamQuery = upstreamQuery }
     }
 
-    private func finish(_ key: DNSCache.Key, _ lookup: Lookup, _ result: Result<[UInt8], UpstreamError>) {
-        lookups[key] = nil
-        lookup.upstreamQuery = nil
-        pendingCount -= lookup.waiters.count
-        let outcome: Outcome
-        if case .success(let bytes) = result, let answer = try? sanitizer.sanitize(bytes, for: lookup.query) {
-            cache.store(answer, for: key, at: attachment.loop.now)
-            outcome = release(answer, for: key.name, isCached: false)
-        } else {
-            outcome = .failed(.upstreamFailed)
+    /// Puts off what follows from an answer until no more of them are at hand: then one message to the kernel pins what all
+    /// of them hold.
+    private func take(_ arrival: Arrival) {
+        arrival.lookup.upstreamQuery = nil
+        arrivals.append(arrival)
+        if arrivals.count == 1 { attachment.loop.afterEvents { [weak self] in self?.finishArrived() } }
+    }
+
+    private func finishArrived() {
+        let arrived = arrivals
+        arrivals.removeAll(keepingCapacity: true)
+        let releases = arrived.map { finish($0) }
+        let requests = releases.compactMap(\.request)
+        var errors = attachment.pinner.pin(requests)[...]
+        for (arrival, release) in zip(arrived, releases) {
+            let error = release.request == nil ? nil : errors.removeFirst()
+            let outcome = release.outcome(error, isCached: false)
+            arrival.lookup.waiters.forEach { $0(outcome) }
         }
-        lookup.waiters.forEach { $0(outcome) }
+    }
+
+    /// What becomes of an answer that has arrived. From here on a look-up of the same is another one.
+    private func finish(_ arrival: Arrival) -> Release {
+        lookups[arrival.key] = nil
+        pendingCount -= arrival.lookup.waiters.count
+        guard case .success(let bytes) = arrival.result,
+            let answer = try? sanitizer.sanitize(bytes, for: arrival.lookup.query)
+        else { return .withheld(.failed(.upstreamFailed)) }
+        cache.store(answer, for: arrival.key, at: attachment.loop.now)
+        return judgeRelease(of: answer, for: arrival.key.name)
     }
 
     /// Names that are pinned carry nothing new outside; others below a wildcard count.
@@ -452,25 +510,30 @@ extension DNSResolver {
         return .denied(judge().refusal(verdict), verdict)
     }
 
-    /// The last steps before an answer is released. The policy may have changed since it was asked for.
+    /// The last steps before an answer that was kept is released.
+    private func release(_ answer: DNSAnswer, for name: DomainName) -> Outcome {
+        let release = judgeRelease(of: answer, for: name)
+        guard let request = release.request else { return release.outcome(nil, isCached: true) }
+        do {
+            try attachment.pinner.pin(request.addresses, for: request.name, ttl: request.ttl)
+            return release.outcome(nil, isCached: true)
+        } catch {
+            return release.outcome(error, isCached: true)
+        }
+    }
+
+    /// Whether and how an answer may be released: the policy may have changed since it was asked for.
     ///
     /// No judge is kept: it holds the pin table, which pinning would then have to copy whole.
-    private func release(_ answer: DNSAnswer, for name: DomainName, isCached: Bool) -> Outcome {
-        if let (response, verdict) = judge().judgeRelease(of: name) { return .denied(response, verdict) }
+    private func judgeRelease(of answer: DNSAnswer, for name: DomainName) -> Release {
+        if let (response, verdict) = judge().judgeRelease(of: name) { return .withheld(.denied(response, verdict)) }
         let (policy, wallTime) = (attachment.policy, attachment.loop.wallTime())
         let (usable, removed) = answer.removingAddresses { policy.mayUse($0, at: wallTime) }
         let addresses = usable.addresses
         if addresses.isEmpty, !removed.isEmpty {
             let verdict = Verdict(.deny, .guardRange)
-            return .denied(judge().denial(verdict), verdict)
+            return .withheld(.denied(judge().denial(verdict), verdict))
         }
-        do {
-            try attachment.pinner.pin(addresses, for: name, ttl: usable.ttl)
-        } catch .tooManyAddresses {
-            return .failed(.pinLimit)
-        } catch {
-            return .failed(.upstreamFailed)
-        }
-        return .released(usable, isCached: isCached)
+        return .ready(usable, Pinner.Request(addresses: addresses, name: name, ttl: usable.ttl))
     }
 }

@@ -15,6 +15,19 @@ final class Pinner {
         case kernel(String)
     }
 
+    /// The addresses that an answer holds for a name.
+    struct Request {
+        let addresses: [IPAddress]
+        let name: DomainName
+        /// In seconds.
+        let ttl: UInt32
+    }
+
+    private typealias Pin = (IPAddress, timeoutSeconds: UInt32, name: DomainName)
+
+    /// The most addresses in one message of several answers. Without root, a datagram to the kernel holds some 200 KiB.
+    private static let addressesAtOnce = 256
+
     /// What is pinned now.
     private(set) var table: PinTable
     private let kernel: SandboxTable
@@ -34,20 +47,69 @@ final class Pinner {
     /// Pins `addresses` for `name`; returns when the kernel has acknowledged all of them.
     func pin(_ addresses: [IPAddress], for name: DomainName, ttl: UInt32) throws(PinError) {
         guard !table.isCurrent(addresses, for: name, ttl: ttl, at: loop.now) else { return }
-        if !table.hasRoom(for: addresses) { table.removeExpired(at: loop.now) }
-        guard table.hasRoom(for: addresses) else { throw .tooManyAddresses }
-        let now = loop.now
-        let start = MonotonicTime.current
-        try install(addresses.map { ($0, table.kernelTimeout(for: $0, ttl: ttl, at: now), name) })
-        latencies.countPin(since: start)
-        for address in addresses {
+        try pinTogether([Request(addresses: addresses, name: name, ttl: ttl)])
+    }
+
+    /// Pins what several answers hold, with one message to the kernel where that is possible; returns when it has been
+    /// acknowledged, with what went wrong with each. None suffers from another.
+    func pin(_ requests: [Request]) -> [PinError?] {
+        var errors = [PinError?](repeating: nil, count: requests.count)
+        var rest = requests.indices
+        while let first = rest.first {
+            var addressCount = 0
+            let together = rest.prefix { index in
+                addressCount += requests[index].addresses.count
+                return index == first || addressCount <= Self.addressesAtOnce
+            }
+            rest.removeFirst(together.count)
             do {
-                try table.admit(address, for: name, ttl: ttl, at: loop.now)
+                try pinTogether(requests[together])
+            } catch  where together.count == 1 {
+                errors[first] = error
             } catch {
-                throw .tooManyAddresses
+                for index in together {
+                    do { try pinTogether([requests[index]]) } catch { errors[index] = error }
+                }
+            }
+        }
+        return errors
+    }
+
+    /// All or none of them.
+    private func pinTogether(_ requests: ArraySlice<Request>) throws(PinError) {
+        let now = loop.now
+        let requests = requests.filter { !table.isCurrent($0.addresses, for: $0.name, ttl: $0.ttl, at: now) }
+        guard !requests.isEmpty else { return }
+        let addresses = requests.flatMap(\.addresses)
+        if !table.hasRoom(for: addresses) { table.removeExpired(at: now) }
+        guard table.hasRoom(for: addresses) else { throw .tooManyAddresses }
+        let start = MonotonicTime.current
+        try install(pins(requests, at: now))
+        for request in requests {
+            latencies.countPin(since: start)
+            for address in request.addresses {
+                do {
+                    try table.admit(address, for: request.name, ttl: request.ttl, at: now)
+                } catch {
+                    throw .tooManyAddresses
+                }
             }
         }
         armSweep()
+    }
+
+    /// What the kernel is told. Where two names have an address, it must hold it for the longer time.
+    private func pins(_ requests: [Request], at now: MonotonicTime) -> [Pin] {
+        var pins: [Pin] = []
+        var timeouts: [IPAddress: UInt32] = [:]
+        for request in requests {
+            for address in request.addresses {
+                let timeout = table.kernelTimeout(for: address, ttl: request.ttl, at: now)
+                timeouts[address] = max(timeout, timeouts[address] ?? 0)
+                pins.append((address, timeouts[address]!, request.name))
+            }
+        }
+        return pins
     }
 
     /// A connection used the pin; its grace starts anew. A kernel error is not one for the connection: the pin then
@@ -124,7 +186,7 @@ final class Pinner {
         }
     }
 
-    private func install(_ pins: [(IPAddress, timeoutSeconds: UInt32, name: DomainName)]) throws(PinError) {
+    private func install(_ pins: [Pin]) throws(PinError) {
         do {
             try kernel.pin(pins)
         } catch {

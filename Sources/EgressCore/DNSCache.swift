@@ -37,9 +37,12 @@ public struct DNSCache {
         var answer: DNSAnswer
         var cost: Int
         var storedAt: MonotonicTime
-        /// Neighbours in the order of use; ``none`` at the ends.
-        var newer: Int
-        var older: Int
+    }
+
+    /// Neighbours in the order of use; ``none`` at the ends. Kept beside the entries, which are costly to copy.
+    private struct Link {
+        var newer = none
+        var older = none
     }
 
     private static let none = -1
@@ -51,6 +54,7 @@ public struct DNSCache {
     private var slots: [Key: Int] = [:]
     /// Freed slots hold `nil` and stand in `free`.
     private var entries: [Entry?] = []
+    private var links: [Link] = []
     private var free: [Int] = []
     private var newest = none
     private var oldest = none
@@ -103,14 +107,7 @@ extension DNSCache {
         while slots.count >= limits.maximumEntries || byteCount + cost > limits.maximumBytes, oldest != Self.none {
             remove(oldest)
         }
-        let entry = Entry(
-            key: key,
-            answer: answer,
-            cost: cost,
-            storedAt: now,
-            newer: Self.none,
-            older: Self.none
-        )
+        let entry = Entry(key: key, answer: answer, cost: cost, storedAt: now)
         let slot: Int
         if let freed = free.popLast() {
             slot = freed
@@ -118,6 +115,7 @@ extension DNSCache {
         } else {
             slot = entries.count
             entries.append(entry)
+            links.append(Link())
         }
         slots[key] = slot
         byteCount += cost
@@ -143,15 +141,14 @@ extension DNSCache {
     }
 
     private mutating func unlink(_ slot: Int) {
-        guard let entry = entries[slot] else { return }
-        if entry.newer == Self.none { newest = entry.older } else { entries[entry.newer]?.older = entry.older }
-        if entry.older == Self.none { oldest = entry.newer } else { entries[entry.older]?.newer = entry.newer }
+        let link = links[slot]
+        if link.newer == Self.none { newest = link.older } else { links[link.newer].older = link.older }
+        if link.older == Self.none { oldest = link.newer } else { links[link.older].newer = link.newer }
     }
 
     private mutating func linkAsNewest(_ slot: Int) {
-        entries[slot]?.newer = Self.none
-        entries[slot]?.older = newest
-        if newest == Self.none { oldest = slot } else { entries[newest]?.newer = slot }
+        links[slot] = Link(newer: Self.none, older: newest)
+        if newest == Self.none { oldest = slot } else { links[newest].newer = slot }
         newest = slot
     }
 }

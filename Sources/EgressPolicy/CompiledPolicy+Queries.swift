@@ -26,8 +26,14 @@ extension CompiledPolicy {
         let time = time.microseconds
         var positions: [Int32] = []
         var work = 0
-        names.forEach(matching: name, work: &work) { bucket, _ in positions += bucket.positions }
-        positions.sort()
+        // Mostly one rule speaks of a name: then its positions, which are in order, are all there are.
+        var isSorted = true
+        names.forEach(matching: name, work: &work) { bucket, _ in
+            guard !positions.isEmpty else { return positions = bucket.positions }
+            positions += bucket.positions
+            isSorted = false
+        }
+        if !isSorted { positions.sort() }
         if hasRoute(positions, at: time) { return .allow }
         // Where it is the addresses that are denied, the rule that denies them is the one to name.
         let denials = couldAllow(positions, at: time) ? denials.chains.first ?? [] : []

@@ -25,6 +25,8 @@ public final class NetlinkSocket {
     private static let bufferSize: CInt = 8 << 20
     /// A single answer is at most this long: the kernel fills datagrams up to 32 KiB.
     private static let datagramSize = 64 * 1024
+    /// An acknowledgement or an error is: with NETLINK_CAP_ACK, two headers, a number, and a line of text.
+    private static let replySize = 512
 
     /// Opens a socket of `bus` (NETLINK_…) in the calling thread's network namespace.
     public convenience init(bus: CInt = NetlinkSocket.netfilter) throws(NetlinkError) {
@@ -118,7 +120,12 @@ extension NetlinkSocket {
         try send(batch.datagram(sequence: begin), operation: batch.summary)
         var failure: NetlinkError?
         do {
-            try collectReplies(first: begin, last: begin &+ count, operation: batch.summary) { reply in
+            try collectReplies(
+                first: begin,
+                last: begin &+ count,
+                upTo: Self.replySize,
+                operation: batch.summary
+            ) { reply in
                 guard reply.errno != 0, failure == nil else { return }
                 let index = Int(reply.sequence &- begin) - 1
                 failure = NetlinkError(
@@ -170,6 +177,7 @@ extension NetlinkSocket {
         try collectReplies(
             first: lastSequence,
             last: lastSequence,
+            upTo: Self.datagramSize,
             operation: operation,
             answer: { answers.append($0) },
             { reply in
@@ -206,7 +214,7 @@ extension NetlinkSocket {
         var answers: [NetlinkMessage] = []
         var isConsistent = true
         while true {
-            switch receive() {
+            switch receive(upTo: Self.datagramSize) {
             case .datagram(let bytes):
                 var messages = NetlinkMessages(bytes)
                 while let message = messages.next() {
@@ -237,10 +245,13 @@ extension NetlinkSocket {
     }
 
     /// Reads the acknowledgements and errors with sequence numbers `first` to `last` until that of `last`, or one that
-    /// is the whole batch's error. The kernel answers while it is sent to, so all of them are there: nothing to wait for.
+    /// is the whole batch's error, in datagrams of at most `size` bytes. The kernel answers while it is sent to, in the order
+    /// of the messages (nfnl_err_deliver, net/netfilter/nfnetlink.c), so all of them are there: nothing to wait for, and nothing to
+    /// look for behind the last when all went well. That one was lost is said before the others are given out.
     private func collectReplies(
         first: UInt32,
         last: UInt32,
+        upTo size: Int,
         operation: String,
         answer: (NetlinkMessage) -> Void = { _ in },
         _ take: (NetlinkReply) -> Void
@@ -248,8 +259,8 @@ extension NetlinkSocket {
         var isComplete = false
         var hasFailure = false
         var hasLost = false
-        reading: while true {
-            switch receive() {
+        reading: while !isComplete || hasFailure {
+            switch receive(upTo: size) {
             case .datagram(let bytes):
                 var messages = NetlinkMessages(bytes)
                 while let message = messages.next() {
@@ -316,13 +327,13 @@ extension NetlinkSocket {
         case failed(CInt)
     }
 
-    /// One datagram from the kernel. What other processes send to this socket is thrown away.
-    func receive() -> Received {
+    /// One datagram from the kernel, of at most `size` bytes. What other processes send to this socket is thrown away.
+    func receive(upTo size: Int = datagramSize) -> Received {
         while true {
             var sender = sockaddr_nl()
             var length = socklen_t(MemoryLayout<sockaddr_nl>.size)
             var failure: CInt = 0
-            let bytes = [UInt8](unsafeUninitializedCapacity: Self.datagramSize) { buffer, count in
+            let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
                 let received = withUnsafeMutablePointer(to: &sender) { pointer in
                     pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
                         recvfrom(descriptor, buffer.baseAddress, buffer.count, CInt(MSG_TRUNC), pointer, &length)

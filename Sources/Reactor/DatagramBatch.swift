@@ -70,18 +70,33 @@ public final class DatagramBatch {
     /// Adds an answer to a datagram, at most ``longestAnswer`` bytes and one for each datagram; `adjust` may change the copy.
     public func answer(_ index: Int, with bytes: [UInt8], _ adjust: (UnsafeMutableRawBufferPointer) -> Void = { _ in })
     {
+        adjust(append(bytes))
+        answers[answerCount].address = datagrams[index].address
+        answers[answerCount].address_length = datagrams[index].address_length
+        answerCount += 1
+    }
+
+    private func append(_ bytes: [UInt8]) -> UnsafeMutableRawBufferPointer {
         precondition(bytes.count <= Self.longestAnswer && answerCount < Self.capacity, "the answer has no room")
         let room = UnsafeMutableRawBufferPointer(
             start: answerRoom + answerCount * Self.longestAnswer,
             count: bytes.count
         )
         room.copyBytes(from: bytes)
-        adjust(room)
         answers[answerCount].bytes = room.baseAddress
         answers[answerCount].length = bytes.count
-        answers[answerCount].address = datagrams[index].address
-        answers[answerCount].address_length = datagrams[index].address_length
-        answerCount += 1
+        return room
+    }
+
+    /// Sends answers to datagrams that are no longer here, of at most ``longestAnswer`` bytes each.
+    public func send(_ messages: [(bytes: [UInt8], destination: Endpoint)], from descriptor: CInt) {
+        for (bytes, destination) in messages {
+            if answerCount == Self.capacity { sendAnswers(descriptor) }
+            _ = append(bytes)
+            (answers[answerCount].address, answers[answerCount].address_length) = SocketAddress(destination).parts
+            answerCount += 1
+        }
+        sendAnswers(descriptor)
     }
 
     /// Sends the answers. What the kernel has no room for, or will not send, is lost as datagrams are.

@@ -4,7 +4,7 @@ public import NetPrimitives
 
 /// An epoll loop: descriptors, timers and messages from other threads, all served by one thread.
 ///
-///     wait ─▶ events of descriptors ─▶ due timers ─▶ sources that asked to be called again ─▶ wait
+///     wait ─▶ events of descriptors ─▶ due timers ─▶ what was put off ─▶ sources that asked to be called again ─▶ wait
 ///
 /// Long transfers have an allowance in each of the two places where they move bytes. When it is spent, the others stand in
 /// line until the next turn, so that a turn takes a few milliseconds whatever there is to move.
@@ -60,6 +60,7 @@ public final class EventLoop {
     private var freeSlots: [UInt32] = []
     private var timers = TimerHeap()
     private var soon: [Registration] = []
+    private var putOff: [() -> Void] = []
     private var isStopping = false
 
     /// What sockets to the outside have, where they share a namespace with those who are kept from it.
@@ -214,6 +215,26 @@ extension EventLoop {
     }
 }
 
+// MARK: - Putting off
+
+extension EventLoop {
+    /// Runs `action` once, when everybody who has something to do at this moment has been called: for what costs less done
+    /// for many together, such as a message to the kernel. The loop does not wait for anything before.
+    public func afterEvents(_ action: @escaping () -> Void) {
+        putOff.append(action)
+    }
+
+    private func runPutOff() {
+        // What is put off meanwhile has its turn here too.
+        var next = 0
+        while next < putOff.count {
+            putOff[next]()
+            next += 1
+        }
+        putOff.removeAll(keepingCapacity: true)
+    }
+}
+
 // MARK: - Running
 
 extension EventLoop {
@@ -238,7 +259,9 @@ extension EventLoop {
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }
             runDueTimers()
+            runPutOff()
             runAgain()
+            runPutOff()
         }
     }
 
@@ -256,7 +279,7 @@ extension EventLoop {
 
     /// Rounded up: a timer never runs before its time, nor does the loop spin for the rest of a millisecond.
     private func timeoutMilliseconds() -> CInt {
-        guard soon.isEmpty else { return 0 }
+        guard soon.isEmpty, putOff.isEmpty else { return 0 }
         guard let earliest = timers.earliest else { return -1 }
         let current = MonotonicTime.current
         guard earliest > current else { return 0 }

@@ -16,6 +16,9 @@ struct SocketAddress {
         self.length = length
     }
 
+    /// For the kernel to read elsewhere.
+    var parts: (sockaddr_storage, socklen_t) { (storage, length) }
+
     init(_ endpoint: Endpoint) {
         switch endpoint.address.family {
         case .v4:

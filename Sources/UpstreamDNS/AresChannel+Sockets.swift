@@ -37,7 +37,12 @@ extension AresChannel {
                 pass: loop.upstreamPass,
                 "DNS"
             )
-            if isStream { Sockets.setNoDelay(descriptor) }
+            if isStream {
+                Sockets.setNoDelay(descriptor)
+                stream = descriptor
+            } else if stream == descriptor {
+                stream = -1
+            }
             return descriptor
         } catch {
             errno = error.errno
@@ -45,8 +50,8 @@ extension AresChannel {
         }
     }
 
-    /// One datagram an event: of another one the loop tells anew. A stream, of which no address is asked, is read as far
-    /// as c-ares wants to.
+    /// One datagram an event: it mostly ends the query. A stream, of which no address is asked, is read as far as c-ares wants
+    /// to.
     private func receive(
         _ descriptor: CInt,
         _ bytes: UnsafeMutableRawPointer?,

@@ -18,8 +18,11 @@ final class AresChannel {
     let loop: EventLoop
     /// Whether the event at hand has brought a datagram.
     var hasReceivedDatagram = false
+    /// The socket for TCP that was opened last.
+    var stream: CInt = -1
     private var channel: ares_channel?
-    private var watches: [CInt: SocketWatch] = [:]
+    /// One, or two when an answer over UDP was truncated.
+    private var watches: [SocketWatch] = []
     private var timer: TimerToken?
     private var outcome: Result<[UInt8], UpstreamError>?
     private var completion: ((Result<[UInt8], UpstreamError>) -> Void)?
@@ -173,19 +176,24 @@ extension AresChannel {
     private func socketChanged(_ descriptor: CInt, isReading: Bool, isWriting: Bool) {
         guard isReading || isWriting else {
             // Called before c-ares closes the socket.
-            if let watch = watches.removeValue(forKey: descriptor) { loop.deregister(watch) }
+            guard let index = watches.firstIndex(where: { $0.descriptor == descriptor }) else { return }
+            let watch = watches.remove(at: index)
+            watch.isStream ? loop.deregister(watch) : loop.forget(watch)
             return
         }
         var interest: Interest = []
         if isReading { interest.insert(.readable) }
         if isWriting { interest.insert(.writable) }
-        if let watch = watches[descriptor] {
+        if let watch = watches.first(where: { $0.descriptor == descriptor }) {
             loop.update(watch, interest: interest)
         } else {
-            let watch = SocketWatch(self, descriptor)
+            let watch = SocketWatch(self, descriptor, isStream: descriptor == stream)
             // When the kernel has no room for one more, the query ends by its timeout.
-            guard (try? loop.register(watch, descriptor: descriptor, interest: interest)) != nil else { return }
-            watches[descriptor] = watch
+            guard
+                (try? loop.register(watch, descriptor: descriptor, interest: interest, edgeTriggered: !watch.isStream))
+                    != nil
+            else { return }
+            watches.append(watch)
         }
     }
 
@@ -193,6 +201,10 @@ extension AresChannel {
         guard let channel else { return }
         hasReceivedDatagram = false
         ares_process_fd(channel, reading, writing)
+        // What came was no answer; the kernel tells only once of what came with it.
+        if hasReceivedDatagram, let watch = watches.first(where: { $0.descriptor == reading }), !watch.isStream {
+            loop.runSoon(watch)
+        }
         settle()
     }
 
@@ -229,17 +241,21 @@ extension AresChannel {
 
 /// Tells a channel of one of its sockets.
 private final class SocketWatch: EventSource {
+    /// Of a socket for datagrams the kernel tells what is new, and takes it off its list when it is closed: one system
+    /// call a query less. c-ares reads streams by the piece, and wants to hear of the rest.
+    let isStream: Bool
     private unowned let channel: AresChannel
-    private let descriptor: CInt
+    let descriptor: CInt
 
-    init(_ channel: AresChannel, _ descriptor: CInt) {
+    init(_ channel: AresChannel, _ descriptor: CInt, isStream: Bool) {
         self.channel = channel
         self.descriptor = descriptor
+        self.isStream = isStream
     }
 
     override func handle(_ readiness: Readiness) {
-        // An error is found by reading.
-        let isReading = !readiness.isDisjoint(with: [.readable, .hangup, .error, .peerEnded])
+        // An error is found by reading. Nothing at all is said of what may have come with a datagram.
+        let isReading = readiness.isEmpty || !readiness.isDisjoint(with: [.readable, .hangup, .error, .peerEnded])
         channel.process(
             reading: isReading ? descriptor : ARES_SOCKET_BAD,
             writing: readiness.contains(.writable) ? descriptor : ARES_SOCKET_BAD

@@ -76,7 +76,8 @@ extension UpstreamQuery {
     private func nextServer() -> Int? {
         while remaining.isEmpty, round < resolver.tries {
             round += 1
-            remaining = resolver.order().filter { !failed.contains($0) }[...]
+            remaining = resolver.order()[...]
+            if !failed.isEmpty { remaining.removeAll { failed.contains($0) } }
         }
         return remaining.popFirst()
     }
@@ -103,7 +104,11 @@ extension UpstreamQuery {
 
     /// Whether another server may do better: SERVFAIL, NOTIMP, REFUSED (RFC 1035 4.1.1).
     private static func isFailure(_ reply: [UInt8]) -> Bool {
-        reply.count > 3 && [2, 4, 5].contains(reply[3] & 0x0f)
+        guard reply.count > 3 else { return false }
+        return switch reply[3] & 0x0f {
+        case 2, 4, 5: true
+        default: false
+        }
     }
 
     /// Whether the message ends in an OPT record without options (RFC 6891 6.1.2), which is what c-ares takes a message

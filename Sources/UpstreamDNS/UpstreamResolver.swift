@@ -92,6 +92,7 @@ extension UpstreamResolver {
     /// The servers in the order to ask them now.
     func order() -> [Int] {
         let now = loop.now
+        guard servers.contains(where: { $0.avoidedUntil != nil }) else { return Array(servers.indices) }
         let isAvoided = servers.map { $0.avoidedUntil.map { $0 > now } ?? false }
         return servers.indices.filter { !isAvoided[$0] } + servers.indices.filter { isAvoided[$0] }
     }

@@ -2,11 +2,12 @@ import EgressCore
 import EgressPolicy
 import Foundation
 import NetPrimitives
-import Nftables
+import Reactor
 import Testing
 import WireFormat
 
 @testable import Datapath
+@testable import Nftables
 
 @Suite(.serialized) struct DNSResolverTests {
     private func stage(_ targets: String..., limits: DNSResolver.Limits = .init()) throws -> ResolverStage {
@@ -53,6 +54,33 @@ import WireFormat
         // 300 seconds and the grace of an hour, anew.
         #expect(!sets[0].contains("expires 1h4m59"))
         #expect(sets[1].contains("expires 1h4m59") || sets[1].contains("expires 1h5m"))
+    }
+
+    @Test func whatArrivesTogetherIsPinnedTogether() throws {
+        let stage = try stage("*.example")
+        stage.server.answerAddresses("198.51.100.7")
+        let names = (0..<40).map { "n\($0).example" }
+        let asked = DispatchSemaphore(value: 0)
+        // The loop sees all of them at once.
+        stage.loop.schedule(at: stage.loop.now) { asked.wait() }
+        let before = stage.table.netlink.commitCount
+        let replies = try stage.run {
+            let sockets = try names.map { name in
+                let socket = try BlockingSocket(.datagram, to: DNSProgram.someServer)
+                try socket.send(DNSProgram.query(name, id: 7))
+                return socket
+            }
+            asked.signal()
+            return try sockets.map { try $0.receive(upTo: 512) }
+        }
+        // An answer each, with one record.
+        #expect(replies.allSatisfy { $0[..<8] == [0, 7, 0x81, 0x80, 0, 1, 0, 1] })
+        #expect(stage.server.asked.count == 40)
+        for name in names { #expect(stage.attachment.pinner.table.holds(try DomainName(name))) }
+        #expect((1..<20).contains(stage.table.netlink.commitCount - before))
+        let counts = stage.attachment.latencies.counts
+        #expect(counts.pins.total == 40)
+        #expect(counts.answers[.upstream].total == 40)
     }
 
     @Test func countsAnswersByWhatBecameOfThem() throws {

@@ -54,6 +54,41 @@ private final class Probe: EventSource {
         loop.deregister(probe)
     }
 
+    @Test func whatWasPutOffIsDoneWhenEverybodyWasTold() throws {
+        let loop = try EventLoop()
+        let pairs = [try tcpPair(), try tcpPair()]
+        let probes = [Probe(), Probe()]
+        defer { probes.forEach { $0.forget() } }
+        var steps: [String] = []
+        for (index, probe) in probes.enumerated() {
+            probe.onEvent = { readiness in
+                _ = Sockets.receive(pairs[index].0, upTo: 100)
+                steps.append(readiness.isEmpty ? "again" : "event")
+                loop.afterEvents {
+                    steps.append("after")
+                    loop.afterEvents { steps.append("after that") }
+                }
+                if !readiness.isEmpty, index == 0 { loop.runSoon(probe) }
+            }
+            try loop.register(probe, descriptor: pairs[index].0, interest: .readable, edgeTriggered: true)
+            #expect(Sockets.send(pairs[index].1, [1]) == .bytes(1))
+        }
+        // Before the loop runs as well; nothing else wakes it for that.
+        loop.afterEvents { steps.append("at once") }
+        loop.schedule(at: loop.now.advanced(byNanoseconds: 30_000_000)) { loop.stop() }
+        try loop.run()
+        let told = ["event", "event", "at once", "after", "after", "after that", "after that"]
+        #expect(steps == told + ["again", "after", "after that"])
+        probes.forEach(loop.deregister)
+        for (near, far) in pairs { [near, far].forEach(Sockets.close) }
+    }
+
+    @Test func whatWasPutOffBeforeTheLoopRunsWaitsForNothing() throws {
+        let loop = try EventLoop()
+        loop.afterEvents { loop.stop() }
+        try loop.run()
+    }
+
     @Test func anHeirIsToldWhatComesAndNothingAgain() throws {
         let loop = try EventLoop()
         let (near, far) = try tcpPair()
