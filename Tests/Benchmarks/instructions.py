@@ -20,6 +20,7 @@ from pathlib import Path
 RECORD = Path(__file__).with_name("instructions.json")
 COUNTS = {
     "dns-cached": 2_000,
+    "dns-uncached": 2_000,
     "dns-denied": 2_000,
     "tls-connection": 2_000,
     "http-connection": 2_000,

@@ -40,7 +40,7 @@ EXPERIMENTS = (
     Experiment(resolver.UNCACHED, lambda stage, _: resolver.measure_uncached(stage)),
     Experiment(in_process.NAMES, in_process.measure),
     Experiment(memory.RESIDENT, lambda stage, _: memory.measure_resident(stage)),
-    Experiment(start_up.NAMES, lambda stage, _: start_up.measure(stage)),
+    Experiment(start_up.NAMES, start_up.measure),
     Experiment(sidecar.NAMES, lambda stage, _: sidecar.measure(stage)),
     Experiment(node.NAMES, node.measure),
 )

@@ -9,6 +9,9 @@ enum CountedWork: String, CaseIterable {
     /// A DNS query that is parsed, judged, answered from the cache, judged again and encoded: the whole way of one whose
     /// addresses are pinned.
     case dnsCached = "dns-cached"
+    /// One for a name that nobody asked for before: parsed, judged, encoded for a server, whose answer is decoded, kept, judged,
+    /// pinned in our table, and encoded for the program. Without what c-ares and the kernel do.
+    case dnsUncached = "dns-uncached"
     /// A DNS query that is parsed, denied and answered.
     case dnsDenied = "dns-denied"
     /// A connection whose ClientHello is parsed and judged.
@@ -24,6 +27,7 @@ enum CountedWork: String, CaseIterable {
     func run(_ count: Int) {
         switch self {
         case .dnsCached: Self.query(Self.allowed, count)
+        case .dnsUncached: Self.newQueries(count)
         case .dnsDenied: Self.query("denied.invalid", count)
         case .tlsConnection: Self.connection(Self.clientHello, count)
         case .httpConnection:
@@ -66,6 +70,11 @@ extension CountedWork {
     private static func answer(to name: DomainName) -> DNSAnswer {
         var generator = SystemRandomNumberGenerator()
         let query = DNSUpstreamQuery(name, .a, isDNSSECOK: false, using: &generator)
+        return try! DNSAnswerSanitizer().sanitize(upstreamReply(to: query), for: query)
+    }
+
+    /// What a server says.
+    private static func upstreamReply(to query: DNSUpstreamQuery) -> [UInt8] {
         var reply = query.encode()
         reply[2] = 0x81
         reply[3] = 0x80
@@ -73,7 +82,58 @@ extension CountedWork {
         let record: [UInt8] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4] + address.networkBytes
         // Before the OPT record, which is the last.
         reply.insert(contentsOf: record, at: reply.count - 11)
-        return try! DNSAnswerSanitizer().sanitize(reply, for: query)
+        return reply
+    }
+
+    private static func newQueries(_ count: Int) {
+        let policy = CompiledPolicy(Policy(rules: [Rule(.allow, try! Target(parsing: "*.team8.example"))]))
+        let sanitizer = DNSAnswerSanitizer()
+        var (cache, pins, generator, size) = (DNSCache(), PinTable(), SteadyGenerator(), 0)
+        for number in 0..<count {
+            let name = DNSWireName(try! DomainName("service\(number + 100_000).team8.example"))
+            let message: [UInt8] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0] + name.bytes + [0, 1, 0, 1]
+            size += reply(toNew: message, policy, sanitizer, &cache, &pins, &generator).count
+        }
+        use(size)
+    }
+
+    /// Draws the same numbers every time, which random ones would not cost.
+    private struct SteadyGenerator: RandomNumberGenerator {
+        private var state: UInt64 = 1
+
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return state
+        }
+    }
+
+    private static func reply(
+        toNew message: [UInt8],
+        _ policy: CompiledPolicy,
+        _ sanitizer: DNSAnswerSanitizer,
+        _ cache: inout DNSCache,
+        _ pins: inout PinTable,
+        _ generator: inout SteadyGenerator
+    ) -> [UInt8] {
+        func judge(_ pins: PinTable) -> QueryJudge {
+            QueryJudge(policy: policy, pins: pins, isPaused: false, now: now, wallTime: wallTime)
+        }
+        let query = try! DNSQuery(parsing: message)
+        guard case .resolve(let name) = judge(pins).judge(query) else { preconditionFailure("the name is denied") }
+        let key = DNSCache.Key(name, query.type)
+        precondition(cache.hit(for: key, at: now) == nil && !pins.holds(name), "the name is not new")
+        use(policy.wildcardKey(for: name, at: wallTime))
+        let upstreamQuery = DNSUpstreamQuery(name, query.type, isDNSSECOK: false, using: &generator)
+        let answer = try! sanitizer.sanitize(upstreamReply(to: upstreamQuery), for: upstreamQuery)
+        cache.store(answer, for: key, at: now)
+        precondition(judge(pins).judgeRelease(of: name) == nil, "the name is denied")
+        let usable = answer.removingAddresses { policy.mayUse($0, at: wallTime) }.answer
+        for address in usable.addresses {
+            use(pins.kernelTimeout(for: address, ttl: usable.ttl, at: now))
+            try! pins.admit(address, for: name, ttl: usable.ttl, at: now)
+        }
+        use(judge(pins).verdictOnAnswered(name))
+        return DNSResponse(usable.code, answers: usable.records).encode(for: query, over: .udp)
     }
 
     private static func reply(to message: [UInt8], _ policy: CompiledPolicy, _ cache: inout DNSCache) -> [UInt8] {

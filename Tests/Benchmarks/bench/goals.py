@@ -78,6 +78,7 @@ GOALS = (
     Goal("policy-compile", "100,000 name rules compiled", "150 ms", 1, "lower", "ms"),
     Goal("resident-memory", "resident, one idle sandbox", "a Go program that sleeps", 2, "lower", "KiB"),
     Goal("start-up", "sandgate run -- true", "ip netns add, exec true, del", 1.5, "lower", "ms"),
+    Goal("start-up-3000", "the same, 3,000 directories", "ip netns add, exec true, del", 1.5, "lower", "ms"),
     Goal("sidecar-ready", "a sidecar's container, from asked for to ready", "one that sleeps", 1.5, "lower", "ms"),
     Goal("sidecar-memory", "memory of a sidecar's container", "one that sleeps", 16, "lower", "MiB"),
     *_node_goals(),
