@@ -70,11 +70,11 @@ extension CountedWork {
     private static func answer(to name: DomainName) -> DNSAnswer {
         var generator = SystemRandomNumberGenerator()
         let query = DNSUpstreamQuery(name, .a, isDNSSECOK: false, using: &generator)
-        return try! DNSAnswerSanitizer().sanitize(upstreamReply(to: query), for: query)
+        return try! DNSAnswerSanitizer().sanitize(upstreamReply(to: query, address), for: query)
     }
 
     /// What a server says.
-    private static func upstreamReply(to query: DNSUpstreamQuery) -> [UInt8] {
+    private static func upstreamReply(to query: DNSUpstreamQuery, _ address: IPAddress) -> [UInt8] {
         var reply = query.encode()
         reply[2] = 0x81
         reply[3] = 0x80
@@ -92,7 +92,16 @@ extension CountedWork {
         for number in 0..<count {
             let name = DNSWireName(try! DomainName("service\(number + 100_000).team8.example"))
             let message: [UInt8] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0] + name.bytes + [0, 1, 0, 1]
-            size += reply(toNew: message, policy, sanitizer, &cache, &pins, &generator).count
+            size +=
+                reply(
+                    toNew: message,
+                    at: IPAddress(v4: 0xc633_0000 + UInt32(number)),
+                    policy,
+                    sanitizer,
+                    &cache,
+                    &pins,
+                    &generator
+                ).count
         }
         use(size)
     }
@@ -109,6 +118,7 @@ extension CountedWork {
 
     private static func reply(
         toNew message: [UInt8],
+        at address: IPAddress,
         _ policy: CompiledPolicy,
         _ sanitizer: DNSAnswerSanitizer,
         _ cache: inout DNSCache,
@@ -124,7 +134,7 @@ extension CountedWork {
         precondition(cache.hit(for: key, at: now) == nil && !pins.holds(name), "the name is not new")
         use(policy.wildcardKey(for: name, at: wallTime))
         let upstreamQuery = DNSUpstreamQuery(name, query.type, isDNSSECOK: false, using: &generator)
-        let answer = try! sanitizer.sanitize(upstreamReply(to: upstreamQuery), for: upstreamQuery)
+        let answer = try! sanitizer.sanitize(upstreamReply(to: upstreamQuery, address), for: upstreamQuery)
         cache.store(answer, for: key, at: now)
         precondition(judge(pins).judgeRelease(of: name) == nil, "the name is denied")
         let usable = answer.removingAddresses { policy.mayUse($0, at: wallTime) }.answer
