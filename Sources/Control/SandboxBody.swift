@@ -26,6 +26,8 @@ struct SandboxBody: Encodable {
     let metadata: [String: String]
     /// What the caller accepted that the rules do not hold against.
     let acceptedRisks: [String]
+    /// Whether sockets to the outside are opened in its own network, not in the node's.
+    let upstreamInside: Bool
     /// Whether somebody is asked about what no rule speaks of.
     let asks: Bool
     /// `passed` once the door was tried from inside.
@@ -47,6 +49,7 @@ struct SandboxBody: Encodable {
         lockedAt = record.lockedAt.map(Timestamp.text(of:))
         metadata = record.metadata
         acceptedRisks = record.acceptsRawSockets ? ["raw-sockets"] : []
+        upstreamInside = record.upstreamInside != nil
         asks = record.ask != nil
         selfTest =
             switch record.state {

@@ -88,6 +88,7 @@ public final class DNSResolver {
     var clientCount = 0
     private unowned let attachment: Attachment
     private let upstream: UpstreamResolver
+    private let localNames: UpstreamResolver?
     private let sanitizer: DNSAnswerSanitizer
     private var cache: DNSCache
     private var ready = ReadyAnswers()
@@ -98,10 +99,12 @@ public final class DNSResolver {
     /// What came from upstream and was not looked at yet.
     private var arrivals: [Arrival] = []
 
-    /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside.
-    public init(attachment: Attachment, upstream: UpstreamResolver) {
+    /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside, and of names of
+    /// one label `localNames`, where there is such a resolver.
+    public init(attachment: Attachment, upstream: UpstreamResolver, localNames: UpstreamResolver? = nil) {
         self.attachment = attachment
         self.upstream = upstream
+        self.localNames = localNames
         self.limits = attachment.limits.queries
         self.sanitizer = DNSAnswerSanitizer(limits: attachment.limits.answers)
         self.cache = DNSCache(limits: attachment.limits.cache)
@@ -454,6 +457,7 @@ extension DNSResolver {
         let query = DNSUpstreamQuery(key.name, key.type, isDNSSECOK: key.isDNSSECOK, using: &generator)
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
+        let upstream = key.name.hasOneLabel ? localNames ?? upstream : upstream
         let upstreamQuery = upstream.send(query.encode()) { [weak self] result in
             self?.take(Arrival(key: key, lookup: lookup, result: result))
         }

@@ -52,10 +52,16 @@ public final class NetworkNamespace: Sendable {
     /// `body` runs on a thread of its own while the caller waits; the caller's thread never leaves its namespace.
     public func enter<Result>(_ body: () throws -> Result) throws -> Result {
         try onDedicatedThread {
-            guard clinux_join_network(descriptor) == 0 else {
-                throw NamespaceError("cannot enter a network namespace", errno: errno)
-            }
+            try moveIn()
             return try body()
+        }
+    }
+
+    /// Has the calling thread live in the namespace: what it opens from now on is opened there, and nothing leads back. For a
+    /// thread that was made for it, and ends in there. Needs CAP_SYS_ADMIN, which the thread may let go of afterwards.
+    public func moveIn() throws(NamespaceError) {
+        guard clinux_join_network(descriptor) == 0 else {
+            throw NamespaceError("cannot enter a network namespace", errno: errno)
         }
     }
 

@@ -56,6 +56,9 @@ public struct DomainName: Hashable, Sendable {
         try self.init(ascii: Array(text.utf8))
     }
 
+    /// Whether it has no dot, as names have that mean something in one network alone.
+    public var hasOneLabel: Bool { !bytes.contains(UInt8(ascii: ".")) }
+
     /// The canonical byte of an allowed byte (upper case folded), `nil` for any other.
     @inlinable public static func fold(_ byte: UInt8) -> UInt8? {
         switch byte {

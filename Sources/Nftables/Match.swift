@@ -33,12 +33,20 @@ extension [Expression] {
     }
 
     /// `ip daddr 127.0.0.0/8`: as nft does, compares whole bytes without a mask where the prefix has only such.
-    static func destination(_ prefix: IPPrefix) -> Self {
+    static func destination(_ prefix: IPPrefix) -> Self { address(prefix, destinationAddress) }
+
+    /// `ip saddr 127.0.0.0/8`.
+    static func source(_ prefix: IPPrefix) -> Self { address(prefix, sourceAddress) }
+
+    private static func address(
+        _ prefix: IPPrefix,
+        _ load: (IPAddress.Family, _ length: Int) -> Expression
+    ) -> Self {
         let bytes = prefix.address.networkBytes
         let isWholeBytes = prefix.length % 8 == 0
         let length = isWholeBytes ? prefix.length / 8 : bytes.count
         var result = family(prefix.address.family)
-        result.append(destinationAddress(prefix.address.family, length: length))
+        result.append(load(prefix.address.family, length))
         if !isWholeBytes {
             result.append(
                 .bitwise(
@@ -176,8 +184,13 @@ extension [Expression] {
             + comparisons
     }
 
+    // RFC 791 3.1 and RFC 8200 3.
+
+    private static func sourceAddress(_ family: IPAddress.Family, length: Int) -> Expression {
+        .payload(NFT_PAYLOAD_NETWORK_HEADER, offset: family == .v4 ? 12 : 8, length: UInt32(length))
+    }
+
     private static func destinationAddress(_ family: IPAddress.Family, length: Int) -> Expression {
-        // RFC 791 3.1 and RFC 8200 3.
         .payload(NFT_PAYLOAD_NETWORK_HEADER, offset: family == .v4 ? 16 : 24, length: UInt32(length))
     }
 

@@ -33,6 +33,8 @@ struct SandboxRuleset: Hashable, Sendable {
     let gateways: [IPAddress]
     /// What our own sockets have, where they are in the sandbox's namespace; `nil` where they are not.
     var upstream: UpstreamPass?
+    /// Whether our own sockets may ask Docker's resolver at 127.0.0.11, over TCP; only with `upstream`.
+    var asksDocker = false
     /// What packets get that have been judged, for ``EgressFence``; `nil` where there is none.
     var fence: UpstreamPass?
 
@@ -132,7 +134,8 @@ extension SandboxRuleset {
                 + (door == .open ? redirected + [replying] : []) + outgoing
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
-        case Self.incoming: [askedDocker] + answers + [answered] + (door == .open ? served : []) + arriving
+        case Self.incoming:
+            dockersAnswers + [askedDocker] + answers + [answered] + (door == .open ? served : []) + arriving
         default: (upstream.map(anonymous) ?? []) + [remaining] + bound + (fence.map(judged) ?? [])
         }
     }
@@ -150,7 +153,7 @@ extension SandboxRuleset {
     /// The flow and the packet must be ours: a reply that the other side's packet asks for is the kernel's, without a
     /// socket's mark, and goes out only in a flow that we began.
     private func passing(_ pass: UpstreamPass) -> [Rule] {
-        [
+        askingDocker(pass) + [
             Rule(
                 "oif != lo \(Self.text(pass)) ct original zone \(Self.upstreamZone) accept",
                 .outputDevice(isLoopback: false),
@@ -159,6 +162,39 @@ extension SandboxRuleset {
                 .accept
             )
         ]
+    }
+
+    /// As ``passing``, to Docker's resolver: Docker's own programs answer there, which are no sandbox's. Over TCP, where it
+    /// takes more than an address to answer in another's name.
+    private func askingDocker(_ pass: UpstreamPass) -> [Rule] {
+        guard asksDocker else { return [] }
+        return [
+            Rule(
+                "oif lo \(Self.text(pass)) ct original zone \(Self.upstreamZone) ip daddr \(Self.docker) "
+                    + "meta l4proto tcp accept",
+                .outputDevice(isLoopback: true),
+                .from(pass),
+                .upstreamFlow,
+                .destination(Self.docker),
+                .protocolNumber(TransportProtocol.tcp.rawValue),
+                .accept
+            )
+        ]
+    }
+
+    /// Both directions of that.
+    private var dockersAnswers: [Rule] {
+        guard upstream != nil, asksDocker else { return [] }
+        return [("daddr", [Expression].destination), ("saddr", [Expression].source)].map { word, address in
+            Rule(
+                "iif lo ct original zone \(Self.upstreamZone) ip \(word) \(Self.docker) meta l4proto tcp accept",
+                .inputDeviceIsLoopback,
+                .upstreamFlow,
+                address(Self.docker),
+                .protocolNumber(TransportProtocol.tcp.rawValue),
+                .accept
+            )
+        }
     }
 
     /// What our own flows are answered, from outside only: over loopback a program could answer in the server's name.

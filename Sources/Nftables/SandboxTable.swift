@@ -28,7 +28,8 @@ public final class SandboxTable {
 
     /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
     /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly. `upstream`
-    /// is what our own sockets have, where they are in the same namespace; `fence` is what an ``EgressFence`` looks for.
+    /// is what our own sockets have, where they are in the same namespace; with `asksDocker` they may ask Docker's resolver
+    /// there. `fence` is what an ``EgressFence`` looks for.
     /// `notes` stay in the table for who reads ``notes(_:)`` after this process.
     public init(
         netlink: NetlinkSocket,
@@ -37,6 +38,7 @@ public final class SandboxTable {
         refusalLimit: RefusalLimit = .init(),
         gateways: [IPAddress] = [],
         upstream: UpstreamPass? = nil,
+        asksDocker: Bool = false,
         fence: UpstreamPass? = nil,
         notes: [String] = []
     ) {
@@ -49,6 +51,7 @@ public final class SandboxTable {
             refusalLimit: refusalLimit,
             gateways: gateways,
             upstream: upstream,
+            asksDocker: asksDocker,
             fence: fence
         )
     }

@@ -28,6 +28,23 @@ public struct CreateRequest: Hashable, Sendable {
         public static let range = 1...3_600
     }
 
+    /// That sockets to the outside are opened in the sandbox's own network, and by whom names are resolved there.
+    public struct UpstreamInside: Hashable, Sendable {
+        /// The DNS servers to ask from in there, in this order; the node's when there are none.
+        public var nameservers: [Endpoint]
+        /// Whether names of one label are asked of Docker's resolver in that network.
+        public var asksDocker: Bool
+
+        /// From its parts.
+        public init(nameservers: [Endpoint] = [], asksDocker: Bool = false) {
+            self.nameservers = nameservers
+            self.asksDocker = asksDocker
+        }
+
+        /// The most servers.
+        public static let maximumNameservers = 8
+    }
+
     /// The sandbox's name; `nil` when the node is to choose one.
     public var id: String?
     /// The policy; `nil` when the node's default applies.
@@ -43,6 +60,8 @@ public struct CreateRequest: Hashable, Sendable {
     public var inbound: [PortRange]?
     /// Whether the caller accepts that processes in the namespace could get around the rules.
     public var acceptsRawSockets: Bool
+    /// `nil` when sockets to the outside are opened in the node's own network.
+    public var upstreamInside: UpstreamInside?
     /// Whether somebody is asked about what no rule speaks of, and how long that may take, in seconds; `nil` when nobody is.
     public var ask: Asking?
     /// What is accepted, but probably not meant.
@@ -57,6 +76,7 @@ public struct CreateRequest: Hashable, Sendable {
         attachment: Attachment,
         inbound: [PortRange]? = nil,
         acceptsRawSockets: Bool = false,
+        upstreamInside: UpstreamInside? = nil,
         ask: Asking? = nil,
         warnings: [Problem] = []
     ) {
@@ -67,6 +87,7 @@ public struct CreateRequest: Hashable, Sendable {
         self.attachment = attachment
         self.inbound = inbound
         self.acceptsRawSockets = acceptsRawSockets
+        self.upstreamInside = upstreamInside
         self.ask = ask
         self.warnings = warnings
     }
@@ -279,29 +300,75 @@ private struct CreateRequestReader {
         }
     }
 
+    private mutating func readFlag(_ node: DocumentNode, _ path: String) -> Bool {
+        if case .bool(let isSet) = node.value { return isSet }
+        reader.report(node.position, path, "expected true or false, found \(node.kind)")
+        return false
+    }
+
+    /// What says that sockets to the outside are opened inside, and what stands beside that alone.
+    private mutating func readUpstream(
+        _ members: [DocumentNode.Member],
+        _ path: String,
+        _ request: inout CreateRequest
+    ) {
+        var (isInside, upstream) = (false, CreateRequest.UpstreamInside())
+        for member in members {
+            let (value, path) = (member.value, reader.join(path, member.key))
+            switch member.key {
+            case "nameservers": upstream.nameservers = readNameservers(value, path)
+            case "dockerNames": upstream.asksDocker = readFlag(value, path)
+            default: isInside = readFlag(value, path)
+            }
+        }
+        if isInside { request.upstreamInside = upstream }
+        guard !isInside, upstream != .init(), let first = members.first else { return }
+        reader.report(first.position, path, "nameservers and dockerNames stand beside \"upstreamInside\": true alone")
+    }
+
+    private mutating func readNameservers(_ node: DocumentNode, _ path: String) -> [Endpoint] {
+        let most = CreateRequest.UpstreamInside.maximumNameservers
+        guard case .sequence(let items) = node.value, (1...most).contains(items.count) else {
+            reader.report(node.position, path, "expected a list of 1 to \(most) DNS servers, found \(node.kind)")
+            return []
+        }
+        return items.enumerated().compactMap { index, item in
+            let path = "\(path)[\(index)]"
+            guard let text = reader.text(item, path) else { return nil }
+            guard let server = Endpoint(parsing: text, defaultPort: 53) else {
+                reader.report(item.position, path, "expected IP, IPv4:PORT or [IPv6]:PORT, found \(text)")
+                return nil
+            }
+            // There the sandbox could answer in its name.
+            if server.address.isLoopback {
+                reader.report(
+                    item.position,
+                    path,
+                    "\(server) is in the sandbox itself, which could answer in its name; for Docker's resolver, say dockerNames"
+                )
+            }
+            return server
+        }
+    }
+
     private static let attachmentForms =
         "{\"create\": true}, {\"netns\": PATH}, {\"pid\": NUMBER} or {\"container\": ID}"
 
     private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
-        guard let members = reader.members(of: node, path, allowed: kinds + ["inbound", "acceptRawSockets", "ask"])
-        else {
-            return
-        }
+        let upstream = ["upstreamInside", "nameservers", "dockerNames"]
+        let others = ["inbound", "acceptRawSockets", "ask"]
+        guard let members = reader.members(of: node, path, allowed: kinds + others + upstream) else { return }
         let stated = members.filter { kinds.contains($0.key) }
         guard stated.count == 1 else {
             return reader.report(node.position, path, "expected exactly one of \(Self.attachmentForms)")
         }
-        for member in members {
+        readUpstream(members.filter { upstream.contains($0.key) }, path, &request)
+        for member in members where !upstream.contains(member.key) {
             let (value, path) = (member.value, reader.join(path, member.key))
             switch member.key {
-            case "acceptRawSockets":
-                guard case .bool(let isAccepted) = value.value else {
-                    reader.report(value.position, path, "expected true or false, found \(value.kind)")
-                    continue
-                }
-                request.acceptsRawSockets = isAccepted
+            case "acceptRawSockets": request.acceptsRawSockets = readFlag(value, path)
             case "inbound": request.inbound = readInbound(value, path)
             case "ask": request.ask = readAsking(value, path)
             case "create":
@@ -331,6 +398,17 @@ private struct CreateRequestReader {
                 }
                 request.attachment = .container(text)
             }
+        }
+        guard let upstream = request.upstreamInside else { return }
+        if request.attachment == .create {
+            reader.report(node.position, path, "upstreamInside: a network that the node makes leads nowhere")
+        }
+        if upstream.asksDocker, request.acceptsRawSockets {
+            reader.report(
+                node.position,
+                path,
+                "dockerNames stands not beside acceptRawSockets: with CAP_NET_RAW a program could answer in Docker's name"
+            )
         }
     }
 }

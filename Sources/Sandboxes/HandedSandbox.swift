@@ -9,6 +9,8 @@ struct HandedSandbox: Sendable {
     var families: [InsideSockets.Family]
     /// Queries that wait for an answer; the number of the family whose listener got them.
     var queries: [(family: Int, query: HandedQuery)] = []
+    /// What the connections' sockets to the outside have, where those are in the sandbox's namespace.
+    var pass: UpstreamPass?
     /// Connections that go on.
     var tunnels: [HandedTunnel] = []
 

@@ -64,8 +64,8 @@ struct InsideSockets {
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
     /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
     /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
-    /// sockets to the outside have, where they are in the same namespace; `fence` what judged packets get. `notes`
-    /// are for a process after this one.
+    /// sockets to the outside have, where they are in the same namespace, and `asksDocker` whether they may ask Docker's
+    /// resolver in there; `fence` what judged packets get. `notes` are for a process after this one.
     static func open(
         ports: ListenerPorts,
         refusals: RefusalLimit = .init(),
@@ -75,6 +75,7 @@ struct InsideSockets {
         needsIPv6: Bool = true,
         opensUDP: Bool = true,
         upstream: UpstreamPass? = nil,
+        asksDocker: Bool = false,
         fence: UpstreamPass? = nil,
         notes: [String] = []
     ) throws -> InsideSockets {
@@ -95,6 +96,7 @@ struct InsideSockets {
             refusalLimit: refusals,
             gateways: gateways,
             upstream: upstream,
+            asksDocker: asksDocker,
             fence: fence,
             notes: notes
         )

@@ -64,6 +64,7 @@ public final class Sandbox {
         attempt: @escaping SelfTestProbes.Attempt,
         policy: CompiledPolicy,
         upstream: UpstreamResolver,
+        localNames: UpstreamResolver? = nil,
         isPaused: Bool = false,
         limits: Attachment.Limits = .init(),
         isAsking: Bool = false,
@@ -90,7 +91,7 @@ public final class Sandbox {
             inside.abandon()
             throw error
         }
-        self.resolver = DNSResolver(attachment: attachment, upstream: upstream)
+        self.resolver = DNSResolver(attachment: attachment, upstream: upstream, localNames: localNames)
         do {
             try serve(inside)
             try attachment.open(isPaused: isPaused)

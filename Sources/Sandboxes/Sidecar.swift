@@ -108,7 +108,7 @@ public actor Sidecar {
                 record: residents.record
             )
         }
-        let failure: SelfTestFailure? = await loop.run { residents, completion in
+        let failure: SelfTestFailure? = try await loop.run { residents, completion in
             guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
             sandbox.selfTest(toleratesMissingRoutes: true, completion: completion)
         }
@@ -164,7 +164,7 @@ extension Sidecar {
             deny: deny,
             timeoutMilliseconds: Self.connectMilliseconds
         )
-        let result: Result<CInt, OutsideConnection.Failure> = await loop.run { residents, completion in
+        let result: Result<CInt, OutsideConnection.Failure> = try await loop.run { residents, completion in
             _ = OutsideConnection(target, loop: residents.loop, upstream: residents.upstream, completion: completion)
         }
         return try result.get()

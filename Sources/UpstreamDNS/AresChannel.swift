@@ -15,6 +15,8 @@ internal import Reactor
 final class AresChannel {
     /// Whether queries carry an OPT record (RFC 6891), and at most that and nothing behind it.
     let usesEDNS: Bool
+    /// Whether no query goes out over UDP.
+    private let usesTCPAlone: Bool
     let loop: EventLoop
     /// Whether the event at hand has brought a datagram.
     var hasReceivedDatagram = false
@@ -33,9 +35,15 @@ final class AresChannel {
     /// Whether c-ares went on with the query after the first event: over TCP, without EDNS, or to wait further.
     private var hasGoneOn = false
 
-    init(loop: EventLoop, timeoutMilliseconds: Int, usesEDNS: Bool) throws(UpstreamError) {
+    init(
+        loop: EventLoop,
+        timeoutMilliseconds: Int,
+        usesEDNS: Bool,
+        usesTCPAlone: Bool
+    ) throws(UpstreamError) {
         self.loop = loop
         self.usesEDNS = usesEDNS
+        self.usesTCPAlone = usesTCPAlone
         let status = Self.libraryStatus == ARES_SUCCESS ? open(timeoutMilliseconds) : Self.libraryStatus
         if status != ARES_SUCCESS { throw UpstreamError(status: status, whileSending: false) }
     }
@@ -53,6 +61,7 @@ final class AresChannel {
         // flag, c-ares takes every datagram of more than 512 bytes for truncated.
         options.flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES
         if usesEDNS { options.flags |= ARES_FLAG_EDNS }
+        if usesTCPAlone { options.flags |= ARES_FLAG_USEVC }
         options.ednspsz = 4_096
         options.timeout = CInt(clamping: timeoutMilliseconds)
         options.tries = 1

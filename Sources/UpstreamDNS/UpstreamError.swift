@@ -12,6 +12,8 @@ public enum UpstreamError: Error, Hashable, Sendable {
     case cancelled
     /// The query or the answer is no DNS message.
     case malformed
+    /// An answer came that did not count.
+    case unaccepted
     /// Something else, as c-ares puts it.
     case other(code: CInt, text: String)
 
@@ -38,6 +40,7 @@ extension UpstreamError: CustomStringConvertible {
         case .unreachable: "server unreachable"
         case .cancelled: "cancelled"
         case .malformed: "malformed message"
+        case .unaccepted: "an answer of which it is not certain who gave it"
         case .other(let code, let text): "\(text) (c-ares \(code))"
         }
     }

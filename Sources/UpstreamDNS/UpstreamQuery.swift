@@ -85,6 +85,9 @@ extension UpstreamQuery {
     private func answered(_ result: Result<[UInt8], UpstreamError>, by server: Int) {
         if let channel = takeChannel() { resolver.giveBack(channel) }
         switch result {
+        case .success where !resolver.accepts():
+            resolver.note(server, didAnswer: false)
+            lastError = .unaccepted
         case .success(let reply):
             resolver.note(server, didAnswer: true)
             guard Self.isFailure(reply) else { return finish(result) }

@@ -26,6 +26,9 @@ public final class UpstreamResolver {
     let tries: Int
     private(set) var servers: [Server]
     private let timeoutMilliseconds: Int
+    private let usesTCPAlone: Bool
+    /// Says of an answer that has just come whether it counts.
+    let accepts: () -> Bool
     private var idleChannels: [AresChannel] = []
     /// The fewest that were unused at a time since they were last looked through.
     private var leastIdle = 0
@@ -34,11 +37,15 @@ public final class UpstreamResolver {
     private var isClosed = false
 
     /// A resolver that asks `servers`, every one at most `tries` times, and waits `timeoutMilliseconds` for each answer.
+    /// With `usesTCPAlone` it does without UDP, for servers in whose name others could send datagrams. `accepts` is asked
+    /// when an answer has come; one that it refuses is none.
     public init(
         loop: EventLoop,
         servers: [Endpoint],
         timeoutMilliseconds: Int = 2_000,
-        tries: Int = 2
+        tries: Int = 2,
+        usesTCPAlone: Bool = false,
+        accepts: @escaping () -> Bool = { true }
     ) throws(UpstreamError) {
         precondition(timeoutMilliseconds > 0 && tries > 0)
         guard !servers.isEmpty else { throw .other(code: ARES_ENODATA, text: "no upstream server") }
@@ -46,7 +53,9 @@ public final class UpstreamResolver {
         self.servers = servers.map { Server(endpoint: $0) }
         self.timeoutMilliseconds = timeoutMilliseconds
         self.tries = tries
-        idleChannels = [try AresChannel(loop: loop, timeoutMilliseconds: timeoutMilliseconds, usesEDNS: true)]
+        self.usesTCPAlone = usesTCPAlone
+        self.accepts = accepts
+        idleChannels = [try makeChannel(usesEDNS: true)]
     }
 
     deinit {
@@ -107,7 +116,16 @@ extension UpstreamResolver {
             return idleChannels.remove(at: index)
         }
         leastIdle = 0
-        return try AresChannel(loop: loop, timeoutMilliseconds: timeoutMilliseconds, usesEDNS: usesEDNS)
+        return try makeChannel(usesEDNS: usesEDNS)
+    }
+
+    private func makeChannel(usesEDNS: Bool) throws(UpstreamError) -> AresChannel {
+        try AresChannel(
+            loop: loop,
+            timeoutMilliseconds: timeoutMilliseconds,
+            usesEDNS: usesEDNS,
+            usesTCPAlone: usesTCPAlone
+        )
     }
 
     func giveBack(_ channel: AresChannel) {

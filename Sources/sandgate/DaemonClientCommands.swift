@@ -186,6 +186,21 @@ struct AttachCommand: ParsableCommand {
     @Flag(help: "Accept that processes with CAP_NET_RAW or CAP_NET_ADMIN there could get around the rules.")
     var acceptRawSockets = false
 
+    @Flag(help: "Connect from that network, not from the node's: servers see the sandbox's own address.")
+    var upstreamInside = false
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "With --upstream-inside, a DNS server to ask from there (default: the daemon's).",
+            valueName: "ip[:port]"
+        )
+    )
+    var nameserver: [String] = []
+
+    @Flag(help: "With --upstream-inside, ask Docker's resolver in a user-defined network for names of one label.")
+    var dockerNames = false
+
     func validate() throws {
         let stated = [create, netns != nil, pid != nil, container != nil].count { $0 }
         guard stated == 1 else {
@@ -204,6 +219,9 @@ struct AttachCommand: ParsableCommand {
             attachment["inbound"] = inbound == ["none"] || inbound == ["all"] ? inbound[0] : inbound
         }
         if acceptRawSockets { attachment["acceptRawSockets"] = true }
+        if upstreamInside { attachment["upstreamInside"] = true }
+        if !nameserver.isEmpty { attachment["nameservers"] = nameserver }
+        if dockerNames { attachment["dockerNames"] = true }
         if ask {
             if let askTimeout { attachment["ask"] = askTimeout } else { attachment["ask"] = true }
         }

@@ -19,6 +19,7 @@ from lab.internet import internet as make_internet
 from lab.namespaces import Namespace
 from lab.processes import Child
 from lab.sandgate import Sandgate
+from lab.sidecar import Insider, SharedNetwork, Sidecar, shared_network
 from lab.user import User, ordinary_user
 
 RUN_BY_BOTH = (
@@ -169,6 +170,13 @@ def box(internet: Internet) -> Iterator[Namespace]:
 def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with nothing configured."""
     with running(internet, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=[Sidecar, Insider], ids=["sidecar", "daemon"])
+def either(request: pytest.FixtureRequest, internet: Internet, tmp_path: Path) -> Iterator[SharedNetwork]:
+    """A network that whoever guards it shares with the sandbox: once a sidecar's, once a daemon's that opens its sockets there."""
+    with shared_network(request.param, internet, tmp_path) as made:
         yield made
 
 

@@ -14,7 +14,7 @@ from lab.accomplice import FORGERIES, Forgery, accomplice
 from lab.flood_watch import starting
 from lab.internet import Internet
 from lab.sandgate import allowing
-from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, Sidecar, sidecar
+from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, SharedNetwork, Sidecar, sidecar
 from lab.tool import binary
 
 ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
@@ -28,46 +28,47 @@ def shared(internet: Internet, tmp_path: Path) -> Iterator[Sidecar]:
 
 @pytest.mark.attack(
     "T14",
-    "answers the sidecar's query in the nameserver's name, with the right port, identifier and case, over loopback",
+    "answers the query of an enforcer in the same network, in the nameserver's name, with the right port, identifier and "
+    "case, over loopback",
     stopped_by="kernel",
 )
 @pytest.mark.parametrize("forgery", FORGERIES, ids=str)
-def test_forged_answer(internet: Internet, shared: Sidecar, forgery: Forgery) -> None:
+def test_forged_answer(internet: Internet, either: SharedNetwork, forgery: Forgery) -> None:
     """An accomplice outside tells everything that is random: only where the answer comes from is left to stop it."""
 
     def ask(name: str) -> str:
         inside = INSIDE6 if forgery.is_ipv6 else INSIDE4
-        return partner.asked_under_forgery(forgery, name, inside, begin, shared.run, str(ATTACKS))
+        return partner.asked_under_forgery(forgery, name, inside, begin, either.run, str(ATTACKS))
 
-    begin = starting(internet, shared)
+    begin = starting(internet, either)
     with accomplice(internet, forgery.server) as partner:
-        assert forgery.forged in ask("first.wild.example"), "it works without a sidecar"
-        shared.start(allowing("*.wild.example"), DNS_UPSTREAM=forgery.server)
+        assert forgery.forged in ask("first.wild.example"), "it works without enforcement"
+        either.start(allowing("*.wild.example"), DNS_UPSTREAM=forgery.server)
         output = ask("second.wild.example")
         assert forgery.forged not in output and forgery.honest in output, output
 
 
 @pytest.mark.attack(
     "T7",
-    "connects from every port that the sidecar dialled from, through its connection tracking entries",
+    "connects from every port that the enforcer dialled from in the same network, through its connection tracking entries",
     stopped_by="kernel",
 )
 @pytest.mark.slow
-def test_stale_entries_of_connections(internet: Internet, shared: Sidecar) -> None:
+def test_stale_entries_of_connections(internet: Internet, either: SharedNetwork) -> None:
     low, high = 41000, 41149
-    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    either.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
     words = ("/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER)
-    assert shared.run(*words, timeout=120).returncode == 0
+    assert either.run(*words, timeout=120).returncode == 0
     assert plan.OTHER in internet.web.hosts(), "it works without a sidecar"
     # The ports of the connections just now are free again only after a minute; those that are dialled next are others.
     low, high = 42000, 42149
-    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
-    shared.start(allowing(plan.ALLOWED))
+    either.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    either.start(allowing(plan.ALLOWED))
     fetch = f"for n in $(seq 60); do curl -sS -4 -m 5 https://{plan.ALLOWED}/ >/dev/null; done"
-    shared.run("/bin/sh", "-c", fetch, timeout=120)
+    either.run("/bin/sh", "-c", fetch, timeout=120)
     assert len(internet.web.requests()) == 60
     with internet.capture(f"tcp and dst host {plan.SHARED4}", unenforced=True) as outside:
-        shared.run(
+        either.run(
             "/usr/bin/python3", str(ATTACKS), "spray-tls", plan.SHARED4, str(low), str(high), plan.OTHER, timeout=300
         )
     assert plan.OTHER not in internet.web.hosts()

@@ -16,7 +16,7 @@ from lab.flood_watch import Watch, flooding, starting
 from lab.internet import Internet
 from lab.processes import wait_until
 from lab.sandgate import allowing
-from lab.sidecar import INSIDE4, OUTSIDE4, Sidecar, sidecar
+from lab.sidecar import INSIDE4, OUTSIDE4, SharedNetwork, Sidecar, sidecar
 from lab.tool import binary, tool
 
 ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
@@ -346,7 +346,7 @@ def test_read_only_from_inside(shared: Sidecar) -> None:
 # Attacks that only a shared namespace makes possible
 
 
-def attack(shared: Sidecar, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def attack(shared: SharedNetwork, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return shared.run("/usr/bin/python3", str(ATTACKS), *words, timeout=timeout)
 
 
@@ -369,31 +369,31 @@ def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str) -> Non
 @pytest.mark.attack(
     "T1", "sends with a thousand packet marks and priorities that somebody may trust", stopped_by="kernel"
 )
-def test_marks(internet: Internet, shared: Sidecar) -> None:
+def test_marks(internet: Internet, either: SharedNetwork) -> None:
     """T1: no mark opens anything."""
-    assert attack(shared, "marks", plan.SINK4, "4444").returncode == 0
+    assert attack(either, "marks", plan.SINK4, "4444").returncode == 0
     assert "stolen by a mark" in internet.sinks.data(), "it works without a sidecar"
-    shared.start(allowing(plan.ALLOWED))
-    assert attack(shared, "marks", plan.SINK4, "4444").returncode == 0
+    either.start(allowing(plan.ALLOWED))
+    assert attack(either, "marks", plan.SINK4, "4444").returncode == 0
     assert internet.sinks.data() == ""
 
 
 @pytest.mark.attack(
-    "T1", "reads the sidecar's mark from outgoing packets with a filter on a packet socket", stopped_by="kernel"
+    "T1", "reads the enforcer's mark from outgoing packets with a filter on a packet socket", stopped_by="kernel"
 )
-def test_marks_are_not_seen(internet: Internet, shared: Sidecar) -> None:
+def test_marks_are_not_seen(internet: Internet, either: SharedNetwork) -> None:
     """T1: with a filter on a packet socket the marks of what leaves can be read; those of ours are off by then."""
     for own_mark, expected in (("7", "seen"), ("0", "nothing")):
         if expected == "nothing":
-            shared.start(allowing(plan.ALLOWED))
+            either.start(allowing(plan.ALLOWED))
         watcher = subprocess.Popen(
-            shared.command("/usr/bin/python3", str(ATTACKS), "spy", own_mark),
+            either.command("/usr/bin/python3", str(ATTACKS), "spy", own_mark),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert watcher.stdout is not None and watcher.stdout.readline() == "watching\n"
-        assert expected == "seen" or shared.reaches(plan.ALLOWED)
+        assert expected == "seen" or either.reaches(plan.ALLOWED)
         output, _ = watcher.communicate("now\n", timeout=20)
         assert output == f"{expected}\n"
 
@@ -403,16 +403,16 @@ def test_marks_are_not_seen(internet: Internet, shared: Sidecar) -> None:
     "sends from every port that the resolver asked from, through its connection tracking entries",
     stopped_by="kernel",
 )
-def test_stale_entries(internet: Internet, shared: Sidecar) -> None:
+def test_stale_entries(internet: Internet, either: SharedNetwork) -> None:
     """T7: from the ports that the resolver asked from, while the kernel remembers those flows."""
     low, high = 40000, 40199
-    shared.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
+    either.namespace.sysctl("net.ipv4.ip_local_port_range", f"{low} {high}")
     label = "spray.example"
-    assert attack(shared, "spray", plan.DNS4, str(low), str(high), label).returncode == 0
+    assert attack(either, "spray", plan.DNS4, str(low), str(high), label).returncode == 0
     assert any(query.name.lower().endswith(label) for query in internet.dns.queries()), "it works without a sidecar"
-    shared.start(allowing(plan.ALLOWED, "*.wild.example"))
+    either.start(allowing(plan.ALLOWED, "*.wild.example"))
     names = " ".join(f"n{number}.wild.example" for number in range(150))
-    shared.run("/bin/sh", "-c", f"for name in {names}; do getent ahostsv4 $name; done", timeout=120)
+    either.run("/bin/sh", "-c", f"for name in {names}; do getent ahostsv4 $name; done", timeout=120)
     assert len([query for query in internet.dns.queries() if "wild" in query.name.lower()]) > 100
-    attack(shared, "spray", plan.DNS4, str(low), str(high), label)
+    attack(either, "spray", plan.DNS4, str(low), str(high), label)
     assert [query for query in internet.dns.queries() if query.name.lower().endswith(label)] == []

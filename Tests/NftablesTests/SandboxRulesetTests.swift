@@ -17,6 +17,7 @@ import Testing
                 nflogGroup: 5,
                 gateways: Self.gateways,
                 upstream: pass,
+                asksDocker: pass != nil,
                 fence: pass
             )
             try table.closeDoor()
@@ -41,6 +42,7 @@ import Testing
     private static func typed(_ door: SandboxRuleset.Door, _ pass: UpstreamPass?, _ others: Substring) -> String {
         var ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
         ruleset.upstream = pass
+        ruleset.asksDocker = pass != nil
         ruleset.fence = pass
         var text = "table inet sandgate {\n"
         for set in SandboxRuleset.sets {

@@ -1,6 +1,7 @@
 import Datapath
 import EgressCore
 import Glibc
+import Namespaces
 import NetPrimitives
 import Reactor
 import Synchronization
@@ -13,6 +14,8 @@ final class DataLoop: Sendable {
     final class Residents {
         let loop: EventLoop
         let upstream: UpstreamResolver
+        /// Who is asked of names of one label in place of ``upstream``; `nil` for nobody.
+        let localNames: UpstreamResolver?
         /// Counts for all sandboxes that live here, those that are gone included.
         let latencies = LatencyMeter()
         private let outbox: RecordOutbox
@@ -22,10 +25,12 @@ final class DataLoop: Sendable {
             servers: [Endpoint],
             timeoutMilliseconds: Int,
             upstreamPass: UpstreamPass?,
+            localNames: EmbeddedResolver?,
             outlet: RecordOutlet
         ) throws {
             loop = try EventLoop(upstreamPass: upstreamPass)
             upstream = try UpstreamResolver(loop: loop, servers: servers, timeoutMilliseconds: timeoutMilliseconds)
+            self.localNames = try localNames?.resolver(on: loop, timeoutMilliseconds: timeoutMilliseconds)
             outbox = RecordOutbox(loop: loop, outlet: outlet)
         }
 
@@ -43,7 +48,11 @@ final class DataLoop: Sendable {
         /// Has all of them stop, and gives up what another process can go on with.
         func handOver() -> [String: HandedSandbox] {
             defer { sandboxes = [:] }
-            return sandboxes.mapValues { $0.handOver() }
+            return sandboxes.mapValues { sandbox in
+                var handed = sandbox.handOver()
+                handed.pass = loop.upstreamPass
+                return handed
+            }
         }
 
         /// What somebody is asked in all of them, with the sandboxes' names.
@@ -82,25 +91,60 @@ final class DataLoop: Sendable {
 
         /// Where records go.
         var record: (AuditEvent) -> Void { { [outbox] in outbox.add($0) } }
+
+        /// Has the thread end behind what is to be done in this turn, records included.
+        fileprivate func end() {
+            loop.schedule(at: loop.now) { [loop] in loop.stop() }
+        }
+
+        /// Gives back what belongs to the thread, before it is gone.
+        fileprivate func close() {
+            upstream.close()
+            localNames?.close()
+        }
     }
 
-    private let residents: LoopBound<Residents>
+    /// What was asked of the thread and is not done, and whether it is to end when nothing is left.
+    private struct Duties {
+        var count = 0
+        var isEnding = false
+        var ended: (@Sendable () -> Void)?
+    }
 
-    /// Starts the thread. What its sandboxes record goes to `outlet`, a turn of the loop at a time, in that thread.
+    /// What sockets to the outside have, where they are in a sandbox's namespace.
+    let upstreamPass: UpstreamPass?
+    private let residents: LoopBound<Residents>
+    private let duties: SharedDuties
+
+    /// Two threads' own: whoever asks, and the loop's.
+    private final class SharedDuties: Sendable {
+        let value = Mutex(Duties())
+    }
+
+    /// Starts the thread. What its sandboxes record goes to `outlet`, a turn of the loop at a time, in that thread. With a
+    /// `namespace` the thread lives in there, and all of its sockets to the outside are opened there: they have
+    /// `upstreamPass`, and `localNames` is asked of names of one label.
     init(
         servers: [Endpoint],
         timeoutMilliseconds: Int = 2_000,
         upstreamPass: UpstreamPass? = nil,
+        in namespace: NetworkNamespace? = nil,
+        localNames: EmbeddedResolver? = nil,
         outlet: RecordOutlet
     ) throws {
+        self.upstreamPass = upstreamPass
+        let duties = SharedDuties()
+        self.duties = duties
         let started = Handover<Result<LoopBound<Residents>, any Error>>()
         Keeper.start {
             let residents: Residents
             do {
+                try namespace?.moveIn()
                 residents = try Residents(
                     servers: servers,
                     timeoutMilliseconds: timeoutMilliseconds,
                     upstreamPass: upstreamPass,
+                    localNames: localNames,
                     outlet: outlet
                 )
                 try Keeper.beginCarrying()
@@ -114,16 +158,20 @@ final class DataLoop: Sendable {
                 // Without its loop a sandbox is served by nobody; the rules refuse everything, and a new process begins.
                 fatalError("an event loop ended: \(error)")
             }
+            residents.close()
+            if let ended = duties.value.withLock({ $0.ended }) { Keeper.deliver(ended) }
         }
         residents = try started.take().get()
     }
 
     /// Runs `body` in the loop's thread and returns what it returns.
     func run<Output: Sendable>(_ body: @escaping @Sendable (Residents) throws -> Output) async throws -> Output {
-        try await withCheckedThrowingContinuation { continuation in
-            residents.post { residents in
+        try begin()
+        return try await withCheckedThrowingContinuation { continuation in
+            residents.post { [self] residents in
                 let result = Result { try body(residents) }
                 Keeper.deliver { continuation.resume(with: result) }
+                done(residents)
             }
         }
     }
@@ -131,11 +179,43 @@ final class DataLoop: Sendable {
     /// Runs `body` in the loop's thread; it calls its completion there, once.
     func run<Output: Sendable>(
         completing body: @escaping @Sendable (Residents, @escaping @Sendable (Output) -> Void) -> Void
-    ) async -> Output {
-        await withCheckedContinuation { continuation in
-            residents.post { residents in
-                body(residents) { output in Keeper.deliver { continuation.resume(returning: output) } }
+    ) async throws -> Output {
+        try begin()
+        return await withCheckedContinuation { continuation in
+            residents.post { [self] residents in
+                let envelope = LoopBound(residents, to: residents.loop)
+                body(residents) { output in
+                    Keeper.deliver { continuation.resume(returning: output) }
+                    envelope.post { self.done($0) }
+                }
             }
+        }
+    }
+
+    private func begin() throws {
+        try duties.value.withLock { duties in
+            guard !duties.isEnding else { throw NodeError.failed("the sandbox's thread has ended") }
+            duties.count += 1
+        }
+    }
+
+    private func done(_ residents: Residents) {
+        let isLast = duties.value.withLock { duties in
+            duties.count -= 1
+            return duties.isEnding && duties.count == 0
+        }
+        if isLast { residents.end() }
+    }
+
+    /// Has the thread end when what was asked of it is done, and waits for that; once. Nothing lives there any more.
+    func end() async {
+        await withCheckedContinuation { continuation in
+            let isIdle = duties.value.withLock { duties in
+                duties.isEnding = true
+                duties.ended = { continuation.resume() }
+                return duties.count == 0
+            }
+            if isIdle { residents.post { $0.end() } }
         }
     }
 }
@@ -143,9 +223,10 @@ final class DataLoop: Sendable {
 extension DataLoop {
     /// The connections of a sandbox that lives here, or of all, that come first in `order`, `limit` of them.
     func connections(of id: String?, order: ConnectionListing.Order, limit: Int) async -> ConnectionListing {
-        await run { residents, completion in
+        let listing: ConnectionListing? = try? await run { residents, completion in
             residents.survey(id, order: order, limit: limit) { completion($0) }
         }
+        return listing ?? ConnectionListing()
     }
 }
 

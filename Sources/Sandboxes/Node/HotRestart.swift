@@ -51,7 +51,13 @@ extension HotRestart {
                 let source: String
             }
 
+            struct Pass: Codable {
+                let mark: UInt32
+                let priority: UInt32
+            }
+
             let id: String
+            let pass: Pass?
             let families: [String]
             let queries: [Query]
             let tunnels: [HandedTunnel.Description]
@@ -71,6 +77,7 @@ extension HotRestart {
         description.sandboxes = sorted.map { id, handed in
             Description.Sandbox(
                 id: id,
+                pass: handed.pass.map { .init(mark: $0.mark, priority: $0.priority) },
                 families: handed.families.map { $0.family == .v4 ? "v4" : "v6" },
                 queries: handed.queries.map {
                     .init(family: $0.family, message: $0.query.message, source: "\($0.query.source)")
@@ -101,6 +108,7 @@ extension HotRestart {
         sandboxes = [:]
         for part in description.sandboxes {
             var handed = HandedSandbox(families: [])
+            handed.pass = part.pass.map { UpstreamPass(mark: $0.mark, priority: $0.priority) }
             for family in part.families {
                 handed.families.append(.init(unpacking: &rest, family: family == "v4" ? .v4 : .v6))
             }

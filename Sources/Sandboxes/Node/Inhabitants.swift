@@ -29,7 +29,8 @@ enum Inhabitants {
         defer { if owner >= 0 { close(owner) } }
         let wanted = try namespace.enter { try netFile(of: "thread-self") }
         guard let wanted else { throw SystemError.current("look at", "/proc/thread-self/net/dev") }
-        return try processes().compactMap { process -> Threat? in
+        // Threads of this process may carry the traffic of a sandbox in there.
+        return try processes().filter { $0 != getpid() }.compactMap { process -> Threat? in
             for thread in try threads(of: process) {
                 // One whose status cannot be read has just ended.
                 guard try netFile(of: thread) == wanted, let status = try Status(of: thread) else { continue }
@@ -38,6 +39,42 @@ enum Inhabitants {
                 return Threat(process: process, program: status.name, capabilities: held)
             }
             return nil
+        }
+    }
+
+    /// Those of the sockets, told by their inode numbers, that processes outside `namespace` hold and nobody inside: processes
+    /// of this one's PID and user namespaces, which no container has a part in.
+    static func socketsHeldOutside(_ inodes: [UInt32], of namespace: NetworkNamespace) throws -> Set<UInt32> {
+        guard let inside = try namespace.enter({ try netFile(of: "thread-self") }) else { return [] }
+        let links = Dictionary(inodes.map { ("socket:[\($0)]", $0) }) { first, _ in first }
+        var (outside, others): (Set<UInt32>, Set<UInt32>) = ([], [])
+        for process in try processes() {
+            let held = Set(descriptors(of: process).compactMap { links[$0] })
+            guard !held.isEmpty else { continue }
+            let isOutside = try isOurs(process) && netFile(of: "\(process)") != inside
+            if isOutside { outside.formUnion(held) } else { others.formUnion(held) }
+        }
+        return outside.subtracting(others)
+    }
+
+    /// Where a process's descriptors lead; none when it has ended, or may not be looked at.
+    private static func descriptors(of process: Int32) -> [String] {
+        let directory = "/proc/\(process)/fd"
+        guard let names = try? DirectoryStream.names(in: directory) else { return [] }
+        return names.compactMap { name in
+            var bytes = [CChar](repeating: 0, count: 64)
+            let count = readlink("\(directory)/\(name)", &bytes, bytes.count)
+            guard count > 0, count < bytes.count else { return nil }
+            return String(decoding: bytes[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+    }
+
+    /// Whether a process is in the PID and the user namespace of this one.
+    private static func isOurs(_ process: Int32) -> Bool {
+        ["pid", "user"].allSatisfy { kind in
+            var (own, other) = (stat(), stat())
+            return stat("/proc/thread-self/ns/\(kind)", &own) == 0 && stat("/proc/\(process)/ns/\(kind)", &other) == 0
+                && own.st_ino == other.st_ino
         }
     }
 

@@ -36,6 +36,7 @@ struct NodeServices: Sendable {
     let namespaces: NamespaceSource
     let watch: NamespaceWatch
     let journal: NodeJournal
+    let loops: DataLoops
     let limits: Attachment.Limits
     /// Where the node's API is served over TCP, as sandboxes might reach it.
     let control: [Endpoint]
@@ -51,7 +52,9 @@ struct NodeServices: Sendable {
 actor NodeSandbox {
     private(set) var record: SandboxRecord
     private let services: NodeServices
-    let loop: DataLoop
+    /// The thread that it has to itself, which lives in its namespace; `nil` where it shares one, or while it is not served.
+    private var ownLoop: DataLoop?
+    private let sharedLoop: DataLoop
     /// Whether it lives on the loop: listeners are open and somebody is behind them.
     private var isServed = false
     /// Whether the namespace's table is this sandbox's, served or not.
@@ -62,8 +65,11 @@ actor NodeSandbox {
     init(_ record: SandboxRecord, services: NodeServices, loop: DataLoop) {
         self.record = record
         self.services = services
-        self.loop = loop
+        sharedLoop = loop
     }
+
+    /// The thread that it lives on.
+    var loop: DataLoop { ownLoop ?? sharedLoop }
 
     /// What is asked is done one after the other.
     private func exclusively<Output>(_ body: () async throws -> Output) async throws -> Output {
@@ -226,6 +232,7 @@ extension NodeSandbox {
                 throw NodeError.failed("the namespace of \(record.id) is gone")
             }
             namespace = found
+            if let upstream = record.upstreamInside { try await moveIn(found, upstream, pass: handed?.pass) }
         } catch {
             handed?.close()
             throw error
@@ -235,6 +242,7 @@ extension NodeSandbox {
         let inbound = record.inbound
         let refusals = services.limits.refusals
         let opensUDP = !policy.datagramReach(at: .current).isEmpty
+        let (pass, asksDocker) = (loop.upstreamPass, record.upstreamInside?.asksDocker ?? false)
         var tunnels = handed
         tunnels?.families = []
         let (unserved, listeners) = (tunnels, handed?.families ?? [])
@@ -250,7 +258,9 @@ extension NodeSandbox {
                     handed: listeners,
                     gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
                     needsIPv6: isOurs,
-                    opensUDP: opensUDP
+                    opensUDP: opensUDP,
+                    upstream: pass,
+                    asksDocker: asksDocker
                 )
                 do {
                     try inside.table.setServedPorts(inbound)
@@ -281,6 +291,7 @@ extension NodeSandbox {
                 attempt: { probes in try namespace.enter { try probes.probe() } },
                 policy: policy,
                 upstream: residents.upstream,
+                localNames: residents.localNames,
                 isPaused: isPaused,
                 limits: limits,
                 isAsking: isAsking,
@@ -307,11 +318,29 @@ extension NodeSandbox {
         }
         // Behind a closed door nothing is redirected, so there is nothing to try.
         guard !isPaused else { return }
-        let failure: SelfTestFailure? = await loop.run { [control = services.control] residents, completion in
+        let failure: SelfTestFailure? = try await loop.run { [control = services.control] residents, completion in
             guard let sandbox = residents[id] else { return completion(.cannotProbe("the sandbox has gone")) }
             sandbox.selfTest(toleratesMissingRoutes: !isOurs, control: control, completion: completion)
         }
         if let failure { throw NodeError.failed("\(failure)") }
+    }
+
+    /// Gives it a thread of its own that lives in its namespace, where all sockets to the outside are opened from then on.
+    /// `pass` is that of the process before this one, whose connections go on.
+    private func moveIn(
+        _ namespace: NetworkNamespace,
+        _ upstream: CreateRequest.UpstreamInside,
+        pass: UpstreamPass?
+    ) async throws {
+        let loops = services.loops
+        ownLoop = try await Keeper.run { try loops.open(in: namespace, upstream, pass: pass ?? .random()) }
+    }
+
+    /// Ends that thread.
+    private func moveOut() async {
+        guard let loop = ownLoop else { return }
+        ownLoop = nil
+        await services.loops.end(loop)
     }
 
     /// Whether an attempt left a table in the namespace, whose door is closed then; also when nobody knows.
@@ -602,13 +631,15 @@ extension NodeSandbox {
 
     /// Closes the door and every socket. The table stays.
     private func shut() async {
-        guard isServed else { return }
-        isServed = false
-        let id = record.id
-        try? await loop.run { residents in
-            residents[id]?.shut()
-            residents[id] = nil
+        if isServed {
+            isServed = false
+            let id = record.id
+            try? await loop.run { residents in
+                residents[id]?.shut()
+                residents[id] = nil
+            }
         }
+        await moveOut()
     }
 }
 

@@ -22,10 +22,11 @@ extension SandboxNode {
     /// What waits for an answer in all sandboxes, those first whose time is over first.
     public func questions() async throws -> [OpenQuestion] {
         var all: [OpenQuestion] = []
-        for loop in loops {
-            all += try await loop.run { residents in
-                residents.questions.map { OpenQuestion(sandbox: $0, question: $1) }
-            }
+        for loop in loops.all {
+            all +=
+                (try? await loop.run { residents in
+                    residents.questions.map { OpenQuestion(sandbox: $0, question: $1) }
+                }) ?? []
         }
         return all.sorted { $0.question.deadline < $1.question.deadline }
     }

@@ -65,7 +65,7 @@ public actor SandboxNode {
     /// The records of what happens in its sandboxes.
     public nonisolated let journal: NodeJournal
     private let services: NodeServices
-    let loops: [DataLoop]
+    let loops: DataLoops
     /// Where what is allowed for always is kept.
     let answers: AnswerFile?
     /// The rules are changed by one after the other, files and all.
@@ -77,7 +77,6 @@ public actor SandboxNode {
     private var owners: [UInt64: String] = [:]
     private var expiries: [String: WallTime] = [:]
     private var expiryTask: (deadline: WallTime, task: Task<Void, Never>)?
-    private var nextLoop = 0
     private var isStopping = false
 
     /// The wall clock may be set: expiries are looked at so often at least.
@@ -93,6 +92,7 @@ public actor SandboxNode {
         self.journal = journal
         let vanished = AsyncStream<String>.makeStream()
         let moved = AsyncStream<[IPAddress]>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        loops = try DataLoops(configuration, outlet: journal.outlet)
         services = NodeServices(
             state: try StateDirectory(path: "\(configuration.stateDirectory)/sandboxes"),
             namespaces: try NamespaceSource(
@@ -104,16 +104,10 @@ public actor SandboxNode {
                 onAddresses: { moved.continuation.yield($0) }
             ),
             journal: journal,
+            loops: loops,
             limits: configuration.limits,
             control: configuration.control
         )
-        loops = try (0..<max(configuration.loops, 1)).map { _ in
-            try DataLoop(
-                servers: configuration.upstreamServers,
-                timeoutMilliseconds: configuration.upstreamTimeoutMilliseconds,
-                outlet: journal.outlet
-            )
-        }
         var always = configuration.always
         always.answers = configuration.answers?.rulesAtOpening ?? []
         rules = NodeRules(
@@ -151,7 +145,7 @@ public actor SandboxNode {
                 await forgetRemains(of: record)
                 continue
             }
-            let sandbox = NodeSandbox(record, services: services, loop: chooseLoop())
+            let sandbox = NodeSandbox(record, services: services, loop: loops.next())
             sandboxes[record.id] = sandbox
             owners[reference.inode] = record.id
             expiries[record.id] = record.expiresAt
@@ -161,7 +155,7 @@ public actor SandboxNode {
         // Two at a time for each core: most of it is waiting for the kernel.
         await withTaskGroup(of: Bool.self) { group in
             var rest = adopting[...]
-            for _ in 0..<min(loops.count * 2, adopting.count) {
+            for _ in 0..<min(loops.shared.count * 2, adopting.count) {
                 let (sandbox, handed) = rest.removeFirst()
                 group.addTask { await Self.adopt(sandbox, handed, rules) }
             }
@@ -205,14 +199,9 @@ public actor SandboxNode {
         journal.record([AuditEvent(.sandboxDetached, time: .current, sandbox: record.id)])
     }
 
-    private func chooseLoop() -> DataLoop {
-        defer { nextLoop += 1 }
-        return loops[nextLoop % loops.count]
-    }
-
     /// Returns when every thread that carries traffic has had a turn. One that hangs keeps this from returning.
     public func visitLoops() async {
-        for loop in loops { try? await loop.run { _ in } }
+        for loop in loops.all { try? await loop.run { _ in } }
     }
 
     /// Accepts nothing more and writes the journal to its end. The sandboxes' doors stay as they are, with nobody
@@ -234,7 +223,7 @@ extension SandboxNode {
     public func handOver() async throws -> CInt {
         isStopping = true
         var handed: [String: HandedSandbox] = [:]
-        for loop in loops {
+        for loop in loops.all {
             handed.merge(try await loop.run { $0.handOver() }) { first, second in
                 second.close()
                 return first
@@ -258,7 +247,7 @@ extension SandboxNode {
             throw NodeError.failed("the node has \(maximumSandboxes) sandboxes, which is its limit")
         }
         let record = SandboxRecord(request, id: id, now: .current)
-        let sandbox = NodeSandbox(record, services: services, loop: chooseLoop())
+        let sandbox = NodeSandbox(record, services: services, loop: loops.next())
         // The name is taken from here on.
         sandboxes[id] = sandbox
         do {
@@ -285,6 +274,9 @@ extension SandboxNode {
         }
         guard record.state == .running || record.state == .paused else {
             throw NodeError.conflict("sandbox \(record.id) is \(record.state.rawValue.lowercased())")
+        }
+        guard record.upstreamInside == request.upstreamInside else {
+            throw NodeError.conflict("sandbox \(record.id) has its upstream sockets opened otherwise")
         }
         guard record.answers(request.policy) else {
             throw NodeError.conflict("sandbox \(record.id) has another policy: change it by its own resource")
@@ -321,7 +313,8 @@ extension SandboxNode {
     public func measurements() async -> NodeMeasurements {
         var measurements = NodeMeasurements()
         measurements.queuedRecords = journal.queuedRecords
-        for loop in loops {
+        measurements.latencies = loops.pastLatencies
+        for loop in loops.all {
             if let part = try? await loop.run({ $0.measure() }) { measurements.add(part) }
         }
         return measurements
@@ -344,7 +337,7 @@ extension SandboxNode {
     /// The connections of all sandboxes that come first in `order`, `limit` of them.
     public func connections(order: ConnectionListing.Order, limit: Int) async -> ConnectionListing {
         var all = ConnectionListing()
-        for loop in loops {
+        for loop in loops.all {
             all.add(await loop.connections(of: nil, order: order, limit: limit), order: order, limit: limit)
         }
         return all
@@ -518,7 +511,7 @@ extension SandboxNode {
 
     private func guardNode(at addresses: [IPAddress]) async {
         rules.nodeAddresses = addresses
-        for loop in loops { try? await loop.run { $0.guardNode(at: addresses) } }
+        for loop in loops.all { try? await loop.run { $0.guardNode(at: addresses) } }
     }
 
     private static func reapply(_ rules: NodeRules, to sandbox: NodeSandbox) async throws {

@@ -5,7 +5,9 @@ import PolicyDocument
 /// The form of a record on disk: a create request, with what has become of it under `status`.
 extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
-    private enum AttachmentKey: CodingKey { case create, netns, pid, container, inbound, acceptRawSockets, ask }
+    private enum AttachmentKey: CodingKey {
+        case create, netns, pid, container, inbound, acceptRawSockets, upstreamInside, nameservers, dockerNames, ask
+    }
     private enum StatusKey: CodingKey {
         case state, reason, message, lastTransitionAt, createdAt, revision, lockedAt, namespace, inode, bootID
     }
@@ -30,6 +32,12 @@ extension SandboxRecord: Encodable {
             try form.encode(inbound.map(\.description), forKey: .inbound)
         }
         if acceptsRawSockets { try form.encode(true, forKey: .acceptRawSockets) }
+        if let upstreamInside {
+            try form.encode(true, forKey: .upstreamInside)
+            let servers = upstreamInside.nameservers.map(\.description)
+            if !servers.isEmpty { try form.encode(servers, forKey: .nameservers) }
+            if upstreamInside.asksDocker { try form.encode(true, forKey: .dockerNames) }
+        }
         if let ask {
             if let seconds = ask.seconds {
                 try form.encode(seconds, forKey: .ask)

@@ -26,6 +26,8 @@ public struct SandboxRecord: Hashable, Sendable {
     public let inbound: [PortRange]
     /// Whether the caller accepted that processes in the namespace could get around the rules.
     public let acceptsRawSockets: Bool
+    /// How sockets to the outside are opened in its own network; `nil` when they are opened in the node's.
+    public let upstreamInside: CreateRequest.UpstreamInside?
     /// Whether somebody is asked about what no rule speaks of, and for how long; `nil` when nobody is.
     public let ask: CreateRequest.Asking?
     /// The namespace; `nil` until it was found or made.
@@ -57,6 +59,7 @@ public struct SandboxRecord: Hashable, Sendable {
         attachment = request.attachment
         inbound = request.inbound ?? (request.attachment == .create ? [] : [.all])
         acceptsRawSockets = request.acceptsRawSockets
+        upstreamInside = request.upstreamInside
         ask = request.ask
         policy = request.policy
         metadata = request.metadata

@@ -1,7 +1,9 @@
-"""`sandgate sidecar` in a network namespace that it shares with a sandbox, as OpenSandbox's server puts it there."""
+"""A network namespace in which the enforcer's own sockets are beside the sandbox's: `sandgate sidecar`, as OpenSandbox's server
+puts it there, or a daemon that opens them inside (:class:`Insider`)."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import json
@@ -10,12 +12,12 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from . import plan
-from .daemon import Answer
+from .daemon import Answer, Daemon, Sandbox, attachment
 from .internet import Internet
 from .namespaces import Namespace
 from .processes import wait_until
@@ -26,13 +28,65 @@ RAW = ("setpriv", "--bounding-set", "-net_admin,-sys_admin", "--inh-caps", "-net
 """Docker's capabilities, as far as they matter: CAP_NET_RAW is among them."""
 
 
-class Sidecar:
-    """A sidecar and the network that it guards."""
+class SharedNetwork(abc.ABC):
+    """A network with a way to the Internet, and what guards it from the first :meth:`start` on."""
 
     def __init__(self, internet: Internet, directory: Path, namespace: Namespace, link: str) -> None:
         self.internet, self.directory, self.namespace = internet, directory, namespace
         self.link = link
         """The Internet's end of the network's link."""
+
+    @abc.abstractmethod
+    def start(self, policy: object = None, **variables: str) -> None:
+        """Has it guarded. `DNS_UPSTREAM` is the nameserver to ask."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Ends what guards it, if it runs."""
+
+    def command(self, *command: str) -> list[str]:
+        """A command as the sandbox's programs are run."""
+        return self.namespace.command(*RAW, *command)
+
+    def run(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Runs a program in the sandbox."""
+        return subprocess.run(
+            self.command(*command),
+            env=self.internet.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def reaches(self, name: str, *options: str) -> bool:
+        """Whether a web server answers the sandbox."""
+        return f"served {name}" in self.run("curl", "-sS", "-m", "8", *options, f"https://{name}/").stdout
+
+
+class Insider(SharedNetwork):
+    """A daemon whose sockets to the outside are opened in the network that it guards."""
+
+    def __init__(self, internet: Internet, directory: Path, namespace: Namespace, link: str) -> None:
+        super().__init__(internet, directory, namespace, link)
+        self.daemon: Daemon | None = None
+        self.sandbox: Sandbox | None = None
+
+    def start(self, policy: object = None, **variables: str) -> None:
+        self.daemon = Daemon(self.internet, self.directory, upstream_dns=variables.get("DNS_UPSTREAM", plan.DNS4))
+        self.daemon.start()
+        self.sandbox = self.daemon.create(policy, attachment=attachment(self.namespace, upstreamInside=True))
+
+    def stop(self) -> None:
+        if self.daemon is not None:
+            self.daemon.clean_up()
+
+
+class Sidecar(SharedNetwork):
+    """A sidecar and the network that it guards."""
+
+    def __init__(self, internet: Internet, directory: Path, namespace: Namespace, link: str) -> None:
+        super().__init__(internet, directory, namespace, link)
         self.audit = directory / "audit"
         self._log = directory / "sidecar.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -87,6 +141,11 @@ class Sidecar:
         self.process.send_signal(number)
         return self.process.wait(20)
 
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def is_healthy(self) -> bool:
         with contextlib.suppress(OSError):
             return self.request("GET", "/healthz").status == 200
@@ -112,25 +171,6 @@ class Sidecar:
         return self.request("GET", "/policy").json["policy"]
 
     # The sandbox
-
-    def command(self, *command: str) -> list[str]:
-        """A command as the sandbox's programs are run."""
-        return self.namespace.command(*RAW, *command)
-
-    def run(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        """Runs a program in the sandbox."""
-        return subprocess.run(
-            self.command(*command),
-            env=self.internet.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    def reaches(self, name: str, *options: str) -> bool:
-        """Whether a web server answers the sandbox."""
-        return f"served {name}" in self.run("curl", "-sS", "-m", "8", *options, f"https://{name}/").stdout
 
     def ask(self, method: str, *options: str) -> str:
         """Asks the API from within the sandbox; the status."""
@@ -163,13 +203,25 @@ def _setns(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def sidecar(
+    internet: Internet, directory: Path, addresses: Sequence[str] = ("4", "6")
+) -> contextlib.AbstractContextManager[Sidecar]:
+    """A network for a sidecar and its sandbox."""
+    return shared_network(Sidecar, internet, directory, addresses)
+
+
+Kind = TypeVar("Kind", bound=SharedNetwork)
+
+
 @contextlib.contextmanager
-def sidecar(internet: Internet, directory: Path, addresses: Sequence[str] = ("4", "6")) -> Iterator[Sidecar]:
-    """A network with a way to the Internet, for a sidecar and its sandbox."""
+def shared_network(
+    kind: type[Kind], internet: Internet, directory: Path, addresses: Sequence[str] = ("4", "6")
+) -> Iterator[Kind]:
+    """A network with a way to the Internet, which nobody guards yet."""
     namespace = Namespace("shared")
     link = f"sgside-{os.getpid()}"
     outside = internet.namespace
-    made: Sidecar | None = None
+    made: Kind | None = None
     try:
         namespace.use_nameserver(plan.DNS4)
         outside.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace.name)
@@ -182,11 +234,10 @@ def sidecar(internet: Internet, directory: Path, addresses: Sequence[str] = ("4"
         namespace.ip("route", "add", "default", "via", OUTSIDE4)
         if "6" in addresses:
             namespace.ip("-6", "route", "add", "default", "via", OUTSIDE6)
-        made = Sidecar(internet, directory, namespace, link)
+        made = kind(internet, directory, namespace, link)
         yield made
     finally:
-        if made is not None and made.process is not None and made.process.poll() is None:
-            made.process.kill()
-            made.process.wait()
+        if made is not None:
+            made.stop()
         subprocess.run(outside.command("ip", "link", "delete", link), capture_output=True)
         namespace.remove()

@@ -35,6 +35,8 @@ class Request:
     server: str
     port: int
     status: int
+    client: str
+    """The address that it came from."""
 
 
 class Webserver:
@@ -85,7 +87,7 @@ http {{
 {temporary}
     log_format lab escape=json '{{"host":"$http_host","sni":"$ssl_server_name","path":"$request_uri",'
         '"method":"$request_method","protocol":"$server_protocol","server":"$server_addr","port":$server_port,'
-        '"status":$status}}';
+        '"status":$status,"client":"$remote_addr"}}';
     access_log {log} lab;
     sendfile on;
     keepalive_timeout 75s;

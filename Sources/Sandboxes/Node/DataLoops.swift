@@ -1,0 +1,89 @@
+import Datapath
+import Namespaces
+import NetPrimitives
+import PolicyDocument
+import Synchronization
+
+/// The threads that carry a node's traffic: some that sandboxes share, and one for each sandbox whose sockets to the outside
+/// are opened in its own network.
+///
+///     shared     any number of sandboxes; the thread lives in the node's network, and so do its sockets to the outside
+///     own        one sandbox; the thread lives in the sandbox's network, and its sockets have an ``UpstreamPass``
+final class DataLoops: Sendable {
+    private struct State {
+        var own: [ObjectIdentifier: DataLoop] = [:]
+        var next = 0
+        /// What those have counted that have ended.
+        var past = LatencyCounts()
+    }
+
+    /// Those that sandboxes share.
+    let shared: [DataLoop]
+    private let servers: [Endpoint]
+    private let timeoutMilliseconds: Int
+    private let outlet: RecordOutlet
+    private let state = Mutex(State())
+
+    /// Starts the threads that are shared.
+    init(_ configuration: NodeConfiguration, outlet: RecordOutlet) throws {
+        (servers, timeoutMilliseconds) = (configuration.upstreamServers, configuration.upstreamTimeoutMilliseconds)
+        self.outlet = outlet
+        shared = try (0..<max(configuration.loops, 1)).map { _ in
+            try DataLoop(
+                servers: configuration.upstreamServers,
+                timeoutMilliseconds: configuration.upstreamTimeoutMilliseconds,
+                outlet: outlet
+            )
+        }
+    }
+
+    /// All of them, as they are now.
+    var all: [DataLoop] { shared + state.withLock { Array($0.own.values) } }
+
+    /// What those have counted that have ended.
+    var pastLatencies: LatencyCounts { state.withLock { $0.past } }
+
+    /// One of those that are shared, in turn.
+    func next() -> DataLoop {
+        state.withLock { state in
+            defer { state.next += 1 }
+            return shared[state.next % shared.count]
+        }
+    }
+
+    /// Starts one that lives in `namespace`; blocks for a moment. It is to be ended by ``end(_:)``.
+    func open(
+        in namespace: NetworkNamespace,
+        _ upstream: CreateRequest.UpstreamInside,
+        pass: UpstreamPass
+    ) throws -> DataLoop {
+        let servers = upstream.nameservers.isEmpty ? servers : upstream.nameservers
+        if let server = servers.first(where: \.address.isLoopback) {
+            throw NodeError.unprocessable(
+                field: "attachment.upstreamInside",
+                "the daemon's DNS server \(server) is not reached from another network, where the sandbox could answer in its "
+                    + "name: say nameservers"
+            )
+        }
+        let loop = try DataLoop(
+            servers: servers,
+            timeoutMilliseconds: timeoutMilliseconds,
+            upstreamPass: pass,
+            in: namespace,
+            localNames: upstream.asksDocker ? try EmbeddedResolver(in: namespace) : nil,
+            outlet: outlet
+        )
+        state.withLock { $0.own[ObjectIdentifier(loop)] = loop }
+        return loop
+    }
+
+    /// Ends one that ``open(in:_:pass:)`` started, when nothing lives there any more. Returns when its thread has left.
+    func end(_ loop: DataLoop) async {
+        let counts = try? await loop.run { $0.measure().latencies }
+        state.withLock { state in
+            guard state.own.removeValue(forKey: ObjectIdentifier(loop)) != nil, let counts else { return }
+            state.past.add(counts)
+        }
+        await loop.end()
+    }
+}
