@@ -70,7 +70,7 @@ public struct PrivilegeTable: Hashable, Sendable {
 
     private var carrying: [Grant] {
         [
-            Grant(.netAdmin, "pins addresses by nftables" + (mode == .sidecar ? ", marks its own sockets" : "")),
+            Grant(.netAdmin, "pins addresses by nftables" + (mode == .run ? "" : ", marks its own sockets")),
             Grant(
                 .sysResource,
                 "keeps pipes at their size beyond the user's share (fs.pipe-user-pages-soft)",

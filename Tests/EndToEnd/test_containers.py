@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lab import plan
 from lab.daemon import Daemon, Sandbox, running
 from lab.engine import IMAGE, MACHINE, Engine, engine
 from lab.guarded import (
+    ADDRESS,
     NEIGHBOUR,
     SEND,
     WITH_ATTACKS,
@@ -148,6 +150,70 @@ def test_dockers_resolver_is_out_of_reach(daemon: Daemon, docker: Engine) -> Non
         # Names that the policy allows are resolved as everywhere: resolv.conf names Docker's resolver, and ours answers.
         assert "127.0.0.11" in docker.run(container, "/bin/cat", "/etc/resolv.conf").stdout
         assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
+        docker.docker("rm", "--force", container)
+
+
+def pages(docker: Engine, container: str, url: str) -> str:
+    return docker.run(container, "/usr/bin/curl", "-sS", "-m", "8", url).stdout
+
+
+@pytest.fixture
+def shop(docker: Engine) -> Iterator[str]:
+    """A user-defined network with a container that serves its files, and is known by the name "shop"."""
+    with user_defined_network(docker) as network:
+        serve = ("/usr/bin/python3", "-u", "-m", "http.server", "80")
+        docker.docker("run", "--detach", "--network", network, "--name", "shop", *WITH_ATTACKS, MACHINE, *serve)
+        try:
+            yield network
+        finally:
+            docker.docker("rm", "--force", "shop")
+
+
+@pytest.mark.honest("another container of a user-defined network, by its name")
+def test_names_of_other_containers(internet: Internet, daemon: Daemon, docker: Engine, shop: str) -> None:
+    container = docker.start(*WITHOUT_RAW, "--network", shop)
+    try:
+        own = docker.inspect(container, ADDRESS)
+        policy = allowing("shop", "absent", "10.90.0.0/24", plan.ALLOWED)
+        ways: tuple[tuple[dict[str, object], bool], ...] = (({}, False), ({"upstreamInside": True, "dockerNames": True}, True))
+        for fields, expected in ways:
+            sandbox = attach(daemon, container, policy, **fields)
+            assert ("Directory listing" in pages(docker, container, "http://shop/")) is expected
+            # The other container sees this one's address.
+            assert (f"{own} - - " in docker.logs("shop")) is expected
+            # Other names go to the daemon's nameserver, and what the policy does not allow nowhere.
+            assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
+            assert pages(docker, container, "http://neighbour/") == ""
+            assert internet.dns.names() == {plan.ALLOWED} | (set() if expected else {"shop"})
+            # A name that no container has is none, after a moment: Docker asks outside, which is our own resolver.
+            begin = time.monotonic()
+            assert "Could not resolve host" in docker.run(container, "/usr/bin/curl", "-sS", "http://absent/").stderr
+            assert time.monotonic() - begin < 10
+            internet.forget()
+            denied = {record["host"] for record in daemon.records(sandbox=sandbox.id, verdict="deny") if "host" in record}
+            assert {plan.DENIED, "neighbour", "absent"} <= denied and ("shop" in denied) is not expected
+            daemon.restart()
+            assert ("Directory listing" in pages(docker, container, "http://shop/")) is expected
+            assert sandbox.ask("DELETE").status == 204
+            internet.forget()
+    finally:
+        docker.docker("rm", "--force", container)
+
+
+@pytest.mark.attack(
+    "D2 T14",
+    "asks Docker's own resolver by every way, while the daemon may, in a user-defined network",
+    stopped_by="kernel",
+)
+def test_dockers_resolver_is_out_of_reach_where_the_daemon_asks_it(daemon: Daemon, docker: Engine, shop: str) -> None:
+    container = docker.start(*WITHOUT_RAW, "--network", shop, *WITH_ATTACKS, image=MACHINE)
+    try:
+        answered = ask_dockers_resolver(docker, container, container, "neighbour")
+        assert {"tcp-53", "udp-53", "tcp-0", "udp-0-from-0.0.0.0", "udp-0-mapped"} <= answered.keys(), answered
+        attach(daemon, container, allowing("shop", "10.90.0.0/24"), upstreamInside=True, dockerNames=True)
+        assert "Directory listing" in pages(docker, container, "http://shop/")
+        assert ask_dockers_resolver(docker, container, container, "neighbour") == {}
+    finally:
         docker.docker("rm", "--force", container)
 
 

@@ -98,7 +98,8 @@ def test_names_that_are_known_inside_alone(internet: Internet, daemon: Daemon, b
         return f"served {name}" in sandbox.run("curl", "-sS", "-m", "8", f"http://{name}/").stdout
 
     with nameserver(internet, name):
-        for fields, expected in (({}, False), ({"nameservers": [OUTSIDE4]}, True)):
+        ways: tuple[tuple[dict[str, object], bool], ...] = (({}, False), ({"nameservers": [OUTSIDE4]}, True))
+        for fields, expected in ways:
             sandbox = attach(daemon, box, allowing(name), **fields)
             assert is_served(sandbox) is expected, daemon.log
             # Only one of them is asked.
@@ -115,7 +116,7 @@ def test_names_that_are_known_inside_alone(internet: Internet, daemon: Daemon, b
     "T4 T8 N9",
     "goes on with connections and pinned addresses after its policy was narrowed, it was paused or the daemon was killed, "
     "where sockets are opened inside",
-    stopped_by="proxy, kernel",
+    stopped_by="relay, kernel",
 )
 def test_life_of_such_a_sandbox(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     sandbox = attach(daemon, box, allowing(plan.ALLOWED, plan.FILES))
@@ -165,7 +166,7 @@ def test_network_that_vanishes(internet: Internet, daemon: Daemon, box: Namespac
 
 
 @pytest.mark.attack(
-    "T6", "has rules changed beside the daemon's where sockets are opened inside", stopped_by="ruleset watch"
+    "T14", "has an accomplice outside change the rules where sockets are opened inside", stopped_by="kernel"
 )
 def test_rules_that_somebody_else_changes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     sandbox = attach(daemon, box, allowing(plan.ALLOWED))

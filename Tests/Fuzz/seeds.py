@@ -299,9 +299,14 @@ def documents() -> dict[str, list[bytes]]:
             text(REQUEST),
             text({"attachment": {"pid": 7}, "expiresAt": "2027-01-01T00:00:00Z"}),
             text({"attachment": {"container": "c", "inbound": "all"}}, 1),
+            text({"attachment": {"pid": 7, "upstreamInside": True, "nameservers": ["192.0.2.1", "[::1]:53"]}}, 1),
             text({"expiresAt": "2027-01-01T00:00:00Z"}),
         ],
-        "sandbox-record": [text(STORED, 2), text(STORED | {"attachment": {"pid": 7, "inbound": ["1-65535"]}})],
+        "sandbox-record": [
+            text(STORED, 2),
+            text(STORED | {"attachment": {"pid": 7, "inbound": ["1-65535"]}}),
+            text(STORED | {"attachment": {"pid": 7, "upstreamInside": True, "nameservers": ["192.0.2.1"], "dockerNames": True}}),
+        ],
     }
 
 

@@ -53,6 +53,35 @@ import Testing
         #expect(Set(server.queries.map(\.from.port)).count > 60)
     }
 
+    @Test func nothingIsSentOverUDPWhereTCPAloneIsUsed() throws {
+        let server = try ScriptedServer(loop)
+        let resolver = try UpstreamResolver(loop: loop, servers: [server.endpoint], usesTCPAlone: true)
+        server.answer = { [Messages.reply(to: $0.bytes, payload: 1_100)] }
+        for index in 0..<3 {
+            let query = Messages.query("a\(index).test")
+            #expect(try ask(resolver, query) == .success(Messages.reply(to: query, payload: 1_100)))
+        }
+        #expect(server.queries.map(\.isTCP) == [true, true, true])
+        #expect(Set(server.queries.map(\.from.port)).count == 3, "a connection each")
+    }
+
+    @Test func anAnswerThatIsNotAcceptedIsNone() throws {
+        let (server, other) = (try ScriptedServer(loop), try ScriptedServer(loop))
+        server.answer = { [Messages.reply(to: $0.bytes)] }
+        var isAccepting = false
+        let resolver = try UpstreamResolver(loop: loop, servers: [server.endpoint], tries: 1) { isAccepting }
+        #expect(try ask(resolver, Messages.query("a.test")) == .failure(.unaccepted))
+        #expect(server.queries.count == 1)
+        // Another server's may be one.
+        other.answer = server.answer
+        let both = try UpstreamResolver(loop: loop, servers: [server.endpoint, other.endpoint], tries: 1) {
+            !other.queries.isEmpty
+        }
+        #expect(try ask(both, Messages.query("b.test")).isSuccess)
+        isAccepting = true
+        #expect(try ask(resolver, Messages.query("c.test")).isSuccess)
+    }
+
     @Test func truncatedIsAskedAgainOverTCP() throws {
         let server = try ScriptedServer(loop)
         let resolver = try UpstreamResolver(loop: loop, servers: [server.endpoint])

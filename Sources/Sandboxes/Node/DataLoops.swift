@@ -19,6 +19,8 @@ final class DataLoops: Sendable {
 
     /// Those that sandboxes share.
     let shared: [DataLoop]
+    /// The most that are not shared: a process that cannot start a thread ends, and what it can do for others ends with it.
+    private static let maximumOwn = 1_000
     private let servers: [Endpoint]
     private let timeoutMilliseconds: Int
     private let outlet: RecordOutlet
@@ -57,6 +59,9 @@ final class DataLoops: Sendable {
         _ upstream: CreateRequest.UpstreamInside,
         pass: UpstreamPass
     ) throws -> DataLoop {
+        guard state.withLock({ $0.own.count < Self.maximumOwn }) else {
+            throw NodeError.failed("\(Self.maximumOwn) sandboxes connect from inside, which is the node's limit")
+        }
         let servers = upstream.nameservers.isEmpty ? servers : upstream.nameservers
         if let server = servers.first(where: \.address.isLoopback) {
             throw NodeError.unprocessable(

@@ -80,6 +80,8 @@ extension FuzzTarget {
         require(request.policy == nil || request.policy == policy, "two readers see two policies")
         require(request.id.map(CreateRequest.isValidID) ?? true, "an id that is none")
         require(request.expiresAt.map { $0 > now } ?? true, "over before it began")
+        let servers = request.upstreamInside?.nameservers ?? []
+        require(!servers.contains(where: \.address.isLoopback), "a nameserver of the sandbox's own")
         if let inbound = request.inbound { require(PortRange.merged(inbound) == inbound, "ports out of order") }
     }
 }
