@@ -113,10 +113,9 @@ def test_policy_is_changed_from_outside_alone(docker: Engine, guarded: Guarded) 
     assert reaches(docker, sandbox, plan.OTHER)
 
 
-def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine, tmp_path: Path) -> None:
+def test_image_that_lets_the_inside_only_read(internet: Internet, docker: Engine) -> None:
     """As the page on OpenSandbox says that it is made: the token that passes through the sandbox changes nothing there."""
-    (tmp_path / "Dockerfile").write_text(f"FROM {SANDGATE}\nENV SANDGATE_READ_ONLY_FROM_INSIDE=true\n")
-    docker.docker("build", "--tag", "sandgate:read-only", str(tmp_path), timeout=120)
+    docker.build("sandgate:read-only", f"FROM {SANDGATE}", "ENV SANDGATE_READ_ONLY_FROM_INSIDE=true")
     token = ("--env", "OPENSANDBOX_EGRESS_TOKEN=known")
     made = Guarded(internet, docker, allowing(plan.ALLOWED), *token, image="sandgate:read-only")
     try:
@@ -144,10 +143,8 @@ NONROOT = "sandgate:nonroot"
 
 
 @pytest.fixture(scope="module")
-def nonroot(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("nonroot")
-    (directory / "Dockerfile").write_text(f"FROM {SANDGATE}\nUSER 65532:65532\n")
-    docker.docker("build", "--tag", NONROOT, str(directory), timeout=120)
+def nonroot(docker: Engine) -> str:
+    docker.build(NONROOT, f"FROM {SANDGATE}", "USER 65532:65532")
     return NONROOT
 
 

@@ -3,16 +3,20 @@ default capabilities, CAP_NET_RAW among them, and with IPv6. Each attack works i
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lab import plan
-from lab.engine import MACHINE, Engine, engine_with_images
-from lab.guarded import ADDRESS, attack_with_raw_sockets
+from lab.accomplice import FORGERIES, Forgery, accomplice
+from lab.engine import MACHINE, SANDGATE, Engine, engine_with_images
+from lab.guarded import ADDRESS, ADDRESS6, attack_with_raw_sockets
 from lab.internet import Internet
-from lab.lifecycle_server import AUTHORITY, KEY, Client, OpenSandbox, opensandbox
+from lab.lifecycle_server import AUTHORITY, KEY, OPEN_HANDED, Client, OpenSandbox, Settings, opensandbox
 from lab.processes import check, status_of
 from lab.sandgate import allowing
 
@@ -30,7 +34,7 @@ def docker(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def server(net: Internet, docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSandbox]:
-    with opensandbox(net, docker, tmp_path_factory.mktemp("opensandbox"), open_handed=True) as made:
+    with opensandbox(net, docker, tmp_path_factory.mktemp("opensandbox"), OPEN_HANDED) as made:
         yield made
 
 
@@ -57,6 +61,12 @@ def held(internet: Internet, free: Client, server: OpenSandbox) -> Iterator[Clie
 
 def run(sdk: Client, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return sdk.docker.run(sdk.sandbox, *command, timeout=timeout)
+
+
+def holder_of(sdk: Client) -> str:
+    """The container whose network the sandbox is in."""
+    mode = sdk.docker.inspect(sdk.sandbox, "{{.HostConfig.NetworkMode}}")
+    return mode.removeprefix("container:") if mode.startswith("container:") else sdk.sandbox
 
 
 def reaches(sdk: Client, name: str, *options: str) -> bool:
@@ -164,10 +174,7 @@ def test_answers_to_datagrams_from_outside(free: Client, held: Client, family: s
     )
 
     def exchange(sdk: Client) -> str:
-        field = "IPAddress" if family == "ipv4" else "GlobalIPv6Address"
-        mode = sdk.docker.inspect(sdk.sandbox, "{{.HostConfig.NetworkMode}}")
-        holder = mode.removeprefix("container:") if mode.startswith("container:") else sdk.sandbox
-        address = sdk.docker.inspect(holder, f"{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}")
+        address = sdk.docker.inspect(holder_of(sdk), ADDRESS if family == "ipv4" else ADDRESS6)
         inner = sdk.docker.begin(sdk.sandbox, PYTHON, "-c", inner_script, address)
         assert inner.stdout is not None and inner.stdout.readline() == "bound\n"
         outer = sdk.docker.namespace.check(PYTHON, "-c", outer_script, address)
@@ -176,6 +183,47 @@ def test_answers_to_datagrams_from_outside(free: Client, held: Client, family: s
 
     assert "an answer" in exchange(free), "without a policy"
     assert "an answer" not in exchange(held)
+
+
+LEAST = dataclasses.replace(OPEN_HANDED, drops_capabilities=True)
+"""The capabilities that the server leaves sandboxes when it is not told otherwise, without CAP_NET_RAW."""
+FORGED = [pytest.param(OPEN_HANDED, forgery, id=f"{forgery}-with-net-raw") for forgery in FORGERIES]
+# Without it there is one way left, which needs no capability at all.
+FORGED += [pytest.param(LEAST, forgery, id=str(forgery)) for forgery in FORGERIES if forgery.is_ipv6]
+
+
+@pytest.mark.attack(
+    "T14",
+    "answers the sidecar's query in the nameserver's name, with the right port, identifier and case, in a sandbox of "
+    "OpenSandbox's, with CAP_NET_RAW and without",
+    stopped_by="kernel",
+)
+@pytest.mark.parametrize(("settings", "forgery"), FORGED)
+def test_forged_answer(
+    internet: Internet, docker: Engine, tmp_path: Path, settings: Settings, forgery: Forgery
+) -> None:
+    """The nameserver outside is an accomplice's. The server hands on no name of one, so that the image has it."""
+    image = "sandgate:asks-the-accomplice"
+    docker.build(image, f"FROM {SANDGATE}", f"ENV OPENSANDBOX_EGRESS_DNS_UPSTREAM={forgery.server}")
+    settings = dataclasses.replace(settings, port=8081, image=image)
+
+    def ask(sdk: Client, name: str) -> str:
+        has_raw = int(status_of(int(docker.inspect(sdk.sandbox, "{{.State.Pid}}")))["CapEff"], 16) >> CAP_NET_RAW & 1
+        assert has_raw == (not settings.drops_capabilities)
+        address = docker.inspect(holder_of(sdk), ADDRESS6 if forgery.is_ipv6 else ADDRESS)
+        begin, run = functools.partial(docker.begin, sdk.sandbox), functools.partial(docker.run, sdk.sandbox)
+        return partner.asked_under_forgery(forgery, name, address, begin, run, ATTACK[1])
+
+    with accomplice(internet, forgery.server) as partner, opensandbox(internet, docker, tmp_path, settings) as server:
+        with server.client() as free:
+            free.create(MACHINE, None)
+            assert forgery.forged in ask(free, f"first.{plan.WILD}"), "without a policy"
+            free.do("kill")
+        with server.client() as held:
+            held.create(MACHINE, allowing(f"*.{plan.WILD}"))
+            output = ask(held, f"second.{plan.WILD}")
+            assert forgery.forged not in output and forgery.honest in output, output
+            held.do("kill")
 
 
 def test_ipv6(internet: Internet, free: Client, held: Client) -> None:

@@ -147,6 +147,12 @@ class Engine(Containers):
         script = REPOSITORY / "deploy/build-image"
         check(script, "--binary", binary(), "--docker-host", f"unix://{self.socket}", timeout=300)
 
+    def build(self, name: str, *lines: str) -> None:
+        """Makes an image of a Dockerfile's lines, which needs no file beside it: as the pages do."""
+        command = self._command("build", "--tag", name, "-")
+        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
     def stop(self) -> None:
         """Removes all containers and ends."""
         self.remove_containers()

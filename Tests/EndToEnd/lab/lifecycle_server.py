@@ -9,6 +9,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,29 @@ class SDKError(Exception):
     """What the SDK raised."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What differs between servers. By default they are as they are without a word in their configuration, but for the
+    egress image."""
+
+    port: int = 8080
+    image: str = SANDGATE
+    """The egress image."""
+    drops_capabilities: bool = True
+    """Whether sandboxes lack some of Docker's default capabilities, CAP_NET_RAW among them."""
+    disables_ipv6: bool = True
+    """Whether networks with a sidecar have no IPv6."""
+
+
+OPEN_HANDED = Settings(drops_capabilities=False, disables_ipv6=False)
+"""Sandboxes have all of Docker's default capabilities, and IPv6."""
+
+
 class OpenSandbox:
     """A server that runs. Made by :func:`opensandbox`."""
 
-    def __init__(self, internet: Internet, docker: Engine, directory: Path, port: int, open_handed: bool) -> None:
-        self._address = f"127.0.0.1:{port}"
+    def __init__(self, internet: Internet, docker: Engine, directory: Path, settings: Settings) -> None:
+        self._address = f"127.0.0.1:{settings.port}"
         self.docker, self._log, self.sdk_log = docker, directory / "server.log", directory / "sdk.log"
         self._python = _environment() / "bin/python"
         docker.make_image(EXECD, _execd())
@@ -44,7 +63,7 @@ class OpenSandbox:
             f"""
             [server]
             host = "127.0.0.1"
-            port = {port}
+            port = {settings.port}
             api_key = "{KEY}"
             [runtime]
             type = "docker"
@@ -55,11 +74,11 @@ class OpenSandbox:
             [docker]
             network_mode = "bridge"
             sandbox_binds = {json.dumps(binds)}
-            {"drop_capabilities = []" if open_handed else ""}
+            {"" if settings.drops_capabilities else "drop_capabilities = []"}
             [egress]
-            image = "{SANDGATE}"
+            image = "{settings.image}"
             mode = "dns+nft"
-            {"disable_ipv6 = false" if open_handed else ""}
+            {"" if settings.disables_ipv6 else "disable_ipv6 = false"}
             readiness_timeout_seconds = 15
             """
         )
@@ -178,11 +197,10 @@ def _execd() -> bytes:
 
 @contextlib.contextmanager
 def opensandbox(
-    internet: Internet, docker: Engine, directory: Path, port: int = 8080, *, open_handed: bool = False
+    internet: Internet, docker: Engine, directory: Path, settings: Settings = Settings()
 ) -> Iterator[OpenSandbox]:
-    """A server that uses the image as its egress image. One that is open-handed leaves sandboxes all of Docker's
-    capabilities, CAP_NET_RAW among them, and IPv6; by default it takes both away."""
-    made = OpenSandbox(internet, docker, directory, port, open_handed)
+    """A server that uses the image as its egress image."""
+    made = OpenSandbox(internet, docker, directory, settings)
     try:
         made.wait()
         yield made
