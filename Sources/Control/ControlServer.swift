@@ -68,12 +68,11 @@ public struct ControlServer: Sendable {
     /// Connections that anybody can make, with a token or without: one that asks for nothing, or never ends its handshake,
     /// is closed.
     private static func connections(_ identity: TLSIdentity?) -> HTTPServerBuilder {
-        let configuration = HTTP1Channel.Configuration(idleTimeout: HTTPService.idlePatience)
-        guard let identity else { return .http1(configuration: configuration) }
+        guard let identity else { return .http1(configuration: HTTPService.boundedConnections) }
         return HTTPServerBuilder { responder in
             TLSConnections(
                 identity: identity,
-                connections: HTTP1Channel(responder: responder, configuration: configuration)
+                connections: HTTP1Channel(responder: responder, configuration: HTTPService.boundedConnections)
             )
         }
     }

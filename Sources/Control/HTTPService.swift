@@ -23,8 +23,10 @@ struct HTTPService {
     let server: HTTPServerBuilder
     let log: Logger
 
-    /// A connection that anybody can make asks for nothing for so long at most.
-    static let idlePatience = TimeAmount.seconds(60)
+    /// Connections that anybody can make: one that asks for nothing for a minute is closed.
+    static let boundedConnections = HTTP1Channel.Configuration(
+        additionalChannelHandlers: [IdleConnectionHandler(tick: .seconds(10), limit: 6)]
+    )
 
     /// A host and a port, for messages.
     static func text(host: String, port: Int) -> String {

@@ -61,7 +61,7 @@ public struct SidecarServer: Sendable {
             address: .hostname(host, port: settings.port),
             place: HTTPService.text(host: host, port: settings.port),
             // The sandbox can open as many connections as it likes.
-            server: .http1(configuration: .init(idleTimeout: HTTPService.idlePatience)),
+            server: .http1(configuration: HTTPService.boundedConnections),
             log: log
         )
         try await service.run(responder, onReady: onReady)

@@ -7,11 +7,14 @@ server does, over sockets of our own, so that nothing of a client's library is i
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -527,6 +530,25 @@ def test_connections_are_kept(api: Sidecar) -> None:
         assert connection.answer().text == connection.answer().text == ok()
         assert connection.answer().text == shown(policy(rule("allow", "y.example"), rule("allow", "x.example"), ONE, TWO))
         assert connection.has_ended()
+
+
+@pytest.mark.slow
+def test_connections_that_ask_for_nothing(api: Sidecar) -> None:
+    """They are closed after a minute; one that asks now and then is kept for as long as it does."""
+    request = head("GET", "/policy", None, {})
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        silent, half, answered, asking = (stack.enter_context(Connection(api)) for _ in range(4))
+        half.send(request[:-2])
+        answered.send(request)
+        assert answered.answer().status == 200
+        waiting = {connection.socket: connection for connection in (silent, half, answered)}
+        while waiting:
+            asking.send(request)
+            assert asking.answer().status == 200
+            assert time.monotonic() - begun < 80, "still kept"
+            for ready in select.select(list(waiting), [], [], 5)[0]:
+                assert waiting.pop(ready).has_ended() and time.monotonic() - begun > 55
 
 
 def test_refusal_of_a_body_that_was_not_read(served: Served) -> None:

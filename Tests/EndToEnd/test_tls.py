@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,21 @@ def test_versions(daemon: Daemon, certificates: Certificates, version: str, is_s
     assert ("Verify return code: 0 (ok)" in said and "Cipher is (NONE)" not in said) == is_spoken, said
     if not is_spoken:
         assert "alert protocol version" in said, said
+
+
+@pytest.mark.slow
+def test_handshakes_that_do_not_end(daemon: Daemon, certificates: Certificates) -> None:
+    """They are closed after a minute."""
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", PORT)) as silent, socket.create_connection(("127.0.0.1", PORT)) as half:
+        # A record's head, and nothing of what it says that comes.
+        half.sendall(bytes.fromhex("16030102000100"))
+        waiting = {silent, half}
+        while waiting:
+            ended = select.select(list(waiting), [], [], 80)[0]
+            assert ended and 55 < time.monotonic() - begun < 80 and all(end.recv(1) == b"" for end in ended)
+            waiting -= set(ended)
+    assert curl(certificates, "/healthz").stdout == "200"
 
 
 def test_protocol_inside(daemon: Daemon, certificates: Certificates) -> None:
