@@ -378,7 +378,8 @@ extension Attachment {
         // The wall clock may be set: look again at least every minute.
         let microseconds = min(max(next.microseconds - wallTime.microseconds, 0), 60_000_000)
         let deadline = loop.now.advanced(byNanoseconds: UInt64(microseconds) * 1_000 + 1_000_000)
-        expiryTimer = loop.schedule(at: deadline) { [weak self] in self?.expireRules() }
+        // After a pause, what connections have sent meanwhile is not to leave before they end.
+        expiryTimer = loop.schedule(at: deadline, .beforeEvents) { [weak self] in self?.expireRules() }
     }
 
     private func expireRules() {

@@ -81,7 +81,7 @@ extension BufferedSocket {
         }
     }
 
-    /// Queues `bytes` and sends what the kernel takes.
+    /// Queues `bytes` and sends what the kernel takes, or in another turn when the loop has to go on first.
     func send(_ bytes: [UInt8]) {
         guard !isBroken, !isOutputBroken, !bytes.isEmpty else { return }
         // A peer that always leaves something to send must not have everything kept that it ever took.
@@ -90,7 +90,7 @@ extension BufferedSocket {
             outputStart = 0
         }
         output.append(contentsOf: bytes)
-        flush()
+        if loop.mustYield { loop.runSoon(self) } else { flush() }
     }
 
     /// Takes back what was queued and not yet sent, for whoever gets the descriptor next.

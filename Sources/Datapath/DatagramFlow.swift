@@ -150,9 +150,10 @@ final class DatagramFlow: EventSource {
 // MARK: - Relaying
 
 extension DatagramFlow {
-    /// Sends the datagram in `buffer` outside. A full socket loses it, as networks do.
+    /// Sends the datagram in `buffer` outside. A full socket loses it, as networks do, and so does a pause that may have
+    /// outlasted what let the flow in.
     func send(_ buffer: DatagramBuffer) {
-        guard upstream >= 0 else { return }
+        guard upstream >= 0, !attachment.loop.mustYield else { return }
         lastActivity = attachment.loop.now
         // A call may fail with the error of an earlier datagram; this one is tried once more then.
         for _ in 0..<2 {

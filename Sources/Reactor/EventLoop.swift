@@ -4,7 +4,8 @@ public import NetPrimitives
 
 /// An epoll loop: descriptors, timers and messages from other threads, all served by one thread.
 ///
-///     wait ─▶ events of descriptors ─▶ due timers ─▶ what was put off ─▶ sources that asked to be called again ─▶ wait
+///     wait ─▶ due timers that come before events ─▶ events of descriptors ─▶ due timers ─▶ what was put off ─▶
+///     sources that asked to be called again ─▶ wait
 ///
 /// Long transfers have an allowance in each of the two places where they move bytes. When it is spent, the others stand in
 /// line until the next turn, so that a turn takes a few milliseconds whatever there is to move.
@@ -59,6 +60,7 @@ public final class EventLoop {
     private var slots: [Slot] = []
     private var freeSlots: [UInt32] = []
     private var timers = TimerHeap()
+    private var timersBeforeEvents = TimerHeap()
     private var soon: [Registration] = []
     private var putOff: [() -> Void] = []
     private var isStopping = false
@@ -193,6 +195,14 @@ extension EventLoop {
     /// Whether long transfers have moved enough for now; who has more to move asks for another turn.
     var isAllowanceSpent: Bool { allowanceLeft <= 0 }
 
+    /// Whether a timer that comes before events is due by now. Who is in the middle of an event and about to pass on what
+    /// was just read asks for another turn instead: the thread may have been frozen for long between two instructions.
+    public var mustYield: Bool {
+        // The clock is read where there is such a timer, and nowhere else.
+        guard let earliest = timersBeforeEvents.earliest else { return false }
+        return earliest <= .current
+    }
+
     /// Counts bytes that a long transfer has moved.
     func spendAllowance(_ count: Int) {
         allowanceLeft -= count
@@ -205,13 +215,27 @@ extension EventLoop {
     /// Runs `action` once, in the loop's thread, as soon after `deadline` as the loop gets to it; never within this
     /// call, and at the next turn when the deadline has passed. Resolution: a millisecond.
     @discardableResult
-    public func schedule(at deadline: MonotonicTime, _ action: @escaping () -> Void) -> TimerToken {
-        timers.add(at: deadline, action)
+    public func schedule(
+        at deadline: MonotonicTime,
+        _ order: TimerOrder = .afterEvents,
+        _ action: @escaping () -> Void
+    ) -> TimerToken {
+        switch order {
+        case .afterEvents:
+            return timers.add(at: deadline, action)
+        case .beforeEvents:
+            var token = timersBeforeEvents.add(at: deadline, action)
+            token.order = order
+            return token
+        }
     }
 
     /// Cancels a timer. Does nothing when it has run or was cancelled.
     public func cancel(_ token: TimerToken) {
-        timers.cancel(token)
+        switch token.order {
+        case .afterEvents: timers.cancel(token)
+        case .beforeEvents: timersBeforeEvents.cancel(token)
+        }
     }
 }
 
@@ -256,8 +280,10 @@ extension EventLoop {
             turn &+= 1
             allowanceLeft = Self.allowance
             for index in 0..<count {
+                runDueTimersBeforeEvents()
                 deliver(Readiness(mask: events[index].events), to: clinux_event_datum(events + index))
             }
+            runDueTimersBeforeEvents()
             runDueTimers()
             runPutOff()
             runAgain()
@@ -280,11 +306,17 @@ extension EventLoop {
     /// Rounded up: a timer never runs before its time, nor does the loop spin for the rest of a millisecond.
     private func timeoutMilliseconds() -> CInt {
         guard soon.isEmpty, putOff.isEmpty else { return 0 }
-        guard let earliest = timers.earliest else { return -1 }
+        guard let earliest = earliestDeadline else { return -1 }
         let current = MonotonicTime.current
         guard earliest > current else { return 0 }
         let milliseconds = (earliest.nanoseconds - current.nanoseconds - 1) / 1_000_000 + 1
         return CInt(clamping: milliseconds)
+    }
+
+    private var earliestDeadline: MonotonicTime? {
+        guard let first = timersBeforeEvents.earliest else { return timers.earliest }
+        guard let other = timers.earliest else { return first }
+        return min(first, other)
     }
 
     private func deliver(_ readiness: Readiness, to datum: UInt64) {
@@ -302,6 +334,14 @@ extension EventLoop {
         while let action = timers.popDue(at: now, addedBefore: limit) { action() }
     }
 
+    /// Before every event: the thread may have been frozen since the one before.
+    private func runDueTimersBeforeEvents() {
+        guard mustYield else { return }
+        now = .current
+        let limit = timersBeforeEvents.sequenceNow
+        while let action = timersBeforeEvents.popDue(at: now, addedBefore: limit) { action() }
+    }
+
     private func runAgain() {
         guard !soon.isEmpty else { return }
         allowanceLeft = Self.allowance
@@ -313,6 +353,7 @@ extension EventLoop {
             let index = Int(registration.slot)
             guard slots[index].generation == registration.generation, slots[index].isQueued else { continue }
             slots[index].isQueued = false
+            runDueTimersBeforeEvents()
             slots[index].source?.handle([])
         }
     }

@@ -121,11 +121,12 @@ struct RelayDirection {
         if !readiness.isDisjoint(with: [.writable, .hangup, .error]) { sinkIsReady = true }
     }
 
-    /// Moves bytes until one side would block or the budget is spent. With `closesNext`, the sink is closed when this has
+    /// Moves bytes until one side would block or the budget is spent; it is, too, when the loop has to go on first. With `closesNext`, the sink is closed when this has
     /// ended, as the other direction has: that says it all.
     mutating func pump(_ loop: EventLoop, closesNext: Bool = false) -> Step {
         var budget = Self.budget
         while true {
+            if loop.mustYield { return .budgetSpent }
             if holdsBytes {
                 guard sinkIsReady else { return .waits }
                 if let failure = deliver() { return failure }
@@ -163,7 +164,7 @@ struct RelayDirection {
         sourceIsBroken = true
         sourceIsEnding = true
         sourceIsReady = true
-        while case .budgetSpent = pump(loop) {}
+        while case .budgetSpent = pump(loop), !loop.mustYield {}
     }
 
     /// Ends the direction: what it holds is dropped.
@@ -196,7 +197,7 @@ extension RelayDirection {
             if pipe == nil { pipe = loop.pipes.take() }
             if let pipe { return fill(pipe, upTo: min(budget, PipePool.pipeSize)) }
         }
-        return fillByCopying(loop.scratch)
+        return fillByCopying(loop)
     }
 
     private mutating func fill(_ pipe: SplicePipe, upTo count: Int) -> CountResult {
@@ -206,8 +207,9 @@ extension RelayDirection {
         return result
     }
 
-    /// Sends straight from `scratch`; only what the sink does not take is copied again and held.
-    private mutating func fillByCopying(_ scratch: UnsafeMutableRawBufferPointer) -> CountResult {
+    /// Sends straight from the scratch memory; only what the sink does not take is copied again and held.
+    private mutating func fillByCopying(_ loop: EventLoop) -> CountResult {
+        let scratch = loop.scratch
         let result = Sockets.receive(source, into: scratch)
         guard case .bytes(let count) = result else { return result }
         // Less than there was room for: nothing is left, and what comes from now on is told by an event. Not so when
@@ -215,8 +217,9 @@ extension RelayDirection {
         if count < scratch.count, !sourceIsEnding, !mustCopy { sourceIsReady = false }
         let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<count])
         var sent = 0
-        if sinkIsReady { beforeSending() }
-        if sinkIsReady, case .bytes(let taken) = Sockets.send(sink, bytes) {
+        let sends = sinkIsReady && !loop.mustYield
+        if sends { beforeSending() }
+        if sends, case .bytes(let taken) = Sockets.send(sink, bytes) {
             sent = taken
             delivered += UInt64(taken)
         }

@@ -4,6 +4,16 @@ internal import NetPrimitives
 public struct TimerToken: Hashable, Sendable {
     let slot: UInt32
     let generation: UInt32
+    var order = TimerOrder.afterEvents
+}
+
+/// When in a turn of an ``EventLoop`` a timer runs that is due: it matters when the loop comes late, after its thread was
+/// frozen for one.
+public enum TimerOrder: Hashable, Sendable {
+    /// After what descriptors had to say: what somebody waits for is not given up when it is there.
+    case afterEvents
+    /// Before that: what it takes away is taken before anybody has it once more.
+    case beforeEvents
 }
 
 /// The pending timers: a binary heap by deadline, with the place of each so that any can be taken out. Timers of equal

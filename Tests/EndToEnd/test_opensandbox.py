@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab import content, plan
-from lab.engine import MACHINE, Engine, engine_with_images
+from lab import content, plan, streams
+from lab.capture import capture
+from lab.clock import Clock
+from lab.engine import MACHINE, SANDGATE, Engine, engine_with_images
 from lab.internet import Internet
-from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, opensandbox
+from lab.lifecycle_server import AUTHORITY, Client, OpenSandbox, SDKError, Settings, opensandbox
 from lab.processes import wait_until
 from lab.sandgate import allowing
+from lab.sidecar import inside
 
 TRUST = {name: AUTHORITY for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "GIT_SSL_CAINFO", "PIP_CERT")}
 
@@ -169,23 +176,89 @@ def test_upstream_timeout_of_a_create_request(internet: Internet, sdk: Client, s
     sdk.do("kill")
 
 
-def test_pause_that_outlasts_the_resolver(internet: Internet, sdk: Client) -> None:
-    """The clocks have jumped further than one of its tries may take: what is asked at once is answered, and held."""
-    sdk.create(MACHINE, allowing(plan.ALLOWED, f"*.{plan.WILD}"), **settings(DNS_UPSTREAM_TIMEOUT="1"))
-    assert reaches(sdk, plan.ALLOWED)
-    sdk.do("pause")
-    # It is time itself that has to pass.
-    time.sleep(4)
-    internet.forget()
-    sdk.do("resume")
-    new = f"new.{plan.WILD}"
-    assert plan.SHARED4 in run(sdk, "getent", "ahostsv4", new).stdout and new in internet.dns.names()
-    assert reaches(sdk, plan.ALLOWED)
-    assert not reaches(sdk, plan.DENIED) and not reaches(
-        sdk, plan.DENIED, "--resolve", f"{plan.DENIED}:443:{plan.DENIED4}"
-    )
-    assert internet.web.hosts() == {plan.ALLOWED}
-    sdk.do("kill")
+STREAM = ("/usr/bin/python3", "/attacks/stream.py", "plain", plan.SINK, str(streams.PLAIN_PORT))
+SHARED = Path("/opt/opensandbox")
+"""Where the server mounts a volume into both containers, first filled from the sidecar's image."""
+
+
+@contextlib.contextmanager
+def with_clock(net: Internet, docker: Engine, directory: Path) -> Iterator[OpenSandbox]:
+    """A server whose sidecars go by a clock that can be set ahead."""
+    (directory / "files").mkdir()
+    with contextlib.closing(Clock(directory / "files")) as clock:
+        variables = [f"ENV {name}={value}" for name, value in clock.environment(SHARED).items()]
+    docker.build("sandgate:clock", f"FROM {SANDGATE}", f"COPY . {SHARED}", *variables, files=directory / "files")
+    with opensandbox(net, docker, directory, Settings(port=8081, image="sandgate:clock")) as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.attack(
+    "N9 B4",
+    "keeps connections, addresses and answers through a pause that outlasts them, in a sandbox of OpenSandbox's",
+    stopped_by="relay, kernel, dns",
+)
+@pytest.mark.parametrize("is_real", [True, False], ids=["a-minute", "hours"])
+@pytest.mark.usefixtures("stream_server")
+def test_long_pause(internet: Internet, docker: Engine, server: OpenSandbox, tmp_path: Path, is_real: bool) -> None:
+    """A minute really passes; in hours that pass by the sidecar's clock alone, more comes to its end."""
+    seconds = 65 if is_real else 3 * 3600
+    with contextlib.ExitStack() as stack:
+        used = server if is_real else stack.enter_context(with_clock(internet, docker, tmp_path))
+        sdk = stack.enter_context(used.client())
+        sdk.create(MACHINE, allowing(plan.ALLOWED, plan.OTHER), **TRUST)
+        found = sdk.do("endpoint", 18080)
+        headers = dict(found["headers"])
+        port = docker.docker("port", sdk.sidecar, "18080/tcp").splitlines()[0].rpartition(":")[2]
+        with inside(docker.namespace.name):
+            kept = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
+            kept.connect()
+        stack.callback(kept.close)
+        connected = kept.sock
+
+        def ask(method: str, body: object = None) -> Any:
+            kept.request(method, "/policy", None if body is None else json.dumps(body), headers)
+            answer = json.loads(kept.getresponse().read())
+            assert answer["status"] == "ok" and kept.sock is connected, answer
+            return answer
+
+        end = datetime.now(timezone.utc) + timedelta(seconds=seconds - 5)
+        ask("PATCH", [{"action": "allow", "target": plan.SINK, "expiresAt": end.isoformat()}])
+        sdk.do("delete", [plan.OTHER])
+        stream = docker.begin(sdk.sandbox, *STREAM)
+        stack.callback(stream.kill)
+        assert stream.stdout is not None and stream.stdout.readline() == "live\n"
+        assert reaches(sdk, plan.ALLOWED) and not reaches(sdk, plan.OTHER)
+        clock = None
+        if not is_real:
+            pid = docker.inspect(sdk.sidecar, "{{.State.Pid}}")
+            clock = stack.enter_context(contextlib.closing(Clock(Path(f"/proc/{pid}/root{SHARED}"))))
+        sdk.do("pause")
+        assert docker.inspect(sdk.sidecar, "{{.State.Paused}}") == "true"
+        internet.forget()
+        if clock is None:
+            # It is time itself that has to pass.
+            time.sleep(seconds)
+        else:
+            clock.jump(seconds)
+        file, expression = internet.directory / "pause.pcap", f"dst host {plan.SINK4} and tcp[tcpflags] & tcp-push != 0"
+        with capture(internet.namespace.command(), "any", file, expression) as outside:
+            sdk.do("resume")
+            # A connection that was kept is good for the first request, and what is allowed is there at once.
+            assert ask("GET")["mode"] == "enforcing"
+            assert stream.communicate(timeout=30)[0].startswith("ended")
+            if not is_real:
+                assert not reaches(sdk, plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+            assert reaches(sdk, plan.ALLOWED), docker.logs(sdk.sidecar)
+            assert plan.ALLOWED in internet.dns.names(), "an answer that was out of date"
+            assert not reaches(sdk, plan.OTHER)
+            again = run(sdk, *STREAM)
+            assert again.returncode != 0 and "live" not in again.stdout, again
+        assert not outside.lines, outside
+        assert internet.web.hosts() == {plan.ALLOWED}
+        sdk.do("patch", [rule("allow", plan.OTHER)])
+        assert reaches(sdk, plan.OTHER)
+        sdk.do("kill")
 
 
 def test_sidecar_that_ends(internet: Internet, sdk: Client) -> None:

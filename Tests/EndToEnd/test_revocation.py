@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from lab import plan, streams
 from lab.asker import Asker
 from lab.capture import Capture, capture
+from lab.clock import Clock, paused
 from lab.daemon import Daemon, Sandbox
 from lab.flood_watch import starting
 from lab.internet import Internet
@@ -36,7 +38,7 @@ PORTS = {
     "keep-alive": streams.KEEP_ALIVE_PORT,
     "udp": streams.UDP_PORT,
 }
-DATAGRAMS = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]}
+DATAGRAMS: dict[str, object] = {"target": plan.SINK, "protocol": "udp", "ports": [streams.UDP_PORT]}
 BEFORE = allowing(plan.SINK, DATAGRAMS, plan.ALLOWED)
 IN_SETUP = allowing(plan.ALLOWED, setup={"egress": allowing(plan.SINK, DATAGRAMS)["egress"]})
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -228,3 +230,34 @@ def test_live_flows_beside_a_sidecar(internet: Internet, tmp_path: Path, policy:
         with streaming(starting(internet, shared)) as flows:
             show("sidecar", judge(internet, flows, internet.namespace.command(), "any", change))
         assert not shared.reaches(plan.SINK)
+
+
+@pytest.mark.attack(
+    "N9 B4 T4",
+    "goes on sending on live flows of six kinds while their guard is paused for longer than their rules last",
+    stopped_by="tls-sni, connect, http-host, relay, kernel",
+)
+def test_live_flows_whose_rules_end_in_a_pause(internet: Internet, tmp_path: Path) -> None:
+    """What the flows sent meanwhile waits in the sidecar's sockets when it goes on; not a byte of it leaves."""
+    end = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+    names, datagrams = {"target": plan.SINK, "expiresAt": end}, DATAGRAMS | {"expiresAt": end}
+    with contextlib.closing(Clock(tmp_path)) as clock, sidecar(internet, tmp_path) as shared:
+        shared.variables = clock.environment()
+        shared.start(allowing(names, datagrams, plan.ALLOWED))
+        file = internet.directory / "pause.pcap"
+        expression = f"dst host {plan.SINK4}"
+        with (
+            streaming(starting(internet, shared)) as flows,
+            capture(internet.namespace.command(), "any", file, expression) as outside,
+        ):
+            wait_for_bytes(outside, PORTS)
+            with paused(shared.process, clock, 3601):
+                # What it had let out is out.
+                wait_until(lambda: max(last_bytes(outside.timed()).values()) < time.time() - 1, "silence")
+                resumed = time.time()
+            for kind, flow in flows.items():
+                said, _ = flow.communicate(timeout=30)
+                assert said.startswith("ended"), (kind, said)
+        late = {kind: moment - resumed for kind, moment in last_bytes(outside.timed()).items() if moment > resumed}
+        assert not late, f"bytes were sent after the pause (seconds): {late}"
+        assert shared.reaches(plan.ALLOWED) and not shared.reaches(plan.SINK)

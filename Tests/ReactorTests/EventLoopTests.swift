@@ -35,6 +35,60 @@ private final class Probe: EventSource {
         Sockets.close(near)
     }
 
+    @Test func lateTimersRunBeforeEventsOrAfterThem() throws {
+        let loop = try EventLoop()
+        let (near, far) = try tcpPair()
+        defer { [near, far].forEach(Sockets.close) }
+        let probe = Probe()
+        defer { probe.forget() }
+        var order: [String] = []
+        probe.onEvent = { _ in
+            order.append("event")
+            loop.stop()
+        }
+        try loop.register(probe, descriptor: near, interest: .readable, edgeTriggered: true)
+        #expect(Sockets.send(far, [1]) == .bytes(1))
+        loop.schedule(at: loop.now) { order.append("after") }
+        loop.schedule(at: loop.now, .beforeEvents) { order.append("before") }
+        let cancelled = loop.schedule(at: loop.now, .beforeEvents) { order.append("cancelled") }
+        loop.cancel(cancelled)
+        try loop.run()
+        #expect(order == ["before", "event", "after"])
+        loop.deregister(probe)
+    }
+
+    @Test func timersBeforeEventsRunBetweenEventsToo() throws {
+        let loop = try EventLoop()
+        let pairs = [try tcpPair(), try tcpPair()]
+        defer { pairs.flatMap { [$0.0, $0.1] }.forEach(Sockets.close) }
+        let probes = [Probe(), Probe()]
+        defer { probes.forEach { $0.forget() } }
+        var order: [String] = []
+        for (probe, (near, far)) in zip(probes, pairs) {
+            probe.onEvent = { _ in
+                order.append("event")
+                guard order.count == 1 else { return loop.stop() }
+                // What a thread that is frozen in the middle of a turn sees.
+                loop.schedule(at: loop.now, .beforeEvents) { order.append("timer") }
+                #expect(loop.mustYield)
+            }
+            try loop.register(probe, descriptor: near, interest: .readable, edgeTriggered: true)
+            #expect(Sockets.send(far, [1]) == .bytes(1))
+        }
+        #expect(!loop.mustYield)
+        try loop.run()
+        #expect(order == ["event", "timer", "event"])
+        probes.forEach(loop.deregister)
+    }
+
+    @Test func timersBeforeEventsWakeTheLoop() throws {
+        let loop = try EventLoop()
+        let deadline = loop.now.advanced(byNanoseconds: 20_000_000)
+        loop.schedule(at: deadline, .beforeEvents) { loop.stop() }
+        try loop.run()
+        #expect(MonotonicTime.current >= deadline)
+    }
+
     @Test func toldOnceWhenEdgeTriggeredAndAgainWhenAsked() throws {
         let loop = try EventLoop()
         let (near, far) = try tcpPair()

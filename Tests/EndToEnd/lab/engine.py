@@ -147,9 +147,10 @@ class Engine(Containers):
         script = REPOSITORY / "deploy/build-image"
         check(script, "--binary", binary(), "--docker-host", f"unix://{self.socket}", timeout=300)
 
-    def build(self, name: str, *lines: str) -> None:
-        """Makes an image of a Dockerfile's lines, which needs no file beside it: as the pages do."""
-        command = self._command("build", "--tag", name, "-")
+    def build(self, name: str, *lines: str, files: Path | None = None) -> None:
+        """Makes an image of a Dockerfile's lines, as the pages do; they may copy files of a directory."""
+        place = ("-",) if files is None else ("--file", "-", str(files))
+        command = self._command("build", "--tag", name, *place)
         done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
 
