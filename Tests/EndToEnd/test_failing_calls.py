@@ -495,6 +495,8 @@ def test_restart(internet: Internet, trials: Trials, box: Namespace, watch: Watc
         faults.begin(trial)
         try:
             serves = daemon.tries_to_start()
+            if serves and trial is not None:
+                faults.wait_for_strike()
         finally:
             faults.disarm()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import check
+from .processes import check, wait_until
 
 SOURCE = Path(__file__).resolve().parents[1] / "faults" / "faults.c"
 
@@ -175,6 +176,12 @@ class Faults:
         none ("nowhere")."""
         spoiled = [call for call in self.calls if call.is_spoiled]
         return "there" if any(call.is_like(trial[0]) for call in spoiled) else "elsewhere" if spoiled else "nowhere"
+
+    def wait_for_strike(self) -> None:
+        """Until something was spoiled, for two seconds at most: what a program does by itself once a second it may have done
+        late in what was counted, and not yet now."""
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: self.spoiled, "the call that is to be spoiled", timeout=2)
 
     def disarm(self) -> None:
         """Counts and spoils no more; what was counted stays."""
