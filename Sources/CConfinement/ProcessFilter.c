@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -49,7 +50,7 @@ static const int refused[] = {
 #if defined(__x86_64__)
     SYS_fork, SYS_vfork,
 #endif
-    SYS_process_vm_readv, SYS_personality, SYS_kcmp, SYS_bpf, SYS_perf_event_open, SYS_userfaultfd,
+    SYS_process_vm_readv, SYS_personality, SYS_kcmp, SYS_perf_event_open, SYS_userfaultfd,
     SYS_keyctl, SYS_add_key, SYS_request_key,
     SYS_quotactl, SYS_sethostname, SYS_setdomainname, SYS_syslog, SYS_open_by_handle_at, SYS_fanotify_init,
     SYS_open_tree, SYS_fsopen, SYS_fsconfig, SYS_fspick,
@@ -163,6 +164,8 @@ static void write_process(struct program *program, int makes_networks) {
     }
     DECIDE(SYS_socket, 0, all, yes, no, AF_INET, AF_INET6, AF_NETLINK, AF_UNIX);
     DECIDE(SYS_socketpair, 0, all, yes, no, AF_UNIX);
+    // What programs are attached to a network is asked before it is guarded: BPF_PROG_QUERY, which changes nothing.
+    DECIDE(SYS_bpf, 0, all, yes, no, BPF_PROG_QUERY);
     // What types into a terminal as if the user had.
     DECIDE(SYS_ioctl, 1, all, no, yes, TIOCSTI, 0x541C /* TIOCLINUX */);
     answer(program, yes);

@@ -48,7 +48,8 @@ struct SandboxBody: Encodable {
         expiresAt = record.expiresAt.map(Timestamp.text(of:))
         lockedAt = record.lockedAt.map(Timestamp.text(of:))
         metadata = record.metadata
-        acceptedRisks = record.acceptsRawSockets ? ["raw-sockets"] : []
+        acceptedRisks =
+            (record.acceptsRawSockets ? ["raw-sockets"] : []) + (record.acceptsSidePaths ? ["side-paths"] : [])
         upstreamInside = record.upstreamInside != nil
         asks = record.ask != nil
         selfTest =

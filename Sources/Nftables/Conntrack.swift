@@ -85,6 +85,16 @@ extension Conntrack {
         return withUnsafeBytes(of: header) { Array($0) } + value + padding
     }
 
+    /// IPCTNL_MSG_CT_DELETE that names no entry: of all of them.
+    static let forgetAll: [UInt8] = {
+        let family = nfgenmsg(nfgen_family: UInt8(AF_UNSPEC), version: UInt8(NFNETLINK_V0), res_id: 0)
+        let body = withUnsafeBytes(of: family) { Array($0) }
+        var header = nlmsghdr()
+        header.nlmsg_type = UInt16(NFNL_SUBSYS_CTNETLINK) << 8 | UInt16(IPCTNL_MSG_CT_DELETE.rawValue)
+        header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + body.count)
+        return withUnsafeBytes(of: header) { Array($0) } + body
+    }()
+
     /// `nil` for a message that is no entry, or one of a flow that was not redirected.
     static func read(_ message: NetlinkMessage) -> Redirection? {
         guard message.header.nlmsg_type == new else { return nil }

@@ -190,11 +190,15 @@ extension NetlinkSocket {
         return answers
     }
 
-    /// Sends a question for everything of a kind (NLM_F_DUMP) and returns the messages of the answer. Asks again when
-    /// what was listed changed meanwhile.
-    func dump(_ message: [UInt8], operation: String) throws(NetlinkError) -> [NetlinkMessage] {
+    /// Sends a question for everything of a kind (NLM_F_DUMP) and returns the messages of the answer, or throws E2BIG when
+    /// they are more than `most`. Asks again when what was listed changed meanwhile.
+    func dump(
+        _ message: [UInt8],
+        operation: String,
+        atMost most: Int = .max
+    ) throws(NetlinkError) -> [NetlinkMessage] {
         for _ in 0..<Self.dumpAttempts {
-            if let answers = try dumpOnce(message, operation: operation) { return answers }
+            if let answers = try dumpOnce(message, operation: operation, most) { return answers }
         }
         throw NetlinkError(operation: operation, errno: EINTR)
     }
@@ -202,7 +206,11 @@ extension NetlinkSocket {
     private static let dumpAttempts = 16
 
     /// `nil` when what was listed changed meanwhile.
-    private func dumpOnce(_ message: [UInt8], operation: String) throws(NetlinkError) -> [NetlinkMessage]? {
+    private func dumpOnce(
+        _ message: [UInt8],
+        operation: String,
+        _ most: Int
+    ) throws(NetlinkError) -> [NetlinkMessage]? {
         lastSequence &+= 1
         var message = message
         message.withUnsafeMutableBytes { buffer in
@@ -224,6 +232,7 @@ extension NetlinkSocket {
                         throw NetlinkError(operation: operation, errno: reply.errno, detail: reply.detail)
                     }
                     if message.header.nlmsg_type == UInt16(NLMSG_DONE) { return isConsistent ? answers : nil }
+                    guard answers.count < most else { throw NetlinkError(operation: operation, errno: E2BIG) }
                     answers.append(message)
                 }
                 guard messages.isAtEnd else { throw NetlinkError(operation: operation, errno: EBADMSG) }

@@ -100,6 +100,9 @@ extension SandboxRuleset {
     /// As ``others``.
     static let noted = Chain(name: "noted", attachment: nil)
 
+    /// Whatever a table of any sandbox has.
+    static let everyChain = [rawOut, refused, natOut, out, forward, incoming, post, others, noted]
+
     /// All chains; those that rules go to come first.
     var chains: [Chain] {
         (upstream == nil ? [] : [Self.rawOut]) + [

@@ -202,6 +202,12 @@ extension SandboxTable {
         try set(.open)
     }
 
+    /// Has connection tracking forget every flow of the namespace, those that nobody's packet began included: an entry that
+    /// somebody made by hand, with the mark of connections from outside, would let out what looks like its answers.
+    public func forgetFlows() throws(NetlinkError) {
+        try netlink.request(Conntrack.forgetAll, operation: "have connection tracking forget what there is")
+    }
+
     /// Deletes the table: nothing is enforced any more. For a namespace that goes on without us.
     public func delete() throws(NetlinkError) {
         var batch = Batch()

@@ -60,6 +60,8 @@ public struct CreateRequest: Hashable, Sendable {
     public var inbound: [PortRange]?
     /// Whether the caller accepts that processes in the namespace could get around the rules.
     public var acceptsRawSockets: Bool
+    /// Whether the caller accepts what in the namespace could take packets past the rules.
+    public var acceptsSidePaths: Bool
     /// `nil` when sockets to the outside are opened in the node's own network.
     public var upstreamInside: UpstreamInside?
     /// Whether somebody is asked about what no rule speaks of, and how long that may take, in seconds; `nil` when nobody is.
@@ -76,6 +78,7 @@ public struct CreateRequest: Hashable, Sendable {
         attachment: Attachment,
         inbound: [PortRange]? = nil,
         acceptsRawSockets: Bool = false,
+        acceptsSidePaths: Bool = false,
         upstreamInside: UpstreamInside? = nil,
         ask: Asking? = nil,
         warnings: [Problem] = []
@@ -87,6 +90,7 @@ public struct CreateRequest: Hashable, Sendable {
         self.attachment = attachment
         self.inbound = inbound
         self.acceptsRawSockets = acceptsRawSockets
+        self.acceptsSidePaths = acceptsSidePaths
         self.upstreamInside = upstreamInside
         self.ask = ask
         self.warnings = warnings
@@ -358,7 +362,7 @@ private struct CreateRequestReader {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
         let upstream = ["upstreamInside", "nameservers", "dockerNames"]
-        let others = ["inbound", "acceptRawSockets", "ask"]
+        let others = ["inbound", "acceptRawSockets", "acceptSidePaths", "ask"]
         guard let members = reader.members(of: node, path, allowed: kinds + others + upstream) else { return }
         let stated = members.filter { kinds.contains($0.key) }
         guard stated.count == 1 else {
@@ -369,6 +373,7 @@ private struct CreateRequestReader {
             let (value, path) = (member.value, reader.join(path, member.key))
             switch member.key {
             case "acceptRawSockets": request.acceptsRawSockets = readFlag(value, path)
+            case "acceptSidePaths": request.acceptsSidePaths = readFlag(value, path)
             case "inbound": request.inbound = readInbound(value, path)
             case "ask": request.ask = readAsking(value, path)
             case "create":

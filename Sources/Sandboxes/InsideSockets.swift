@@ -161,11 +161,14 @@ struct InsideSockets {
         }
         guard try isAdopted(table, keepingDoorOpen: inheritance == .pinsAndDoor) else {
             try table.closeDoor()
+            // No flow is one that we let in.
+            try table.forgetFlows()
             return []
         }
         guard inheritance == .rules else { return try keptPins(of: table) }
         let pins = try table.pins()
         try table.recordOthers()
+        try table.forgetFlows()
         try table.unpin(pins.map(\.address))
         return []
     }

@@ -28,6 +28,8 @@ public actor Sidecar {
         public var upstreamServers: [Endpoint] = []
         /// How long a server may take to answer, in milliseconds.
         public var upstreamTimeoutMilliseconds = 5_000
+        /// Whether what is in the network already may be there though it could take packets past the rules.
+        public var acceptsSidePaths = false
         /// Bounds on what the sandbox can take.
         public var limits = Attachment.Limits()
 
@@ -68,6 +70,7 @@ public actor Sidecar {
     public func begin() async throws {
         let (id, limits, pass, fencePass) = (configuration.id, configuration.limits, pass, fencePass)
         let compiled = try compile(policy)
+        if !configuration.acceptsSidePaths { try await Self.refuseSidePaths() }
         let notes = configuration.upstreamServers.prefix(Self.notedServers).map(\.description)
         let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Keeper.run {
             let inside = try InsideSockets.open(
@@ -122,6 +125,24 @@ public actor Sidecar {
             }
         }
         try await loop.run { $0[id]?.record(.sandboxAttached) }
+    }
+
+    /// What somebody left in the network who could change it before.
+    public struct SidePathError: Error, CustomStringConvertible {
+        /// One clause: what it is, and what takes it away.
+        public let description: String
+    }
+
+    private static func refuseSidePaths() async throws {
+        // Without CAP_SYS_ADMIN containers may not ask for BPF programs.
+        let ways = SideWays(hasUpstreamInside: true, needsPrograms: false, hasFence: true)
+        let found = try await Keeper.run { try ways.find() }
+        guard let first = found.first else { return }
+        let others = found.count > 1 ? " and \(found.count - 1) more" : ""
+        throw SidePathError(
+            description: "\(first.what)\(others) in this network could take packets past the rules: remove it "
+                + "(\(first.remedy)), or say SANDGATE_ACCEPT_SIDE_PATHS=true"
+        )
     }
 
     /// So many servers are noted; nobody has more.

@@ -186,6 +186,9 @@ struct AttachCommand: ParsableCommand {
     @Flag(help: "Accept that processes with CAP_NET_RAW or CAP_NET_ADMIN there could get around the rules.")
     var acceptRawSockets = false
 
+    @Flag(help: "Accept filters, routes and rules that are there already and could take packets past the rules.")
+    var acceptSidePaths = false
+
     @Flag(help: "Connect from that network, not from the node's: servers see the sandbox's own address.")
     var upstreamInside = false
 
@@ -219,6 +222,7 @@ struct AttachCommand: ParsableCommand {
             attachment["inbound"] = inbound == ["none"] || inbound == ["all"] ? inbound[0] : inbound
         }
         if acceptRawSockets { attachment["acceptRawSockets"] = true }
+        if acceptSidePaths { attachment["acceptSidePaths"] = true }
         if upstreamInside { attachment["upstreamInside"] = true }
         if !nameserver.isEmpty { attachment["nameservers"] = nameserver }
         if dockerNames { attachment["dockerNames"] = true }

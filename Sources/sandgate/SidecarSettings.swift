@@ -31,6 +31,8 @@ struct SidecarSettings {
         OPENSANDBOX_EGRESS_METRICS_EXTRA_ATTRS   NAME=VALUE, comma-separated, for every line that is logged
         OPENSANDBOX_EGRESS_LOG_LEVEL             debug, info, warn or error (info)
         SANDGATE_READ_ONLY_FROM_INSIDE           true: from within the sandbox the API only reads
+        SANDGATE_ACCEPT_SIDE_PATHS               true: begins also where filters, routes or rules that are there already could
+                                                 take packets past the rules
         SANDGATE_LIMITS                          bounds on what the sandbox may take, NAME=NUMBER, comma-separated;
                                                  sandgate serve --print-config shows those there are
         SANDGATE_AUDIT_DIR                       where the audit trail is written (/var/log/sandgate)
@@ -68,6 +70,7 @@ struct SidecarSettings {
         auditDirectory = environment["SANDGATE_AUDIT_DIR"] ?? auditDirectory
         rulesDirectory = environment["SANDGATE_RULES_DIR"] ?? rulesDirectory
         server.isReadOnlyFromInside = Self.isTrue(environment["SANDGATE_READ_ONLY_FROM_INSIDE"] ?? "")
+        sidecar.acceptsSidePaths = Self.isTrue(environment["SANDGATE_ACCEPT_SIDE_PATHS"] ?? "")
         do {
             try LimitSetting.apply(Self.list(environment["SANDGATE_LIMITS"]), to: &sidecar.limits)
         } catch {

@@ -50,13 +50,14 @@ struct OwnPrivilegesTests {
             print(call('execve', 0, 0, 0), call('unshare', 0x40000000), call('setns', -1, 0x40000000), end=' ')
             print(call('mount', 0, 0, 0, 4096, 0))
             print(call('personality', 0xffffffff), call('bpf', -1, 0, 0), call('keyctl', 0, -3, 0))
+            print(call('bpf', 5, 0, 0), call('bpf', 16, 0, 0) == 1)
             try: os.fork(); print('forked')
             except OSError as e: print(e.errno)
             for family in (17, 38, 40):
                 try: socket.socket(family, socket.SOCK_DGRAM); print('made')
                 except OSError as e: print(e.errno, end=' ')
             """
-        #expect(try python(under: CONFINEMENT_FILTER_PROCESS, script) == (0, "1 1 1 1\n1 1 1\n1\n1 1 1 "))
+        #expect(try python(under: CONFINEMENT_FILTER_PROCESS, script) == (0, "1 1 1 1\n1 1 1\n1 False\n1\n1 1 1 "))
     }
 
     @Test func whatIsUnknown() throws {

@@ -237,7 +237,7 @@ REQUEST = {
     "networkPolicy": POLICY,
     "timeout": 3600,
     "metadata": {"team": "a", "who": "\ud83d\ude00"},
-    "attachment": {"netns": "/run/netns/a", "inbound": [80, "8000-8100"], "acceptRawSockets": True},
+    "attachment": {"netns": "/run/netns/a", "inbound": [80, "8000-8100"], "acceptRawSockets": True, "acceptSidePaths": True},
     "image": {"uri": "x"},
 }
 

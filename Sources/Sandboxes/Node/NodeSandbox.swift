@@ -187,8 +187,34 @@ extension NodeSandbox {
         services.watch.watch(record.id, at: namespace.path)
     }
 
+    /// What has been done in a namespace that was there before, and who could do more.
     private func refuseThreats() async throws {
-        guard record.attachment != .create, !record.acceptsRawSockets, let reference = record.namespace else { return }
+        guard record.attachment != .create, let reference = record.namespace else { return }
+        // Who could still make something is looked for before what was made.
+        if !record.acceptsRawSockets { try await refuseInhabitants(of: reference) }
+        if !record.acceptsSidePaths { try await refuseSidePaths(in: reference) }
+    }
+
+    private func refuseSidePaths(in reference: NamespaceReference) async throws {
+        let ways = SideWays(hasUpstreamInside: record.upstreamInside != nil, needsPrograms: true, hasFence: false)
+        let found: [SidePath]
+        do {
+            found = try await Keeper.run { [namespaces = services.namespaces] in
+                try namespaces.reopen(reference)?.enter { try ways.find() } ?? []
+            }
+        } catch let error as NetlinkError {
+            throw NodeError.failed("whether packets could get past the rules in this namespace is not known: \(error)")
+        }
+        guard let first = found.first else { return }
+        let others = found.count > 1 ? " and \(found.count - 1) more" : ""
+        throw NodeError.unprocessable(
+            field: "attachment",
+            "\(first.what)\(others) in this namespace could take packets past the rules: remove it (\(first.remedy)), or say "
+                + "acceptSidePaths"
+        )
+    }
+
+    private func refuseInhabitants(of reference: NamespaceReference) async throws {
         // The sockets after the processes: who may open none any more may have one.
         let (threats, sockets) = try await Keeper.run { [namespaces = services.namespaces] in
             guard let namespace = try namespaces.reopen(reference) else {

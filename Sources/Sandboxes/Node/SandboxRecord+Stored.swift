@@ -6,7 +6,8 @@ import PolicyDocument
 extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
     private enum AttachmentKey: CodingKey {
-        case create, netns, pid, container, inbound, acceptRawSockets, upstreamInside, nameservers, dockerNames, ask
+        case create, netns, pid, container, inbound, acceptRawSockets, acceptSidePaths
+        case upstreamInside, nameservers, dockerNames, ask
     }
     private enum StatusKey: CodingKey {
         case state, reason, message, lastTransitionAt, createdAt, revision, lockedAt, namespace, inode, bootID
@@ -32,6 +33,7 @@ extension SandboxRecord: Encodable {
             try form.encode(inbound.map(\.description), forKey: .inbound)
         }
         if acceptsRawSockets { try form.encode(true, forKey: .acceptRawSockets) }
+        if acceptsSidePaths { try form.encode(true, forKey: .acceptSidePaths) }
         if let upstreamInside {
             try form.encode(true, forKey: .upstreamInside)
             let servers = upstreamInside.nameservers.map(\.description)

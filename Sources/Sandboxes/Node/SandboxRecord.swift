@@ -26,6 +26,8 @@ public struct SandboxRecord: Hashable, Sendable {
     public let inbound: [PortRange]
     /// Whether the caller accepted that processes in the namespace could get around the rules.
     public let acceptsRawSockets: Bool
+    /// Whether the caller accepted what in the namespace could take packets past the rules.
+    public let acceptsSidePaths: Bool
     /// How sockets to the outside are opened in its own network; `nil` when they are opened in the node's.
     public let upstreamInside: CreateRequest.UpstreamInside?
     /// Whether somebody is asked about what no rule speaks of, and for how long; `nil` when nobody is.
@@ -59,6 +61,7 @@ public struct SandboxRecord: Hashable, Sendable {
         attachment = request.attachment
         inbound = request.inbound ?? (request.attachment == .create ? [] : [.all])
         acceptsRawSockets = request.acceptsRawSockets
+        acceptsSidePaths = request.acceptsSidePaths
         upstreamInside = request.upstreamInside
         ask = request.ask
         policy = request.policy
