@@ -9,6 +9,7 @@ public struct GuardRanges: Sendable {
         "10.0.0.0/8",  // private, RFC 1918
         "100.64.0.0/10",  // carrier-grade NAT, RFC 6598
         "127.0.0.0/8",  // loopback
+        "168.63.129.16/32",  // Azure's node services: a public address that leads to the machine's host
         "169.254.0.0/16",  // link-local, RFC 3927; metadata services
         "172.16.0.0/12",  // private
         "192.0.0.0/24",  // protocol assignments, RFC 6890

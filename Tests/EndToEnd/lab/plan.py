@@ -97,6 +97,7 @@ GUARDED: dict[str, str] = {
     "guard-loopback.example": "127.0.0.1",
     "guard-metadata.example": "169.254.169.254",
     "guard-task-metadata.example": "169.254.170.2",
+    "guard-node-services.example": "168.63.129.16",
     "guard-ten.example": "10.99.0.1",
     "guard-172.example": "172.31.99.1",
     "guard-192.example": "192.168.99.1",
@@ -118,6 +119,7 @@ GUARDED: dict[str, str] = {
 REACHABLE_GUARDED4 = (
     "169.254.169.254",
     "169.254.170.2",
+    "168.63.129.16",
     "10.99.0.1",
     "172.31.99.1",
     "192.168.99.1",
