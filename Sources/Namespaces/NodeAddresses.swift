@@ -5,17 +5,39 @@ public import NetPrimitives
 /// The addresses of the devices in the calling thread's network namespace, sorted, each once; loopback included. In the
 /// node's namespace these are the addresses that a sandbox must not reach by a name that resolves to them.
 public func nodeAddresses() throws(NamespaceError) -> [IPAddress] {
+    var addresses: Set<IPAddress> = []
+    try forEachAddress { entry in
+        if let address = entry.ifa_addr.flatMap({ IPAddress(socketAddress: $0) }) { addresses.insert(address) }
+    }
+    return addresses.sorted()
+}
+
+/// The IPv6 prefixes of the links of the calling thread's network namespace, as its addresses say, sorted, each once;
+/// without fe80::/10, which every link has. At most 32: nobody has more.
+public func onLinkPrefixes() throws(NamespaceError) -> [IPPrefix] {
+    var prefixes: Set<IPPrefix> = []
+    try forEachAddress { entry in
+        guard entry.ifa_flags & UInt32(IFF_LOOPBACK) == 0,
+            let address = entry.ifa_addr.flatMap({ IPAddress(socketAddress: $0) }), address.family == .v6,
+            let mask = entry.ifa_netmask.flatMap({ IPAddress(socketAddress: $0) })
+        else { return }
+        let length = mask.value.nonzeroBitCount
+        // An address by itself has no neighbours, and a link to everywhere is none.
+        guard (1..<128).contains(length), address.value >> 118 != 0xfe80 >> 6 else { return }
+        prefixes.insert(IPPrefix(address, length: length))
+    }
+    return Array(prefixes.sorted { ($0.address, $0.length) < ($1.address, $1.length) }.prefix(32))
+}
+
+private func forEachAddress(_ body: (ifaddrs) -> Void) throws(NamespaceError) {
     var list: UnsafeMutablePointer<ifaddrs>?
     guard getifaddrs(&list) == 0 else { throw NamespaceError("cannot list the node's addresses", errno: errno) }
     defer { freeifaddrs(list) }
-    var addresses: Set<IPAddress> = []
     var next = list
     while let entry = next {
         next = entry.pointee.ifa_next
-        guard let address = entry.pointee.ifa_addr.flatMap({ IPAddress(socketAddress: $0) }) else { continue }
-        addresses.insert(address)
+        body(entry.pointee)
     }
-    return addresses.sorted()
 }
 
 /// Tells that the addresses of a network namespace have changed (RTM_NEWADDR, RTM_DELADDR).

@@ -31,6 +31,9 @@ struct SandboxRuleset: Hashable, Sendable {
     let refusalLimit: RefusalLimit
     /// Routers of the namespace, to which neighbour discovery may go by their own address.
     let gateways: [IPAddress]
+    /// What is on the links of the namespace: neighbour discovery may go to every address there by its own address. A
+    /// neighbour asks from the address that it will connect from, and is answered there (RFC 4861 7.2.2, 7.2.4).
+    var onLink: [IPPrefix] = []
     /// What our own sockets have, where they are in the sandbox's namespace; `nil` where they are not.
     var upstream: UpstreamPass?
     /// Whether our own sockets may ask Docker's resolver at 127.0.0.11, over TCP; only with `upstream`.
@@ -381,7 +384,8 @@ extension SandboxRuleset {
     private func neighbourDiscovery(_ type: UInt8, _ name: String, to group: IPPrefix) -> [Rule] {
         let destinations =
             [group, Self.linkLocal]
-            + gateways.filter { $0.family == .v6 && !Self.linkLocal.contains($0) }.map(IPPrefix.init(host:))
+            + (gateways.map(IPPrefix.init(host:)) + onLink)
+            .filter { $0.family == .v6 && !Self.linkLocal.contains($0) }
         return destinations.map { destination in
             Rule(
                 "icmpv6 type \(name) ip6 hoplimit 255 ip6 length <= 32 ip6 daddr \(destination) accept",

@@ -27,9 +27,9 @@ public final class SandboxTable {
     private var ports: [LookupSet: [PortRange]] = [:]
 
     /// A table that is not in the kernel yet. `netlink` was opened in the sandbox's namespace; what is refused goes to
-    /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly. `upstream`
-    /// is what our own sockets have, where they are in the same namespace; with `asksDocker` they may ask Docker's resolver
-    /// there. `fence` is what an ``EgressFence`` looks for.
+    /// NFLOG group `nflogGroup` there. `gateways` are routers that neighbour discovery may address directly, and `onLink`
+    /// the prefixes of its links, whose addresses it may. `upstream` is what our own sockets have, where they are in the same
+    /// namespace; with `asksDocker` they may ask Docker's resolver there. `fence` is what an ``EgressFence`` looks for.
     /// `notes` stay in the table for who reads ``notes(_:)`` after this process.
     public init(
         netlink: NetlinkSocket,
@@ -37,6 +37,7 @@ public final class SandboxTable {
         nflogGroup: UInt16,
         refusalLimit: RefusalLimit = .init(),
         gateways: [IPAddress] = [],
+        onLink: [IPPrefix] = [],
         upstream: UpstreamPass? = nil,
         asksDocker: Bool = false,
         fence: UpstreamPass? = nil,
@@ -50,6 +51,7 @@ public final class SandboxTable {
             nflogGroup: nflogGroup,
             refusalLimit: refusalLimit,
             gateways: gateways,
+            onLink: onLink,
             upstream: upstream,
             asksDocker: asksDocker,
             fence: fence

@@ -61,8 +61,8 @@ struct InsideSockets {
         self = try namespace.enter { try Self.open(ports: ports, refusals: refusals) }
     }
 
-    /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, and
-    /// IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
+    /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, `onLink`
+    /// says what is on its links, and IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
     /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
     /// sockets to the outside have, where they are in the same namespace, and `asksDocker` whether they may ask Docker's
     /// resolver in there; `fence` what judged packets get. `notes` are for a process after this one.
@@ -72,6 +72,7 @@ struct InsideSockets {
         inheritance: Inheritance = .none,
         handed: [Family] = [],
         gateways: [IPAddress] = SandboxNetwork.Plan.gateways,
+        onLink: [IPPrefix] = [],
         needsIPv6: Bool = true,
         opensUDP: Bool = true,
         upstream: UpstreamPass? = nil,
@@ -95,6 +96,7 @@ struct InsideSockets {
             nflogGroup: refusalGroup,
             refusalLimit: refusals,
             gateways: gateways,
+            onLink: onLink,
             upstream: upstream,
             asksDocker: asksDocker,
             fence: fence,

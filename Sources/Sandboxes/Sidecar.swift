@@ -78,6 +78,7 @@ public actor Sidecar {
                 refusals: limits.refusals,
                 inheritance: .pins,
                 gateways: [],
+                onLink: try onLinkPrefixes(),
                 needsIPv6: false,
                 opensUDP: true,
                 upstream: pass,

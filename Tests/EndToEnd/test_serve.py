@@ -112,6 +112,31 @@ def test_connections_from_outside(internet: Internet, daemon: Daemon, box: Names
         assert is_served(8080) and sandbox.reaches(plan.ALLOWED)
 
 
+def test_neighbour_over_ipv6(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Whoever connects from the same link asks for the sandbox's link-layer address from the address that it connects from."""
+    command = box.command("/usr/bin/python3", "-m", "http.server", "--bind", "::", "8080")
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def is_served() -> bool:
+        # Whatever each knew of the other is forgotten.
+        internet.namespace.check("ip", "-6", "neigh", "flush", "to", "fd78::/64")
+        box.check("ip", "-6", "neigh", "flush", "all")
+        command = internet.namespace.command("curl", "-sS", "-m", "3", "http://[fd78::2]:8080/")
+        return "Directory listing" in subprocess.run(command, capture_output=True, text=True).stdout
+
+    try:
+        wait_until(is_served, "the server")
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED), inbound=[8080], acceptRawSockets=True)
+        assert is_served()
+        daemon.restart()
+        assert is_served()
+        sandbox.ask("POST", "/pause")
+        assert not is_served()
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
     command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin", "sleep", "60"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

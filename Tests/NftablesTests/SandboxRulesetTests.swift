@@ -6,6 +6,7 @@ import Testing
 @Suite struct SandboxRulesetTests {
     private static let ports = ListenerPorts(dns: 1053, proxy: 1080, datagrams: 1082)
     private static let gateways = [IPAddress("2001:db8::1")!, IPAddress("fe80::1")!, IPAddress("192.0.2.1")!]
+    private static let onLink = [try! IPPrefix(parsing: "2001:db8:7::/64"), try! IPPrefix(parsing: "fe80::/64")]
 
     /// What our messages make is what nft makes of the lines that stand beside the rules.
     @Test(arguments: [SandboxRuleset.Door.closed, .open], [nil, UpstreamPass(mark: 0x1234_5678, priority: 0x9_abcd)])
@@ -16,6 +17,7 @@ import Testing
                 ports: Self.ports,
                 nflogGroup: 5,
                 gateways: Self.gateways,
+                onLink: Self.onLink,
                 upstream: pass,
                 asksDocker: pass != nil,
                 fence: pass
@@ -41,6 +43,7 @@ import Testing
 
     private static func typed(_ door: SandboxRuleset.Door, _ pass: UpstreamPass?, _ others: Substring) -> String {
         var ruleset = SandboxRuleset(ports: ports, nflogGroup: 5, refusalLimit: RefusalLimit(), gateways: gateways)
+        ruleset.onLink = onLink
         ruleset.upstream = pass
         ruleset.asksDocker = pass != nil
         ruleset.fence = pass

@@ -283,6 +283,7 @@ extension NodeSandbox {
                     inheritance: inheritance,
                     handed: listeners,
                     gateways: isOurs ? SandboxNetwork.Plan.gateways : [],
+                    onLink: isOurs ? [] : try onLinkPrefixes(),
                     needsIPv6: isOurs,
                     opensUDP: opensUDP,
                     upstream: pass,
