@@ -95,6 +95,7 @@ extension Tunnel {
             downstream: client,
             upstream: server,
             initialToDownstream: initialToDownstream,
+            gate: gate(),
             idleSeconds: attachment.limits.idleSeconds,
             onClose: relayEnded
         )

@@ -7,7 +7,7 @@ import WireFormat
 // What the client sends first, and what follows from it.
 extension Tunnel {
     /// The most that is looked at: a ClientHello or request head that needs more is malformed.
-    private static let peekLimit = 64 * 1024
+    static let peekLimit = 64 * 1024
 
     /// Waits for the client's first bytes: until the deadline on browsers' ports, for a moment on others, where the
     /// server may be the one to speak first.
@@ -39,6 +39,7 @@ extension Tunnel {
         case .malformedHello:
             refuse(.deny(.malformedHello), layer: .tlsSNI)
         case .clientHello(let hello) where beginning.passedOn.isEmpty:
+            beginning.hello = hello
             judge(hello)
         case .httpRequest where beginning.passedOn.isEmpty:
             forward()

@@ -46,16 +46,20 @@ public final class Relay: EventSource {
     private var isToldOfRoom = true
     private var idleTimer: TimerToken?
     private var lastProgress: MonotonicTime
+    /// `nil` once it is open.
+    private var gate: RelayGate?
 
     /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
-    /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. `onClose` is called
-    /// once, when both descriptors are closed, by ``abort()`` as well.
+    /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. What downstream says
+    /// passes as `gate` lets it; upstream's initial bytes are not shown to it. `onClose` is called once, when both
+    /// descriptors are closed, by ``abort()`` as well.
     public init(
         loop: EventLoop,
         downstream: CInt,
         upstream: CInt,
         initialToDownstream: [UInt8],
         initialToUpstream: [UInt8] = [],
+        gate: RelayGate? = nil,
         idleSeconds: UInt64,
         onClose: @escaping (RelayResult) -> Void
     ) {
@@ -65,6 +69,7 @@ public final class Relay: EventSource {
         self.idleSeconds = idleSeconds
         self.up = RelayDirection(from: downstream, to: upstream, initial: initialToUpstream)
         self.down = RelayDirection(from: upstream, to: downstream, initial: initialToDownstream)
+        self.gate = gate
         self.onClose = onClose
         self.lastProgress = loop.now
     }
@@ -145,9 +150,10 @@ public final class Relay: EventSource {
     }
 
     /// Gives everything up for another process to go on with, without a word to either peer; `onClose` is not called.
-    /// The descriptors become the caller's. `nil` when there is nothing to go on with: then it can only be aborted.
+    /// The descriptors become the caller's. `nil` when there is nothing to go on with, or its gate is not open: then it can
+    /// only be aborted.
     public func release() -> (state: RelayState, descriptors: [CInt])? {
-        guard onClose != nil, let (upState, upPipe) = up.release(to: loop.pipes) else { return nil }
+        guard onClose != nil, gate == nil, let (upState, upPipe) = up.release(to: loop.pipes) else { return nil }
         guard let (downState, downPipe) = down.release(to: loop.pipes) else {
             upPipe?.close()
             return nil
@@ -196,8 +202,11 @@ extension Relay {
     private func advance() {
         guard onClose != nil else { return }
         let before = up.delivered &+ down.delivered
+        let wasShut = gate?.state == .shut
         // The first failure is the cause; what fails after it is only another sign of it.
-        let upStep = up.pump(loop, closesNext: down.hasEnded)
+        let upStep = pumpUp()
+        // Whoever looked at what is said may have aborted it.
+        guard onClose != nil else { return }
         switch upStep {
         case .sourceFailed(let code):
             return close(.downstreamFailed(code))
@@ -207,17 +216,19 @@ extension Relay {
         case .waits, .budgetSpent, .ended:
             break
         }
-        let downStep = down.pump(loop, closesNext: up.hasEnded)
+        let downStep = down.pump(loop, closesNext: up.hasEnded, seenBy: gate)
         switch downStep {
         case .sourceFailed(let code):
             return close(.upstreamFailed(code))
         case .sinkFailed(let code):
-            up.salvage(loop)
+            if gate == nil { up.salvage(loop) }
             return close(.downstreamFailed(code))
         case .waits, .budgetSpent, .ended:
             break
         }
         if up.delivered &+ down.delivered != before { lastProgress = loop.now }
+        // What waits before the gate is not told of again.
+        if wasShut, gate?.state != .shut { return advance() }
         if down.waitsForRoom, !isToldOfRoom {
             isToldOfRoom = true
             loop.update(self, interest: Self.interest)
@@ -228,6 +239,63 @@ extension Relay {
         case (_, .budgetSpent): if let upstreamSide { loop.runSoon(upstreamSide) }
         default: break
         }
+    }
+
+    private func pumpUp() -> RelayDirection.Step {
+        guard let gate else { return up.pump(loop, closesNext: down.hasEnded) }
+        // Who has ended without an answer asks for nothing.
+        if gate.state == .shut, down.hasEnded { gate.state = .open }
+        while gate.state != .open {
+            let step = up.pump(loop, closesNext: down.hasEnded, behind: gate)
+            guard case .waits = step, gate.allowance == 0 else { return step }
+            if let step = lookBehind(gate) { return step }
+        }
+        setLowWater(1, of: gate)
+        self.gate = nil
+        return up.pump(loop, closesNext: down.hasEnded)
+    }
+
+    /// Looks at what comes next downstream, if it is time to; `nil` when something may pass now.
+    private func lookBehind(_ gate: RelayGate) -> RelayDirection.Step? {
+        // While it is shut, all there is to know is whether there will be more.
+        guard gate.state == .looking || up.isEnding else { return .waits }
+        switch Sockets.peek(downstream, upTo: gate.state == .looking ? loop.scratch.count : 1, lentBy: loop) {
+        case .wouldBlock:
+            return .waits
+        case .ended:
+            gate.state = .open
+            return nil
+        case .failed(let code):
+            return .sourceFailed(code)
+        case .bytes(let bytes):
+            return gate.state == .looking ? look(at: bytes, gate) : .waits
+        }
+    }
+
+    private func look(at bytes: [UInt8], _ gate: RelayGate) -> RelayDirection.Step? {
+        switch gate.downstreamSays(bytes) {
+        case .waits(let count):
+            // Cut off in the middle.
+            if up.isEnding { return .sourceFailed(ECONNRESET) }
+            setLowWater(count, of: gate)
+            return .waits
+        case .passes(let count):
+            setLowWater(1, of: gate)
+            gate.allowance = count
+            return nil
+        case .opens:
+            gate.state = .open
+            return nil
+        case .refuses:
+            return .waits
+        }
+    }
+
+    /// Has the downstream socket reported readable only when `count` bytes wait.
+    private func setLowWater(_ count: Int, of gate: RelayGate) {
+        guard count != gate.lowWater else { return }
+        gate.lowWater = count
+        Sockets.setReceiveLowWater(downstream, count)
     }
 
     private func armIdleTimer(at start: MonotonicTime) {

@@ -88,6 +88,9 @@ struct RelayDirection {
     /// Whether so much has passed already that more will: it is spliced from now on.
     var isLong: Bool { delivered >= Self.copyLimit }
 
+    /// Whether the source has told of an end or an error.
+    var isEnding: Bool { sourceIsEnding }
+
     /// Whether the source has said all, and everything is delivered and passed on.
     var hasEnded: Bool { sinkWasTold }
 
@@ -122,8 +125,13 @@ struct RelayDirection {
     }
 
     /// Moves bytes until one side would block or the budget is spent; it is, too, when the loop has to go on first. With `closesNext`, the sink is closed when this has
-    /// ended, as the other direction has: that says it all.
-    mutating func pump(_ loop: EventLoop, closesNext: Bool = false) -> Step {
+    /// ended, as the other direction has: that says it all. No more is read than `gate` lets pass; `witness` sees what is.
+    mutating func pump(
+        _ loop: EventLoop,
+        closesNext: Bool = false,
+        behind gate: RelayGate? = nil,
+        seenBy witness: RelayGate? = nil
+    ) -> Step {
         var budget = Self.budget
         while true {
             if loop.mustYield { return .budgetSpent }
@@ -145,9 +153,12 @@ struct RelayDirection {
                 return .waits
             }
             guard budget > 0 else { return .budgetSpent }
-            switch fill(loop, upTo: budget) {
+            let allowance = gate?.allowance ?? .max
+            guard allowance > 0 else { return .waits }
+            switch fill(loop, upTo: budget, allowance, seenBy: witness) {
             case .bytes(let count):
                 budget -= count
+                gate?.allowance -= count
                 if isLong { loop.spendAllowance(count) }
             case .wouldBlock: sourceIsReady = false
             case .ended where sourceIsBroken: return .sourceFailed(ECONNRESET)
@@ -191,13 +202,18 @@ struct RelayDirection {
 // MARK: - Reading
 
 extension RelayDirection {
-    /// Reads once, at most `budget` where nothing smaller bounds it. Nothing is held before.
-    private mutating func fill(_ loop: EventLoop, upTo budget: Int) -> CountResult {
-        if isLong, !mustCopy {
+    /// Reads once, at most `budget` where nothing smaller bounds it, and never more than `allowance`. Nothing is held before.
+    private mutating func fill(
+        _ loop: EventLoop,
+        upTo budget: Int,
+        _ allowance: Int,
+        seenBy witness: RelayGate?
+    ) -> CountResult {
+        if isLong, !mustCopy, witness == nil {
             if pipe == nil { pipe = loop.pipes.take() }
-            if let pipe { return fill(pipe, upTo: min(budget, PipePool.pipeSize)) }
+            if let pipe { return fill(pipe, upTo: min(budget, PipePool.pipeSize, allowance)) }
         }
-        return fillByCopying(loop)
+        return fillByCopying(loop, upTo: allowance, seenBy: witness)
     }
 
     private mutating func fill(_ pipe: SplicePipe, upTo count: Int) -> CountResult {
@@ -208,14 +224,17 @@ extension RelayDirection {
     }
 
     /// Sends straight from the scratch memory; only what the sink does not take is copied again and held.
-    private mutating func fillByCopying(_ loop: EventLoop) -> CountResult {
-        let scratch = loop.scratch
+    private mutating func fillByCopying(_ loop: EventLoop, upTo allowance: Int, seenBy witness: RelayGate?)
+        -> CountResult
+    {
+        let scratch = UnsafeMutableRawBufferPointer(rebasing: loop.scratch.prefix(allowance))
         let result = Sockets.receive(source, into: scratch)
         guard case .bytes(let count) = result else { return result }
         // Less than there was room for: nothing is left, and what comes from now on is told by an event. Not so when
         // an end has been told of already, or when a mark stopped the reading.
         if count < scratch.count, !sourceIsEnding, !mustCopy { sourceIsReady = false }
         let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<count])
+        if let witness, witness.state == .shut { witness.upstreamSaid(bytes) }
         var sent = 0
         let sends = sinkIsReady && !loop.mustYield
         if sends { beforeSending() }

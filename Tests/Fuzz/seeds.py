@@ -134,6 +134,16 @@ def hellos() -> list[bytes]:
     ]
 
 
+def retries() -> list[bytes]:
+    """What a server says that asks for another hello, and what a client may say then."""
+    random = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+    body = b"\3\3" + random + vector(1, b"\7" * 32) + b"\x13\x01\0" + vector(2, b"\0\x2b\0\2\3\4\0\x33\0\2\0\x17")
+    answer = records(b"\2" + vector(3, body))
+    change = b"\x14\3\3\0\1\1"
+    early = b"\x17\3\3" + vector(2, b"E" * 40)
+    return [answer, b"\x15\3\3\0\2\1\x70" + answer, change + hellos()[1], early + change + hellos()[0]]
+
+
 def socks() -> list[bytes]:
     return [
         b"\5\1\0",
@@ -391,6 +401,7 @@ def seeds() -> dict[str, list[bytes]]:
         "dns-answer": dns_answers(),
         "service-binding": service_bindings(),
         "client-hello": hellos(),
+        "hello-retry": retries() + hellos(),
         "first-bytes": hellos() + REQUESTS,
         "http-request": REQUESTS,
         "http-response": [bytes([method]) + response for method in (0, 1) for response in RESPONSES],

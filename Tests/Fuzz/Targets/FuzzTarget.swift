@@ -7,8 +7,8 @@ struct FuzzTarget: Sendable {
 
     /// Every target.
     static let all = [
-        dnsQuery, dnsAnswer, serviceBinding, clientHello, firstBytes, httpRequest, httpResponse, httpBody,
-        httpAuthority, httpForwarding, socks, policyJSON, policyYAML, policyImport, createRequest, netlink,
+        dnsQuery, dnsAnswer, serviceBinding, clientHello, helloRetry, firstBytes, httpRequest, httpResponse,
+        httpBody, httpAuthority, httpForwarding, socks, policyJSON, policyYAML, policyImport, createRequest, netlink,
         refusedPacket, auditLine, auditLog, auditChain, sandboxRecord, primitives,
     ]
 }

@@ -21,6 +21,27 @@ extension FuzzTarget {
         }
     }
 
+    /// A server's first bytes, and what a client says when it is asked for another hello.
+    static let helloRetry = FuzzTarget(name: "hello-retry") { bytes in
+        var whole = HelloRetryDetector()
+        let expected = bytes.withUnsafeBytes { whole.look(at: $0) }
+        var divided = HelloRetryDetector()
+        var found = HelloRetryDetector.Outcome.needMore
+        for byte in bytes where found == .needMore { found = withUnsafeBytes(of: byte) { divided.look(at: $0) } }
+        require(found == expected, "byte by byte: \(found); in one go: \(expected)")
+        var rest = bytes[...]
+        while case .passes(let count) = SecondHello.examine(Array(rest)) {
+            require((1...rest.count).contains(count), "\(count) of \(rest.count) bytes pass")
+            require(rest.first != 22, "a handshake message passes")
+            rest = rest.dropFirst(count)
+        }
+        switch SecondHello.examine(Array(rest)) {
+        case .needMore(let count): require(count > rest.count, "\(count) bytes are wanted, which are there")
+        case .hello(let hello): checkHello(hello, Array(rest))
+        case .malformed, .passes: break
+        }
+    }
+
     private static func checkHello(_ hello: ClientHello, _ bytes: [UInt8]) {
         require(hello.length <= bytes.count, "longer than the stream")
         var parser = ClientHelloParser()
