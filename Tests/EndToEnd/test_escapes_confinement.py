@@ -22,15 +22,16 @@ ALLOWED_FAMILIES = {int(family) for family in (socket.AF_UNIX, socket.AF_INET, s
 
 @pytest.mark.attack(
     "T15 T10",
-    "opens sockets of other families by io_uring, by socketpair, by the 32-bit and the x32 interface of the kernel",
+    "opens sockets of other families by io_uring, by socketpair, by the 32-bit and the x32 interface of the kernel, by numbers "
+    "whose upper half the kernel ignores",
     stopped_by="seccomp",
 )
-@pytest.mark.parametrize("way", ["direct", "pair", "io_uring", "i386", "x32"])
+@pytest.mark.parametrize("way", ["direct", "pair", "io_uring", "i386", "x32", "wide"])
 def test_families_by_other_ways(internet: Internet, sandgate: Sandgate, way: str) -> None:
     command = attack("families", way, *range(1, 46))
     without = internet.unenforced(command)
     opened = {int(line.split()[1]) for line in without.stdout.splitlines() if line.startswith("opened")}
-    if way in ("direct", "io_uring", "i386"):
+    if way in ("direct", "io_uring", "i386", "wide"):
         assert opened - ALLOWED_FAMILIES, without
     run = sandgate.run(allowing(), *command)
     opened = {int(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("opened")}
@@ -40,7 +41,7 @@ def test_families_by_other_ways(internet: Internet, sandgate: Sandgate, way: str
 @pytest.mark.attack(
     "T16", "makes Unix sockets by io_uring or the 32-bit interface, under --no-unix-sockets", stopped_by="seccomp"
 )
-@pytest.mark.parametrize("way", ["direct", "io_uring", "i386"])
+@pytest.mark.parametrize("way", ["direct", "io_uring", "i386", "wide"])
 def test_unix_sockets_by_other_ways(internet: Internet, sandgate: Sandgate, way: str) -> None:
     command = attack("families", way, 1)
     assert "opened 1" in internet.unenforced(command).stdout

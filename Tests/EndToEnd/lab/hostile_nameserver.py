@@ -133,10 +133,15 @@ def garbage(query: dns.message.Message) -> bytes:
     return query.id.to_bytes(2, "big") + b"\x81\x80" + b"\xee" * 400
 
 
+def empty(query: dns.message.Message) -> bytes:
+    """A datagram of no bytes, which some take for the end of a connection."""
+    return b""
+
+
 BEHAVIOURS: dict[str, Callable[[dns.message.Message], bytes]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        *(no_time, foreign, mixed, many, move, rebind, wander, chain, circle, loop, lying, other_question, other_case, garbage),
+        *(no_time, foreign, mixed, many, move, rebind, wander, chain, circle, loop, lying, other_question, other_case, garbage, empty),
         truncated,
     )
 }
