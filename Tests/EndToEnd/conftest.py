@@ -45,12 +45,15 @@ RUN_BY_BOTH = (
 ON_THE_MACHINE = {
     "test_coding_agent": "asks a package index",
     "test_compose": "a container engine",
+    "test_container_pages": "a container engine",
     "test_containers": "a container engine",
+    "test_docker_restarts": "a container engine",
     "test_image": "a container engine",
     "test_opensandbox": "a container engine",
     "test_opensandbox_attacks": "a container engine",
     "test_kubernetes_manifests": "asks a package index",
     "test_podman": "a container engine",
+    "test_podman_rootless": "a container engine",
     "test_packaging": "boots an operating system",
 }
 """The modules whose tests run on the machine itself, one module after the other, beside nodes (see in_parallel.py), and why."""

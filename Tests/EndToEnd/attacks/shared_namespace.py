@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 SOL_PACKET, PACKET_QDISC_BYPASS, SO_PRIORITY, SO_MARK, SO_ATTACH_FILTER = 263, 20, 12, 36, 26
-ETH_P_ALL, ETH_P_IP = 3, 0x0800
+ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 IPV6_FREEBIND = 78
 
 
@@ -28,6 +28,18 @@ def datagram(source: str, target: str, source_port: int, port: int, payload: byt
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
     head += socket.inet_aton(source) + socket.inet_aton(target)
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp
+
+
+def datagram6(source: str, target: str, source_port: int, port: int, payload: bytes) -> bytes:
+    """An IPv6 packet with a UDP datagram."""
+    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target)
+    length = 8 + len(payload)
+
+    def udp(total: int) -> bytes:
+        return struct.pack("!HHHH", source_port, port, length, total) + payload
+
+    padded = ends + struct.pack("!IHBB", length, 0, 0, 17) + udp(0) + bytes(length % 2)
+    return struct.pack("!IHBB", 6 << 28, length, 17, 64) + ends + udp(checksum(padded) or 0xFFFF)
 
 
 def question(name: str, identifier: int) -> bytes:
@@ -48,21 +60,23 @@ def deliver(way: str, target: str, packet: bytes) -> None:
 
 def packet_socket(bypass: str, source: str, target: str, port: str, mac: str) -> None:
     """Puts a frame on the wire behind every inet chain."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sender:
-        sender.bind((next(name for _, name in socket.if_nameindex() if name != "lo"), ETH_P_IP))
+    kind, build = (ETH_P_IPV6, datagram6) if ":" in target else (ETH_P_IP, datagram)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as sender:
+        sender.bind((next(name for _, name in socket.if_nameindex() if name != "lo"), kind))
         if bypass == "bypass":
             sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
         own = sender.getsockname()[4]
-        frame = bytes.fromhex(mac.replace(":", "")) + own + struct.pack("!H", ETH_P_IP)
+        frame = bytes.fromhex(mac.replace(":", "")) + own + struct.pack("!H", kind)
         for _ in range(3):
-            sender.send(frame + datagram(source, target, 5555, int(port), b"stolen by a frame"))
+            sender.send(frame + build(source, target, 5555, int(port), b"stolen by a frame"))
 
 
 def marks(target: str, port: str) -> None:
     """Tries marks and priorities that somebody might trust."""
     numbers = [1 << bit for bit in range(32)] + list(range(256)) + [random.getrandbits(32) for _ in range(500)]
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
     for number in numbers:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
             sender.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("I", number))
             sender.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, struct.pack("I", number & 0x7FFFFFFF))
             try:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ class Containers:
 class Engine(Containers):
     """dockerd, and containers of an image that holds BusyBox and curl. Made by :func:`engine`."""
 
-    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+    def __init__(self, directory: Path, namespace: Namespace, nameserver: str, *options: str) -> None:
         self.socket = directory / "docker.sock"
         super().__init__(namespace, "docker0", "/usr/bin/docker", "--host", f"unix://{self.socket}")
         self._log = directory / "log"
@@ -126,21 +127,38 @@ class Engine(Containers):
         command += ["--exec-root", directory / "exec", "--pidfile", directory / "pid", "--host", f"unix://{self.socket}"]
         # The kernel has nftables alone, and the machine's addresses are not known in there.
         command += ["--group", "root", "--bip", "10.80.0.1/24", "--dns", nameserver]
-        command += ["--ipv6", "--fixed-cidr-v6", CONTAINERS6]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        command += ["--ipv6", "--fixed-cidr-v6", CONTAINERS6, *options]
+        self._daemon = [str(word) for word in command]
+        self.process = self._begin()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self._daemon, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    @contextlib.contextmanager
+    def away(self, number: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+        """dockerd ends for as long as the `with` lasts, and begins again as it was. With `--live-restore` its containers go on."""
+        noted = self.socket.parent / "exec/containerd/containerd.pid"
+        containerd = int(noted.read_text())
+        self.process.send_signal(number)
+        self.process.wait(60)
+        # Which elsewhere is a service of its own: it outlives a dockerd that was killed, and lets no other begin.
+        end_process(containerd)
+        noted.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self.process = self._begin()
+            self.wait()
 
     def wait(self) -> None:
-        """Waits until it serves, and makes the image."""
+        """Waits until it serves."""
 
         def serves() -> bool:
             assert self.process.poll() is None, self._log.read_text()[-2000:]
             return subprocess.run(self._command("version"), capture_output=True).returncode == 0
 
         wait_until(serves, "the container engine", 60)
-        self.make_tools_image()
 
     def make_sandgate_image(self) -> None:
         """Makes :data:`SANDGATE` as users do, of the program under test."""
@@ -190,12 +208,16 @@ def engine_with_images(internet: Outside, directory: Path, nameserver: str) -> I
 
 
 @contextlib.contextmanager
-def engine(internet: Outside, directory: Path, nameserver: str = "10.80.0.1") -> Iterator[Engine]:
-    """A container engine whose containers are told of a nameserver; everything that it left is removed."""
+def engine(
+    internet: Outside, directory: Path, nameserver: str = "10.80.0.1", *options: str
+) -> Iterator[Engine]:
+    """A container engine whose containers are told of a nameserver; everything that it left is removed. `options` are those
+    of dockerd."""
     with machine(internet, directory) as namespace:
-        made = Engine(directory, namespace, nameserver)
+        made = Engine(directory, namespace, nameserver, *options)
         try:
             made.wait()
+            made.make_tools_image()
             yield made
         finally:
             made.stop()

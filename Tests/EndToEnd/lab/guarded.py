@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import plan
-from .engine import IMAGE, MACHINE_BINDS, SANDGATE, Containers, Engine
+from .engine import IMAGE, MACHINE, MACHINE_BINDS, SANDGATE, Containers, Engine
 from .internet import Internet
 from .processes import wait_until
 
 ATTACKS = Path(__file__).resolve().parents[1] / "attacks"
 WITH_ATTACKS = tuple(word for bind in (*MACHINE_BINDS, f"{ATTACKS}:/attacks:ro") for word in ("--volume", bind))
 """Options of containers of :data:`lab.engine.MACHINE` that have the machine's own programs, and the attacks."""
+NETWORK = "userdefined"
 NEIGHBOUR = "10.90.0.20"
-"""The address of the container that is in a :func:`user_defined_network`."""
+"""The name of a :func:`user_defined_network`, and the address of the container that is in it."""
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 ADDRESS6 = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}"
 """What :meth:`lab.engine.Containers.inspect` is asked for the addresses of a container of one network."""
@@ -48,21 +49,23 @@ def ask_dockers_resolver(docker: Engine, container: str, holder: str, name: str)
     return {way: address for way, _, address in (line.partition(" ") for line in done.stdout.splitlines())}
 
 
-def attack_with_raw_sockets(docker: Containers, container: str) -> None:
-    """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust."""
-    mode = docker.inspect(container, "{{.HostConfig.NetworkMode}}")
-    holder = mode.removeprefix("container:") if mode.startswith("container:") else container
-    address = docker.inspect(holder, ADDRESS)
-    neighbour = docker.namespace.check("cat", f"/sys/class/net/{docker.bridge}/address").strip()
-    frames = [("packet", bypass, address, plan.SINK4, "4444", neighbour) for bypass in ("queue", "bypass")]
-    for words in (*frames, ("marks", plan.SINK4, "4444")):
+def attack_with_raw_sockets(docker: Containers, container: str, neighbour: str = "", is_ipv6: bool = False) -> None:
+    """T1 and T10: frames that go behind every inet chain, and every mark that somebody might trust. `neighbour` is the
+    hardware address of who forwards frames; the bridge's, where there is one."""
+    sink, kind = (plan.SINK6, "-6") if is_ipv6 else (plan.SINK4, "-4")
+    # As programs see it: engines do not know it of every network.
+    shown = docker.run(container, "/bin/ip", kind, "-oneline", "address", "show", "scope", "global").stdout
+    address = next(line.split()[3].partition("/")[0] for line in shown.splitlines() if line.split()[1] != "lo")
+    neighbour = neighbour or docker.namespace.check("cat", f"/sys/class/net/{docker.bridge}/address").strip()
+    frames = [("packet", bypass, address, sink, "4444", neighbour) for bypass in ("queue", "bypass")]
+    for words in (*frames, ("marks", sink, "4444")):
         docker.run(container, "/usr/bin/python3", "/attacks/shared_namespace.py", *words, timeout=60)
 
 
 @contextlib.contextmanager
 def user_defined_network(docker: Engine) -> Iterator[str]:
     """A network with Docker's resolver; a container with an address of :data:`NEIGHBOUR` is in it, and known by that name."""
-    network = docker.docker("network", "create", "--subnet", "10.90.0.0/24", "userdefined")
+    network = docker.docker("network", "create", "--subnet", "10.90.0.0/24", NETWORK)
     neighbour = docker.start("--network", network, "--ip", NEIGHBOUR, "--name", "neighbour")
     try:
         yield network
@@ -71,6 +74,24 @@ def user_defined_network(docker: Engine) -> Iterator[str]:
         # What a failed test left there is the engine's to end.
         with contextlib.suppress(RuntimeError):
             docker.docker("network", "rm", network)
+
+
+@contextlib.contextmanager
+def shop(docker: Engine) -> Iterator[str]:
+    """A user-defined network with a container that serves its files, and is known by the names "shop" and "shop.internal"."""
+    with user_defined_network(docker) as network:
+        serve = ("/usr/bin/python3", "-u", "-m", "http.server", "80")
+        named = ("--name", "shop", "--network-alias", "shop.internal")
+        docker.docker("run", "--detach", "--network", network, *named, *WITH_ATTACKS, MACHINE, *serve)
+        try:
+            yield network
+        finally:
+            docker.docker("rm", "--force", "shop")
+
+
+def page(docker: Containers, container: str, url: str) -> str:
+    """What a program in a container gets of a URL."""
+    return docker.run(container, "/usr/bin/curl", "-sS", "-m", "8", url).stdout
 
 
 class Guarded:

@@ -1,4 +1,4 @@
-"""Podman, as root, with images and networks of its own, on a machine that the lab makes for it."""
+"""Podman with images and networks of its own, on a machine that the lab makes for it."""
 
 from __future__ import annotations
 
@@ -22,39 +22,44 @@ CAPABILITIES = (
 """What containers have by default, as Podman's own containers.conf says it: fewer than Docker's, CAP_NET_RAW not among them."""
 
 
-class Podman(Containers):
-    """Podman, which has no daemon: the command does all by itself. Made by :func:`podman`."""
+def settings(directory: Path, dns_servers: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Podman's own variables that have it read nothing of the machine's configuration, nor its storage: all is in
+    `directory`. Containers are told of `dns_servers`, or of what Podman itself thinks of."""
+    storage, containers = directory / "storage.conf", directory / "containers.conf"
+    storage.write_text(
+        f"""
+        [storage]
+        driver = "vfs"
+        graphroot = "{directory}/storage"
+        runroot = "{directory}/run"
+        """
+    )
+    containers.write_text(
+        f"""
+        [containers]
+        dns_servers = {list(dns_servers)}
+        default_ulimits = [{_limits()}]
+        default_capabilities = {list(CAPABILITIES)}
+        [engine]
+        cgroup_manager = "cgroupfs"
+        events_logger = "file"
+        runtime = "runc"
+        tmp_dir = "{directory}/tmp"
+        [network]
+        network_backend = "cni"
+        network_config_dir = "{directory}/networks"
+        default_subnet = "10.80.0.0/24"
+        """
+    )
+    return f"CONTAINERS_STORAGE_CONF={storage}", f"CONTAINERS_CONF={containers}"
 
-    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
-        storage, settings = directory / "storage.conf", directory / "containers.conf"
-        storage.write_text(
-            f"""
-            [storage]
-            driver = "vfs"
-            graphroot = "{directory}/storage"
-            runroot = "{directory}/run"
-            """
-        )
-        settings.write_text(
-            f"""
-            [containers]
-            dns_servers = ["{nameserver}"]
-            default_ulimits = [{_limits()}]
-            default_capabilities = {list(CAPABILITIES)}
-            [engine]
-            cgroup_manager = "cgroupfs"
-            events_logger = "file"
-            tmp_dir = "{directory}/tmp"
-            [network]
-            network_backend = "cni"
-            network_config_dir = "{directory}/networks"
-            default_subnet = "10.80.0.0/24"
-            """
-        )
-        # Both variables are Podman's own; nothing of the machine's configuration is read, nor of its storage.
-        variables = (f"CONTAINERS_STORAGE_CONF={storage}", f"CONTAINERS_CONF={settings}")
-        self._on_the_machine = ("nsenter", f"--net=/run/netns/{namespace.name}", "env", *variables)
-        super().__init__(namespace, "cni-podman0", *self._on_the_machine, "podman")
+
+class PodmanProgram(Containers):
+    """Podman, which has no daemon: the command does all by itself. `on_the_machine` is what runs a command there."""
+
+    def __init__(self, namespace: Namespace, bridge: str, *on_the_machine: str) -> None:
+        self.on_the_machine = on_the_machine
+        super().__init__(namespace, bridge, *on_the_machine, "podman")
 
     def remove(self, *containers: str) -> None:
         # Without the time that a first process has to end at SIGTERM, which none here does.
@@ -80,7 +85,15 @@ class Podman(Containers):
     def make_sandgate_image(self) -> None:
         """Makes Sandgate's image as users do, of the program under test."""
         script = REPOSITORY / "deploy/build-image"
-        check(*self._on_the_machine, script, "--podman", "--binary", binary(), timeout=300)
+        check(*self.on_the_machine, script, "--podman", "--binary", binary(), timeout=300)
+
+
+class Podman(PodmanProgram):
+    """Podman of root. Made by :func:`podman`."""
+
+    def __init__(self, directory: Path, namespace: Namespace, nameserver: str) -> None:
+        variables = settings(directory, (nameserver,))
+        super().__init__(namespace, "cni-podman0", "nsenter", f"--net=/run/netns/{namespace.name}", "env", *variables)
 
 
 def _limits() -> str:
