@@ -34,6 +34,10 @@ struct SandboxRoutes {
         group.post("{id}/resume") { _, context in
             try await answer(try await node.resume(try context.sandboxID()))
         }
+        group.post("{id}/retry") { _, context in
+            let cause = await RequestCaller(context).words
+            return try await answer(try await node.retry(try context.sandboxID(), "tried again, asked for \(cause)"))
+        }
         group.post("{id}/lock") { _, context in
             let cause = await RequestCaller(context).words
             return try await answer(try await node.lock(try context.sandboxID(), "asked for \(cause)"))

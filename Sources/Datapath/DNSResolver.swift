@@ -88,7 +88,7 @@ public final class DNSResolver {
     var clientCount = 0
     private unowned let attachment: Attachment
     private let upstream: UpstreamResolver
-    private let localNames: UpstreamResolver?
+    private let localNames: LocalNames?
     private let sanitizer: DNSAnswerSanitizer
     private var cache: DNSCache
     private var ready = ReadyAnswers()
@@ -99,9 +99,9 @@ public final class DNSResolver {
     /// What came from upstream and was not looked at yet.
     private var arrivals: [Arrival] = []
 
-    /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside, and of names of
-    /// one label `localNames`, where there is such a resolver.
-    public init(attachment: Attachment, upstream: UpstreamResolver, localNames: UpstreamResolver? = nil) {
+    /// The resolver of `attachment`, which gets its ``Attachment/resolve`` from it. Asks `upstream` outside, and of
+    /// `localNames` who knows them, where there are such names.
+    public init(attachment: Attachment, upstream: UpstreamResolver, localNames: LocalNames? = nil) {
         self.attachment = attachment
         self.upstream = upstream
         self.localNames = localNames
@@ -457,8 +457,8 @@ extension DNSResolver {
         let query = DNSUpstreamQuery(key.name, key.type, isDNSSECOK: key.isDNSSECOK, using: &generator)
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
-        let upstream = key.name.hasOneLabel ? localNames ?? upstream : upstream
-        let upstreamQuery = upstream.send(query.encode()) { [weak self] result in
+        let asked = localNames.flatMap { $0.contains(key.name) ? $0.resolver : nil } ?? upstream
+        let upstreamQuery = asked.send(query.encode()) { [weak self] result in
             self?.take(Arrival(key: key, lookup: lookup, result: result))
         }
         // It may have ended within the call.

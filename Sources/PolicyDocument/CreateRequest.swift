@@ -34,15 +34,20 @@ public struct CreateRequest: Hashable, Sendable {
         public var nameservers: [Endpoint]
         /// Whether names of one label are asked of Docker's resolver in that network.
         public var asksDocker: Bool
+        /// Names that are asked of it too, with all below them.
+        public var dockerDomains: [DomainName]
 
         /// From its parts.
-        public init(nameservers: [Endpoint] = [], asksDocker: Bool = false) {
+        public init(nameservers: [Endpoint] = [], asksDocker: Bool = false, dockerDomains: [DomainName] = []) {
             self.nameservers = nameservers
             self.asksDocker = asksDocker
+            self.dockerDomains = dockerDomains
         }
 
         /// The most servers.
         public static let maximumNameservers = 8
+        /// The most names.
+        public static let maximumDockerDomains = 16
     }
 
     /// The sandbox's name; `nil` when the node is to choose one.
@@ -322,12 +327,33 @@ private struct CreateRequestReader {
             switch member.key {
             case "nameservers": upstream.nameservers = readNameservers(value, path)
             case "dockerNames": upstream.asksDocker = readFlag(value, path)
+            case "dockerDomains": upstream.dockerDomains = readDomains(value, path)
             default: isInside = readFlag(value, path)
             }
         }
         if isInside { request.upstreamInside = upstream }
+        if !upstream.dockerDomains.isEmpty, !upstream.asksDocker, let first = members.first {
+            reader.report(first.position, path, "dockerDomains stands beside \"dockerNames\": true alone")
+        }
         guard !isInside, upstream != .init(), let first = members.first else { return }
         reader.report(first.position, path, "nameservers and dockerNames stand beside \"upstreamInside\": true alone")
+    }
+
+    private mutating func readDomains(_ node: DocumentNode, _ path: String) -> [DomainName] {
+        let most = CreateRequest.UpstreamInside.maximumDockerDomains
+        guard case .sequence(let items) = node.value, (1...most).contains(items.count) else {
+            reader.report(node.position, path, "expected a list of 1 to \(most) names, found \(node.kind)")
+            return []
+        }
+        return items.enumerated().compactMap { index, item in
+            let path = "\(path)[\(index)]"
+            guard let text = reader.text(item, path) else { return nil }
+            guard let name = try? DomainName(text) else {
+                reader.report(item.position, path, "expected a name, such as internal, found \(text)")
+                return nil
+            }
+            return name
+        }
     }
 
     private mutating func readNameservers(_ node: DocumentNode, _ path: String) -> [Endpoint] {
@@ -361,7 +387,7 @@ private struct CreateRequestReader {
     private mutating func readAttachment(_ node: DocumentNode, _ request: inout CreateRequest) {
         let path = "attachment"
         let kinds = ["create", "netns", "pid", "container"]
-        let upstream = ["upstreamInside", "nameservers", "dockerNames"]
+        let upstream = ["upstreamInside", "nameservers", "dockerNames", "dockerDomains"]
         let others = ["inbound", "acceptRawSockets", "acceptSidePaths", "ask"]
         guard let members = reader.members(of: node, path, allowed: kinds + others + upstream) else { return }
         let stated = members.filter { kinds.contains($0.key) }

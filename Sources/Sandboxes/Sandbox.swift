@@ -64,7 +64,7 @@ public final class Sandbox {
         attempt: @escaping SelfTestProbes.Attempt,
         policy: CompiledPolicy,
         upstream: UpstreamResolver,
-        localNames: UpstreamResolver? = nil,
+        localNames: LocalNames? = nil,
         isPaused: Bool = false,
         limits: Attachment.Limits = .init(),
         isAsking: Bool = false,

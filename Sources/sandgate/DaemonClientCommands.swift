@@ -117,6 +117,9 @@ struct InspectCommand: ParsableCommand {
         Console.output("id:         \(sandbox.id)")
         Console.output("state:      \(sandbox.status.state)")
         if let message = sandbox.status.message { Console.output("because:    \(message)") }
+        if sandbox.status.state == "Failed" {
+            Console.output("            Nothing leaves it. To try again: sandgate retry \(sandbox.id)")
+        }
         Console.output("namespace:  \(sandbox.networkNamespace ?? "-")")
         Console.output("created:    \(sandbox.createdAt)")
         Console.output("expires:    \(sandbox.expiresAt ?? "never")")
@@ -204,6 +207,12 @@ struct AttachCommand: ParsableCommand {
     @Flag(help: "With --upstream-inside, ask Docker's resolver in a user-defined network for names of one label.")
     var dockerNames = false
 
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp("With --docker-names, also for this name and all below it.", valueName: "name")
+    )
+    var dockerDomain: [String] = []
+
     func validate() throws {
         let stated = [create, netns != nil, pid != nil, container != nil].count { $0 }
         guard stated == 1 else {
@@ -226,6 +235,7 @@ struct AttachCommand: ParsableCommand {
         if upstreamInside { attachment["upstreamInside"] = true }
         if !nameserver.isEmpty { attachment["nameservers"] = nameserver }
         if dockerNames { attachment["dockerNames"] = true }
+        if !dockerDomain.isEmpty { attachment["dockerDomains"] = dockerDomain }
         if ask {
             if let askTimeout { attachment["ask"] = askTimeout } else { attachment["ask"] = true }
         }
@@ -262,6 +272,34 @@ struct LockCommand: ParsableCommand {
 
     func run() throws {
         let answer = try options.client.ask("POST", "/v1/sandboxes/\(try SandboxPath.component(id))/lock")
+        if options.json { Console.output(String(decoding: answer, as: UTF8.self)) }
+    }
+}
+
+/// `sandgate retry ID`: tries again what has failed.
+struct RetryCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "retry",
+        abstract: "Have a running daemon try again to put a failed sandbox under enforcement.",
+        discussion: """
+            A sandbox fails, and reaches nothing, when somebody else changes the nftables rules in its network, as \
+            Docker does in user-defined networks when it is restarted. Look at them first; they are taken as they \
+            are. Nothing leaves until the sandbox was tried from inside.
+
+            EXAMPLES:
+              sandgate inspect box    # what happened, and where its network is
+              nsenter --net=/proc/4711/ns/net nft list ruleset
+              sandgate retry box
+            """
+    )
+
+    @OptionGroup var options: DaemonOptions
+
+    @Argument(help: "The sandbox.")
+    var id: String
+
+    func run() throws {
+        let answer = try options.client.ask("POST", "/v1/sandboxes/\(try SandboxPath.component(id))/retry")
         if options.json { Console.output(String(decoding: answer, as: UTF8.self)) }
     }
 }

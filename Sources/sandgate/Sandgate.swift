@@ -33,7 +33,8 @@ struct Sandgate: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, ServeCommand.self, SidecarCommand.self, PolicyCommand.self, AuditCommand.self,
             ListCommand.self, InspectCommand.self, TopCommand.self, AttachCommand.self, LockCommand.self,
-            DetachCommand.self, AllowCommand.self, QuestionsCommand.self, AnswerCommand.self, DoctorCommand.self,
+            DetachCommand.self, RetryCommand.self, AllowCommand.self, QuestionsCommand.self, AnswerCommand.self,
+            DoctorCommand.self,
         ]
     )
 

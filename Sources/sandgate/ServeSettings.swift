@@ -34,6 +34,7 @@ struct ServeSettings: Sendable {
     var denialWebhookSecretFile: String?
     var loops: Int?
     var maximumSandboxes = 20_000
+    var maximumUpstreamInside = 1_000
     var auditQueueRecords = 200_000
     var auditRecordsPerSecondWhenLate = 200
     var upstreamMilliseconds = 2_000
@@ -113,9 +114,11 @@ struct ServeSettings: Sendable {
     private static let bounds = """
         # Bounds. How each shows in the audit trail when it bites: the page Limits of the documentation.
 
-        # Of the node: sandboxes, audit records that wait to be written, how many of each sandbox are taken a second while
-        # more than half of those wait, and how long a DNS server may take.
+        # Of the node: sandboxes, those among them that connect from their own network (upstreamInside; 0 forbids it), audit
+        # records that wait to be written, how many of each sandbox are taken a second while more than half of those wait, and
+        # how long a DNS server may take.
         maximumSandboxes: 20000
+        maximumUpstreamInside: 1000
         auditQueueRecords: 200000
         auditRecordsPerSecondWhenLate: 200
         upstreamMilliseconds: 2000
@@ -171,6 +174,7 @@ struct ServeSettings: Sendable {
         case "denialWebhookSecretFile": denialWebhookSecretFile = try Self.text(value)
         case "loops": loops = try Self.number(value, 1...1_024)
         case "maximumSandboxes": maximumSandboxes = try Self.number(value, 1...1_000_000)
+        case "maximumUpstreamInside": maximumUpstreamInside = try Self.number(value, 0...1_000)
         case "auditQueueRecords": auditQueueRecords = try Self.number(value, 100...10_000_000)
         case "auditRecordsPerSecondWhenLate": auditRecordsPerSecondWhenLate = try Self.number(value, 1...1_000_000)
         case "upstreamMilliseconds": upstreamMilliseconds = try Self.number(value, 10...60_000)
@@ -223,6 +227,7 @@ extension ServeSettings {
         configuration.queueLimits.recordsPerSecondWhenLate = auditRecordsPerSecondWhenLate
         configuration.upstreamTimeoutMilliseconds = upstreamMilliseconds
         configuration.maximumSandboxes = maximumSandboxes
+        configuration.maximumUpstreamInside = maximumUpstreamInside
         configuration.containers = ContainerRuntime(sockets: containerSockets)
         configuration.control = try reachableListen()
         return configuration

@@ -14,9 +14,12 @@ from lab.engine import IMAGE, MACHINE, Engine, engine
 from lab.guarded import (
     ADDRESS,
     NEIGHBOUR,
+    NETWORK,
     SEND,
     WITH_ATTACKS,
     ask_dockers_resolver,
+    page,
+    shop,
     show_leak,
     user_defined_network,
 )
@@ -153,37 +156,27 @@ def test_dockers_resolver_is_out_of_reach(daemon: Daemon, docker: Engine) -> Non
         docker.docker("rm", "--force", container)
 
 
-def pages(docker: Engine, container: str, url: str) -> str:
-    return docker.run(container, "/usr/bin/curl", "-sS", "-m", "8", url).stdout
-
-
 @pytest.fixture
-def shop(docker: Engine) -> Iterator[str]:
-    """A user-defined network with a container that serves its files, and is known by the name "shop"."""
-    with user_defined_network(docker) as network:
-        serve = ("/usr/bin/python3", "-u", "-m", "http.server", "80")
-        docker.docker("run", "--detach", "--network", network, "--name", "shop", *WITH_ATTACKS, MACHINE, *serve)
-        try:
-            yield network
-        finally:
-            docker.docker("rm", "--force", "shop")
+def network(docker: Engine) -> Iterator[str]:
+    with shop(docker) as made:
+        yield made
 
 
 @pytest.mark.honest("another container of a user-defined network, by its name")
-def test_names_of_other_containers(internet: Internet, daemon: Daemon, docker: Engine, shop: str) -> None:
-    container = docker.start(*WITHOUT_RAW, "--network", shop)
+def test_names_of_other_containers(internet: Internet, daemon: Daemon, docker: Engine, network: str) -> None:
+    container = docker.start(*WITHOUT_RAW, "--network", network)
     try:
         own = docker.inspect(container, ADDRESS)
         policy = allowing("shop", "absent", "10.90.0.0/24", plan.ALLOWED)
         ways: tuple[tuple[dict[str, object], bool], ...] = (({}, False), ({"upstreamInside": True, "dockerNames": True}, True))
         for fields, expected in ways:
             sandbox = attach(daemon, container, policy, **fields)
-            assert ("Directory listing" in pages(docker, container, "http://shop/")) is expected
+            assert ("Directory listing" in page(docker, container, "http://shop/")) is expected
             # The other container sees this one's address.
             assert (f"{own} - - " in docker.logs("shop")) is expected
             # Other names go to the daemon's nameserver, and what the policy does not allow nowhere.
             assert fetched(docker, container, plan.ALLOWED) and not fetched(docker, container, plan.DENIED)
-            assert pages(docker, container, "http://neighbour/") == ""
+            assert page(docker, container, "http://neighbour/") == ""
             assert internet.dns.names() == {plan.ALLOWED} | (set() if expected else {"shop"})
             # A name that no container has is none, after a moment: Docker asks outside, which is our own resolver.
             begin = time.monotonic()
@@ -193,7 +186,28 @@ def test_names_of_other_containers(internet: Internet, daemon: Daemon, docker: E
             denied = {record["host"] for record in daemon.records(sandbox=sandbox.id, verdict="deny") if "host" in record}
             assert {plan.DENIED, "neighbour", "absent"} <= denied and ("shop" in denied) is not expected
             daemon.restart()
-            assert ("Directory listing" in pages(docker, container, "http://shop/")) is expected
+            assert ("Directory listing" in page(docker, container, "http://shop/")) is expected
+            assert sandbox.ask("DELETE").status == 204
+            internet.forget()
+    finally:
+        docker.docker("rm", "--force", container)
+
+
+@pytest.mark.honest("another container of a user-defined network, by a name with a dot")
+def test_names_with_a_dot(internet: Internet, daemon: Daemon, docker: Engine, network: str) -> None:
+    container = docker.start(*WITHOUT_RAW, "--network", network)
+    try:
+        names = ("shop.internal", f"shop.{NETWORK}")
+        policy = allowing(*names, "other.internal", "10.90.0.0/24", plan.ALLOWED)
+        ways: tuple[tuple[dict[str, object], bool], ...] = (({}, False), ({"dockerDomains": ["internal", names[1]]}, True))
+        for fields, expected in ways:
+            sandbox = attach(daemon, container, policy, upstreamInside=True, dockerNames=True, **fields)
+            for name in names:
+                assert ("Directory listing" in page(docker, container, f"http://{name}/")) is expected
+            # One that no container has is none, and nobody else is asked of it.
+            assert page(docker, container, "http://other.internal/") == ""
+            assert fetched(docker, container, plan.ALLOWED)
+            assert internet.dns.names() == {plan.ALLOWED} | (set() if expected else {*names, "other.internal"})
             assert sandbox.ask("DELETE").status == 204
             internet.forget()
     finally:
@@ -205,13 +219,13 @@ def test_names_of_other_containers(internet: Internet, daemon: Daemon, docker: E
     "asks Docker's own resolver by every way, while the daemon may, in a user-defined network",
     stopped_by="kernel",
 )
-def test_dockers_resolver_is_out_of_reach_where_the_daemon_asks_it(daemon: Daemon, docker: Engine, shop: str) -> None:
-    container = docker.start(*WITHOUT_RAW, "--network", shop, *WITH_ATTACKS, image=MACHINE)
+def test_dockers_resolver_is_out_of_reach_where_the_daemon_asks_it(daemon: Daemon, docker: Engine, network: str) -> None:
+    container = docker.start(*WITHOUT_RAW, "--network", network, *WITH_ATTACKS, image=MACHINE)
     try:
         answered = ask_dockers_resolver(docker, container, container, "neighbour")
         assert {"tcp-53", "udp-53", "tcp-0", "udp-0-from-0.0.0.0", "udp-0-mapped"} <= answered.keys(), answered
         attach(daemon, container, allowing("shop", "10.90.0.0/24"), upstreamInside=True, dockerNames=True)
-        assert "Directory listing" in pages(docker, container, "http://shop/")
+        assert "Directory listing" in page(docker, container, "http://shop/")
         assert ask_dockers_resolver(docker, container, container, "neighbour") == {}
     finally:
         docker.docker("rm", "--force", container)

@@ -320,6 +320,10 @@ def test_sandbox_is_paused_resumed_and_released(
     assert sandbox.state == "Paused"
     browser.click("#resume")
     browser.wait_for_text("#detail-state", "Running")
+    check("nsenter", f"--net={sandbox.namespace}", "nft", "add table ip nat")
+    browser.wait_for_text("#detail-state", "Failed")
+    browser.click("#retry")
+    browser.wait_for_text("#detail-state", "Running")
     browser.click("#release")
     browser.click("#release-cancel")
     assert sandbox.state == "Running"

@@ -191,6 +191,9 @@ def test_rules_that_somebody_else_changes(internet: Internet, daemon: Daemon, bo
         ({"nameservers": ["192.0.2.1"] * 9}, "attachment.nameservers"),
         ({"dockerNames": 1}, "attachment.dockerNames"),
         ({"dockerNames": True, "acceptRawSockets": True}, "attachment"),
+        ({"dockerNames": True, "dockerDomains": []}, "attachment.dockerDomains"),
+        ({"dockerNames": True, "dockerDomains": ["*.internal"]}, "attachment.dockerDomains[0]"),
+        ({"dockerDomains": ["internal"]}, "attachment"),
         ({"upstreamInside": False, "dockerNames": True}, "attachment"),
         ({"upstreamInside": False, "nameservers": ["192.0.2.1"]}, "attachment"),
     ],
@@ -210,6 +213,31 @@ def test_nameserver_of_the_node_itself(internet: Internet, tmp_path: Path, box: 
         assert answer.status == 422 and "127.0.0.53:53" in answer.text and "say nameservers" in answer.text, answer
         assert "sandgate" not in box.check("nft", "list", "ruleset") and threads_inside(daemon, box) == 0
         assert attach(daemon, box, allowing(plan.ALLOWED), nameservers=[plan.DNS4]).reaches(plan.ALLOWED)
+
+
+def test_operator_may_forbid_it(internet: Internet, tmp_path: Path, box: Namespace) -> None:
+    configuration = tmp_path / "configuration.yaml"
+    attachment = {"netns": f"/run/netns/{box.name}", "upstreamInside": True}
+    configuration.write_text("maximumUpstreamInside: 0\n")
+    with running(internet, tmp_path, "--config", str(configuration)) as daemon:
+        answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": attachment})
+        assert answer.status == 422 and "maximumUpstreamInside: 0" in answer.text, answer
+        assert "sandgate" not in box.check("nft", "list", "ruleset")
+        assert daemon.request("GET", "/v1/sandboxes?state=all").json["items"] == []
+        daemon.end()
+        # One that there was is closed, until it is allowed again.
+        configuration.write_text("maximumUpstreamInside: 1\n")
+        daemon.start()
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED))
+        assert sandbox.reaches(plan.ALLOWED)
+        daemon.end()
+        configuration.write_text("maximumUpstreamInside: 0\n")
+        daemon.start()
+        assert sandbox.state == "Failed" and not sandbox.reaches(plan.ALLOWED)
+        daemon.end()
+        configuration.write_text("")
+        daemon.start()
+        assert sandbox.state == "Running" and sandbox.reaches(plan.ALLOWED)
 
 
 # Docker's resolver, played by this process: its sockets are in the network, and nobody in there holds one.
@@ -276,6 +304,24 @@ def test_names_of_one_label(internet: Internet, daemon: Daemon, box: Namespace, 
     # The next process finds the same socket.
     daemon.restart()
     assert resolved(sandbox, "db") == plan.SHARED4
+
+
+def test_names_with_a_dot(internet: Internet, daemon: Daemon, box: Namespace, engine: Engine) -> None:
+    """Those that are named, with all below them, and no others."""
+    policy = {"defaultAction": "allow", "egress": []}
+    domains = {"upstreamInside": True, "dockerNames": True, "dockerDomains": ["internal", "db.shop"]}
+    sandbox = attach(daemon, box, policy, **domains)
+    asked = ("internal", "a.internal", "b.a.INTERNAL", "db.shop", "db")
+    for _ in range(2):
+        for name in asked:
+            assert resolved(sandbox, name) == plan.SHARED4, name
+        assert set(engine.names) == {name.lower() for name in asked}
+        engine.names.clear()
+        # The record says how.
+        daemon.restart()
+    for name in ("xinternal.example", "shop.example", "internal.example", "cache.shop"):
+        assert resolved(sandbox, name) == ""
+    assert engine.names == []
 
 
 @pytest.mark.attack(

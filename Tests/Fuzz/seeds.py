@@ -316,6 +316,7 @@ def documents() -> dict[str, list[bytes]]:
             text(STORED, 2),
             text(STORED | {"attachment": {"pid": 7, "inbound": ["1-65535"]}}),
             text(STORED | {"attachment": {"pid": 7, "upstreamInside": True, "nameservers": ["192.0.2.1"], "dockerNames": True}}),
+            text(STORED | {"attachment": {"pid": 7, "upstreamInside": True, "dockerNames": True, "dockerDomains": ["internal"]}}),
         ],
     }
 

@@ -781,6 +781,7 @@ async function loadDetail() {
     show(find("pause"), state === "Running");
     show(find("resume"), state === "Paused");
     show(find("lock"), Boolean(sandbox.policy.setup) && (state === "Running" || state === "Paused"));
+    show(find("retry"), state === "Failed");
     show(find("release"), true);
     showFacts(sandbox, activity);
     showPolicy(sandbox, always);
@@ -792,7 +793,8 @@ async function loadDetail() {
 }
 
 function emptyDetail() {
-  for (const name of ["detail-state", "pause", "resume", "lock", "release", "release-confirmation"]) show(find(name), false);
+  const shown = ["detail-state", "pause", "resume", "lock", "retry", "release", "release-confirmation"];
+  for (const name of shown) show(find(name), false);
   find("facts").replaceChildren();
   find("policy").tBodies[0].replaceChildren();
   setText(find("policy-summary"), "");
@@ -819,6 +821,7 @@ async function act(button, method, rest, then = refresh) {
 find("pause").onclick = () => act(find("pause"), "POST", "/pause");
 find("resume").onclick = () => act(find("resume"), "POST", "/resume");
 find("lock").onclick = () => act(find("lock"), "POST", "/lock");
+find("retry").onclick = () => act(find("retry"), "POST", "/retry");
 find("release").onclick = () => {
   show(find("release-confirmation"), true);
   find("release-cancel").focus();

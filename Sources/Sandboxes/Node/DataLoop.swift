@@ -14,8 +14,8 @@ final class DataLoop: Sendable {
     final class Residents {
         let loop: EventLoop
         let upstream: UpstreamResolver
-        /// Who is asked of names of one label in place of ``upstream``; `nil` for nobody.
-        let localNames: UpstreamResolver?
+        /// Names of which somebody else is asked than ``upstream``; `nil` for none.
+        let localNames: LocalNames?
         /// Counts for all sandboxes that live here, those that are gone included.
         let latencies = LatencyMeter()
         private let outbox: RecordOutbox
@@ -30,7 +30,7 @@ final class DataLoop: Sendable {
         ) throws {
             loop = try EventLoop(upstreamPass: upstreamPass)
             upstream = try UpstreamResolver(loop: loop, servers: servers, timeoutMilliseconds: timeoutMilliseconds)
-            self.localNames = try localNames?.resolver(on: loop, timeoutMilliseconds: timeoutMilliseconds)
+            self.localNames = try localNames?.names(on: loop, timeoutMilliseconds: timeoutMilliseconds)
             outbox = RecordOutbox(loop: loop, outlet: outlet)
         }
 
@@ -100,7 +100,7 @@ final class DataLoop: Sendable {
         /// Gives back what belongs to the thread, before it is gone.
         fileprivate func close() {
             upstream.close()
-            localNames?.close()
+            localNames?.resolver.close()
         }
     }
 
@@ -123,7 +123,7 @@ final class DataLoop: Sendable {
 
     /// Starts the thread. What its sandboxes record goes to `outlet`, a turn of the loop at a time, in that thread. With a
     /// `namespace` the thread lives in there, and all of its sockets to the outside are opened there: they have
-    /// `upstreamPass`, and `localNames` is asked of names of one label.
+    /// `upstreamPass`, and `localNames` is asked of the names that it knows.
     init(
         servers: [Endpoint],
         timeoutMilliseconds: Int = 2_000,

@@ -20,7 +20,7 @@ final class DataLoops: Sendable {
     /// Those that sandboxes share.
     let shared: [DataLoop]
     /// The most that are not shared: a process that cannot start a thread ends, and what it can do for others ends with it.
-    private static let maximumOwn = 1_000
+    private let maximumOwn: Int
     private let servers: [Endpoint]
     private let timeoutMilliseconds: Int
     private let outlet: RecordOutlet
@@ -30,6 +30,7 @@ final class DataLoops: Sendable {
     init(_ configuration: NodeConfiguration, outlet: RecordOutlet) throws {
         (servers, timeoutMilliseconds) = (configuration.upstreamServers, configuration.upstreamTimeoutMilliseconds)
         self.outlet = outlet
+        maximumOwn = configuration.maximumUpstreamInside
         shared = try (0..<max(configuration.loops, 1)).map { _ in
             try DataLoop(
                 servers: configuration.upstreamServers,
@@ -59,8 +60,14 @@ final class DataLoops: Sendable {
         _ upstream: CreateRequest.UpstreamInside,
         pass: UpstreamPass
     ) throws -> DataLoop {
-        guard state.withLock({ $0.own.count < Self.maximumOwn }) else {
-            throw NodeError.failed("\(Self.maximumOwn) sandboxes connect from inside, which is the node's limit")
+        guard maximumOwn > 0 else {
+            throw NodeError.unprocessable(
+                field: "attachment.upstreamInside",
+                "the operator of this node does not allow it (maximumUpstreamInside: 0)"
+            )
+        }
+        guard state.withLock({ $0.own.count < maximumOwn }) else {
+            throw NodeError.failed("\(maximumOwn) sandboxes connect from inside, which is the node's limit")
         }
         let servers = upstream.nameservers.isEmpty ? servers : upstream.nameservers
         if let server = servers.first(where: \.address.isLoopback) {
@@ -70,12 +77,13 @@ final class DataLoops: Sendable {
                     + "name: say nameservers"
             )
         }
+        let domains = upstream.asksDocker ? upstream.dockerDomains : nil
         let loop = try DataLoop(
             servers: servers,
             timeoutMilliseconds: timeoutMilliseconds,
             upstreamPass: pass,
             in: namespace,
-            localNames: upstream.asksDocker ? try EmbeddedResolver(in: namespace) : nil,
+            localNames: try domains.map { try EmbeddedResolver(in: namespace, domains: $0) },
             outlet: outlet
         )
         state.withLock { $0.own[ObjectIdentifier(loop)] = loop }

@@ -1,3 +1,4 @@
+import Datapath
 import FilePrimitives
 import Glibc
 import Namespaces
@@ -13,11 +14,14 @@ import UpstreamDNS
 /// asked over TCP, and what it answered counts if that socket listens still, whose place nobody else can have had then.
 struct EmbeddedResolver: Sendable {
     private let socket: ListeningSocket
+    private let domains: [DomainName]
 
     private static let address = IPAddress(v4: 0x7f00_000b)
 
-    /// Finds it in `namespace`. Throws where no process outside listens there, or more than one socket.
-    init(in namespace: NetworkNamespace) throws {
+    /// Finds it in `namespace`, to be asked of names of one label, and of `domains` with what is below them. Throws where no
+    /// process outside listens there, or more than one socket.
+    init(in namespace: NetworkNamespace, domains: [DomainName]) throws {
+        self.domains = domains
         let sockets = try namespace.enter { try ListeningSocket.all(at: Self.address) }
         let owned = try Inhabitants.socketsHeldOutside(sockets.map(\.inode), of: namespace)
         let found = sockets.filter { owned.contains($0.inode) }
@@ -34,8 +38,8 @@ struct EmbeddedResolver: Sendable {
 
     /// What asks it, on a loop whose thread lives in the namespace. Once: a name that no container has the engine asks of
     /// servers outside, from this very network and so of our own resolver, where it waits for the same answer.
-    func resolver(on loop: EventLoop, timeoutMilliseconds: Int) throws(UpstreamError) -> UpstreamResolver {
-        try UpstreamResolver(
+    func names(on loop: EventLoop, timeoutMilliseconds: Int) throws(UpstreamError) -> LocalNames {
+        let resolver = try UpstreamResolver(
             loop: loop,
             servers: [socket.endpoint],
             timeoutMilliseconds: timeoutMilliseconds,
@@ -43,5 +47,6 @@ struct EmbeddedResolver: Sendable {
             usesTCPAlone: true,
             accepts: { [socket] in socket.listensStill }
         )
+        return LocalNames(resolver: resolver, domains: domains)
     }
 }

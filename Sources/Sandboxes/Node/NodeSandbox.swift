@@ -48,7 +48,8 @@ struct NodeServices: Sendable {
 ///     Pending ─▶ Running ◀─▶ Paused
 ///        │          └────┬──────┘
 ///        ▼               ▼
-///     Failed        Terminated        in both the door is closed, until the sandbox is released
+///     Failed        Terminated        in both the door is closed, until the sandbox is released; one that is failed may
+///                                     be tried again
 actor NodeSandbox {
     private(set) var record: SandboxRecord
     private let services: NodeServices
@@ -179,6 +180,33 @@ extension NodeSandbox {
             } catch {
                 await abandon(after: error)
             }
+        }
+    }
+
+    /// Tries again to put a failed sandbox under enforcement: behind the closed door everything is opened and tried as at the
+    /// beginning, beside the rules that others have in the namespace now. When it throws, the sandbox is failed as before, and
+    /// says why. `cause` says in the record who asked for it.
+    func retry(under rules: NodeRules, _ cause: String) async throws -> SandboxRecord {
+        try await exclusively {
+            guard record.state == .failed else { throw conflict("be tried again") }
+            guard record.expiresAt.map({ $0 > .current }) ?? true else {
+                throw NodeError.conflict("the time of sandbox \(record.id) is over: delete it")
+            }
+            lockIfSetupEnded()
+            do {
+                try await refuseThreats()
+                try await serve(under: rules, inheritance: .rules, isPaused: false)
+                var running = record
+                running.enter(.running, at: .current)
+                try await save(running)
+            } catch {
+                await abandon(after: error)
+                throw Self.nodeError(error)
+            }
+            event(.sandboxAttached, cause)
+            await services.journal.flush()
+            watchNamespace()
+            return record
         }
     }
 

@@ -42,6 +42,8 @@ public struct NodeConfiguration: Sendable {
     public var containers = ContainerRuntime()
     /// The most sandboxes at once, ended ones that are not released included.
     public var maximumSandboxes = 20_000
+    /// The most sandboxes at once whose sockets to the outside are opened in their own network; 0 forbids it.
+    public var maximumUpstreamInside = 1_000
 
     /// The defaults.
     public init() {}
@@ -383,6 +385,13 @@ extension SandboxNode {
     /// Puts the policy in force again.
     public func resume(_ id: String) async throws -> SandboxRecord {
         try await find(id).resume()
+    }
+
+    /// Tries again to put a failed sandbox under enforcement. `cause` says in the audit who asked for it.
+    public func retry(_ id: String, _ cause: String) async throws -> SandboxRecord {
+        let record = try await find(id).retry(under: rules, cause)
+        noteExpiry(of: record)
+        return record
     }
 
     /// Ends its set-up phase for good. `cause` says in the audit who asked for it.

@@ -7,7 +7,7 @@ extension SandboxRecord: Encodable {
     private enum Key: CodingKey { case id, networkPolicy, expiresAt, metadata, attachment, status }
     private enum AttachmentKey: CodingKey {
         case create, netns, pid, container, inbound, acceptRawSockets, acceptSidePaths
-        case upstreamInside, nameservers, dockerNames, ask
+        case upstreamInside, nameservers, dockerNames, dockerDomains, ask
     }
     private enum StatusKey: CodingKey {
         case state, reason, message, lastTransitionAt, createdAt, revision, lockedAt, namespace, inode, bootID
@@ -39,6 +39,8 @@ extension SandboxRecord: Encodable {
             let servers = upstreamInside.nameservers.map(\.description)
             if !servers.isEmpty { try form.encode(servers, forKey: .nameservers) }
             if upstreamInside.asksDocker { try form.encode(true, forKey: .dockerNames) }
+            let domains = upstreamInside.dockerDomains.map(\.description)
+            if !domains.isEmpty { try form.encode(domains, forKey: .dockerDomains) }
         }
         if let ask {
             if let seconds = ask.seconds {
