@@ -195,7 +195,8 @@ extension SideWays {
                 number(loaded, NFTA_PAYLOAD_DREG.rawValue) == number(compared, NFTA_CMP_SREG.rawValue)
             else { return false }
             let data = compared.first { $0.type == Int(NFTA_CMP_DATA.rawValue) }
-            return data.map { Array(NetlinkAttributes($0.payload)).first.map { Array($0.payload) } == [127, 0, 0, 11] } ?? false
+            return data.map { Array(NetlinkAttributes($0.payload)).first.map { Array($0.payload) } == [127, 0, 0, 11] }
+                ?? false
         }
     }
 
