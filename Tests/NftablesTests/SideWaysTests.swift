@@ -25,7 +25,8 @@ import Testing
 
     /// The hook hardly matters: what a rule does is looked at.
     @Test(arguments: [
-        "meta mark set 1", "ip daddr set 192.0.2.1", "ct mark set 2", "notrack", "dup to 192.0.2.1", "queue num 1",
+        "meta mark set 1", "ip daddr set 192.0.2.1", "ct mark set 2", "notrack", "dup to 192.0.2.1",
+
         "tcp option maxseg size set 1000", "ct zone set 3",
     ])
     func rulesThatChangePackets(rule: String) throws {
@@ -65,6 +66,12 @@ import Testing
         #expect(try found("\(prefix) \(docker)", by: Self.inside) == [])
         let paths = try found("\(program) -t mangle -A OUTPUT -j MARK --set-mark 1")
         #expect(paths.count == 1 && paths[0].what.contains("MARK"), "\(paths)")
+    }
+
+    /// What is there without a kernel that encrypts, too.
+    @Test func policiesOfIPsec() throws {
+        let paths = try found("ip xfrm policy add src 10.0.0.0/8 dst 192.0.2.0/24 dir out action block")
+        #expect(paths.map(\.description) == ["an IPsec policy (ip xfrm policy flush)"])
     }
 
     @Test func ourOwnTablesAreNone() throws {
