@@ -1,3 +1,4 @@
+import NetPrimitives
 import Testing
 
 @testable import WireFormat
