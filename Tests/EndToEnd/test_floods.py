@@ -20,9 +20,10 @@ import pytest
 
 from lab import plan
 from lab import holder as holder_program
-from lab.daemon import Daemon, running
+from lab.daemon import Daemon, attachment, running
 from lab.flooding import Flood, Node, node
 from lab.internet import Internet
+from lab.namespaces import Namespace
 from lab.processes import Child, check, wait_until
 from lab.sandgate import allowing
 
@@ -355,6 +356,30 @@ def test_pressure_on_connection_tracking(daemon: Daemon) -> None:
         flood.end()
         for quiet in lab.quiet:
             assert lab.tracked(quiet.sandbox) < 500
+
+
+# MARK: - Attachments
+
+
+@pytest.mark.attack(
+    "B3 T4", "floods with queries, connections and packets while other networks are attached", stopped_by="limits"
+)
+def test_networks_attached_beside_floods(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """At the first try: made or found, each is tried by its self-test, and guarded, while the floods go on."""
+    with node(daemon, allowing(plan.ALLOWED)) as lab:
+        assert lab.hostile.reaches(plan.ALLOWED)
+        lab.flood("queries", plan.DNS4, f"RANDOM.{plan.DENIED}", 64)
+        lab.flood("connections", plan.SHARED4, 443, "reset")
+        lab.flood("packets", f"{plan.SINK4}:4444", f"{plan.NODE4}:53")
+        before = lab.refused_by_kernel()
+        made = [daemon.create(allowing(plan.ALLOWED)) for _ in range(8)]
+        for _ in range(4):
+            found = daemon.create(allowing(plan.ALLOWED), attachment=attachment(box))
+            assert found.reaches(plan.ALLOWED) and not found.reaches(plan.DENIED)
+            assert found.ask("DELETE").status == 204
+        for sandbox in made:
+            assert sandbox.reaches(plan.ALLOWED) and not sandbox.reaches(plan.DENIED)
+        assert lab.refused_by_kernel() > before + 1_000, "the flood has gone on"
 
 
 # MARK: - The audit
