@@ -21,7 +21,7 @@ ROUNDS = 3
 """Of measuring with the flood and without it, in turn."""
 REQUESTS = 12
 """Queries and requests of each quiet sandbox in a round."""
-MEDIAN_FACTOR = 25
+MEDIAN_FACTOR = 12
 """How many times as long half of what the others do may take: the machine is shared, with the flood's own program too."""
 MEAN_FACTOR = 200
 """The same on average, which one lost segment among the others' can make many times what it is alone."""
