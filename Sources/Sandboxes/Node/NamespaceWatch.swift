@@ -65,6 +65,8 @@ final class NamespaceWatch: Sendable {
         }
 
         func watch(_ id: String, _ path: String) {
+            // One that is tried again may be watched already; nobody would stop what was put aside.
+            forget(id)
             // Files of /proc tell nobody that they go.
             let components = path.split(separator: "/")
             guard components.first == "proc" else { return files.watch(id, path: path) }
