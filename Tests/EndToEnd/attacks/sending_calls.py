@@ -61,10 +61,12 @@ class Call:
             raise OSError(ctypes.get_errno(), "sendmmsg")
 
     def write(self, data: bytes) -> None:
-        os.write(self.connected().fileno(), data)
+        sender = self.connected()
+        os.write(sender.fileno(), data)
 
     def writev(self, data: bytes) -> None:
-        os.writev(self.connected().fileno(), [data[:3], data[3:]])
+        sender = self.connected()
+        os.writev(sender.fileno(), [data[:3], data[3:]])
 
     def more(self, data: bytes) -> None:
         sender = self.connected()
@@ -78,22 +80,24 @@ class Call:
             raise OSError(ctypes.get_errno(), "splice")
 
     def sendfile(self, data: bytes) -> None:
+        sender = self.connected()
         with tempfile.TemporaryFile() as file:
             file.write(data)
             file.flush()
-            os.sendfile(self.connected().fileno(), file.fileno(), 0, len(data))
+            os.sendfile(sender.fileno(), file.fileno(), 0, len(data))
 
-    def disconnected(self, data: bytes) -> None:
-        """Connected elsewhere first, so that what was judged at connect(2) is another destination."""
+    def elsewhere(self, data: bytes) -> None:
+        """By a socket that is connected to another destination, the one that was judged at connect(2)."""
         sender = socket.socket(self._family, socket.SOCK_DGRAM)
-        sender.connect(("::1" if self._family == socket.AF_INET6 else "127.0.0.1", 9))
+        sender.connect((self._to[0], 9))
         sender.sendto(data, self._to)
 
     def dual(self, data: bytes) -> None:
         """By a socket of the other family (RFC 4291 2.5.5.2)."""
-        if self._family == socket.AF_INET:
-            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-            sender.sendto(data, (f"::ffff:{self._to[0]}", self._to[1]))
+        if self._family == socket.AF_INET6:
+            raise OSError("there is no such socket")
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sender.sendto(data, (f"::ffff:{self._to[0]}", self._to[1]))
 
     def fast(self, data: bytes) -> None:
         """Data in the first segment (RFC 7413), with no cookie asked for before."""
@@ -125,7 +129,7 @@ def main(host: str, port: str, text: str) -> None:
     call = Call(host, int(port))
     ways: list[Callable[[bytes], None]] = [
         *[call.send, call.sendto, call.sendmsg, call.sendmmsg, call.write, call.writev, call.more, call.splice],
-        *[call.sendfile, call.disconnected, call.dual, call.fast, call.fast_connect, call.multipath],
+        *[call.sendfile, call.elsewhere, call.dual, call.fast, call.fast_connect, call.multipath],
     ]
     for way in ways:
         try:
