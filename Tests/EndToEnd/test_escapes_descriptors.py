@@ -137,11 +137,13 @@ for request in (0x8010b70b, 0x8010b70c):  # NS_MNT_GET_NEXT and NS_MNT_GET_PREV
 
 @pytest.mark.attack("T6 T13", "goes through the mount namespaces that there are, from its own on", stopped_by="seccomp")
 def test_mount_namespaces_in_a_row(internet: Internet, sandgate: Sandgate) -> None:
-    """Before the kernel asked for more, whoever made a user namespace found its mounts so."""
+    """Before the kernel asked for more (6.18), whoever made a user namespace found its mounts so. Since then it says itself that
+    it is not permitted, in a node of the lab too; that it knows no such request, says the filter."""
     command = [PYTHON, "-c", NEXT]
     without = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    if "another" not in without.stdout:
-        pytest.skip("this kernel gives nobody another mount namespace")
+    if "Inappropriate ioctl" in without.stdout:
+        pytest.skip("this kernel knows no such request")
+    assert without.stdout.count("\n") == 4, without
     run = sandgate.run(allowing(), *command)
     assert run.stdout == "Inappropriate ioctl for device\n" * 4, run
 
