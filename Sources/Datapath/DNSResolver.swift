@@ -454,11 +454,17 @@ extension DNSResolver {
     }
 
     private func askUpstream(_ key: DNSCache.Key, _ waiter: @escaping (Outcome) -> Void) {
-        let query = DNSUpstreamQuery(key.name, key.type, isDNSSECOK: key.isDNSSECOK, using: &generator)
+        let local = localNames.flatMap { $0.contains(key.name) ? $0 : nil }
+        let query = DNSUpstreamQuery(
+            key.name,
+            key.type,
+            isDNSSECOK: key.isDNSSECOK,
+            inLowerCase: local != nil,
+            using: &generator
+        )
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
-        let asked = localNames.flatMap { $0.contains(key.name) ? $0.resolver : nil } ?? upstream
-        let upstreamQuery = asked.send(query.encode()) { [weak self] result in
+        let upstreamQuery = (local?.resolver ?? upstream).send(query.encode()) { [weak self] result in
             self?.take(Arrival(key: key, lookup: lookup, result: result))
         }
         // It may have ended within the call.

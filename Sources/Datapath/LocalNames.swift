@@ -1,7 +1,8 @@
 public import NetPrimitives
 public import UpstreamDNS
 
-/// Names that mean something in one network alone, and who is asked of them there.
+/// Names that mean something in one network alone, and who is asked of them there: in lower case, as Docker's resolver takes
+/// the names of its networks for others in another. Nobody else can answer in its place, so nothing is lost by it.
 public struct LocalNames {
     /// Who is asked.
     public let resolver: UpstreamResolver

@@ -10,14 +10,21 @@ public struct DNSUpstreamQuery: Hashable, Sendable {
     /// Whether signatures are asked for.
     public let isDNSSECOK: Bool
 
-    /// A query for `name`; the identifier and the case of every letter are drawn from `generator`.
+    /// A query for `name`; the identifier is drawn from `generator`, and unless it is `inLowerCase`, for a server that tells
+    /// cases apart, the case of every letter.
     public init(
         _ name: DomainName,
         _ type: DNSRecordType,
         isDNSSECOK: Bool,
+        inLowerCase: Bool = false,
         using generator: inout some RandomNumberGenerator
     ) {
         id = UInt16(truncatingIfNeeded: generator.next())
+        self.isDNSSECOK = isDNSSECOK
+        guard !inLowerCase else {
+            question = DNSQuestion(DNSWireName(name), type)
+            return
+        }
         var bytes = DNSWireName(name).bytes
         var bits: UInt64 = 0
         for index in bytes.indices {
@@ -26,7 +33,6 @@ public struct DNSUpstreamQuery: Hashable, Sendable {
             bits >>= 1
         }
         question = DNSQuestion(DNSWireName(wire: bytes), type)
-        self.isDNSSECOK = isDNSSECOK
     }
 
     /// The message: RD and AD set, EDNS with room for 1,232 bytes and no option.

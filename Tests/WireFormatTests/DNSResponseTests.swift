@@ -112,6 +112,15 @@ import WireFormat
         #expect(DNSUpstreamQuery(name, .aaaa, isDNSSECOK: true, using: &generator).question != query.question)
     }
 
+    @Test func isInLowerCaseForServersThatTellCasesApart() throws {
+        var generator = SeededGenerator(seed: 1)
+        let name = try DomainName("a-rather-long-name.with-several.labels.example")
+        let query = DNSUpstreamQuery(name, .a, isDNSSECOK: true, inLowerCase: true, using: &generator)
+        #expect(query.question.name == DNSWireName(name))
+        #expect(query.isDNSSECOK)
+        #expect(try DNSQuery(parsing: query.encode()).id == query.id)
+    }
+
     @Test func everyLetterOfALongNameVaries() throws {
         var generator = SeededGenerator(seed: 2)
         let label = String(repeating: "a", count: 62)
