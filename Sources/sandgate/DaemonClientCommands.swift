@@ -283,12 +283,11 @@ struct RetryCommand: ParsableCommand {
         abstract: "Have a running daemon try again to put a failed sandbox under enforcement.",
         discussion: """
             A sandbox fails, and reaches nothing, when somebody else changes the nftables rules in its network, as \
-            Docker does in user-defined networks when it is restarted. Look at them first; they are taken as they \
-            are. Nothing leaves until the sandbox was tried from inside.
+            Docker does in user-defined networks when it is restarted. Look at them first (nsenter --net=… nft list \
+            ruleset); they are taken as they are. Nothing leaves until the sandbox was tried from inside.
 
             EXAMPLES:
               sandgate inspect box    # what happened, and where its network is
-              nsenter --net=/proc/4711/ns/net nft list ruleset
               sandgate retry box
             """
     )

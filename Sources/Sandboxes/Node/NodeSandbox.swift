@@ -129,25 +129,27 @@ extension NodeSandbox {
     /// returns. When it throws, a namespace that we made is gone; another one is left with its door closed and the
     /// sandbox failed, until it is released.
     func begin(under rules: NodeRules) async throws {
-        try await exclusively {
-            do {
-                lockIfSetupEnded()
-                // The same for rules in a namespace that was there, now that it is known to be nobody else's.
-                if record.attachment != .create { try await save(record) }
-                try await refuseThreats()
-                try await serve(under: rules, inheritance: .rules, isPaused: false)
-                var running = record
-                running.enter(.running, at: .current)
-                try await save(running)
-            } catch {
-                await abandon(after: error)
-                throw Self.nodeError(error)
-            }
-            event(.sandboxAttached)
-            // In the file before it is acknowledged: a crash loses no record of it.
-            await services.journal.flush()
-            watchNamespace()
+        try await exclusively { try await enforce(under: rules) }
+    }
+
+    private func enforce(under rules: NodeRules, because cause: String? = nil) async throws {
+        do {
+            lockIfSetupEnded()
+            // The same for rules in a namespace that was there, now that it is known to be nobody else's.
+            if record.attachment != .create { try await save(record) }
+            try await refuseThreats()
+            try await serve(under: rules, inheritance: .rules, isPaused: false)
+            var running = record
+            running.enter(.running, at: .current)
+            try await save(running)
+        } catch {
+            await abandon(after: error)
+            throw Self.nodeError(error)
         }
+        event(.sandboxAttached, cause)
+        // In the file before it is acknowledged: a crash loses no record of it.
+        await services.journal.flush()
+        watchNamespace()
     }
 
     /// Takes a sandbox up again after a restart, paused or running as it was, with its pins. What cannot be taken up
@@ -192,20 +194,7 @@ extension NodeSandbox {
             guard record.expiresAt.map({ $0 > .current }) ?? true else {
                 throw NodeError.conflict("the time of sandbox \(record.id) is over: delete it")
             }
-            lockIfSetupEnded()
-            do {
-                try await refuseThreats()
-                try await serve(under: rules, inheritance: .rules, isPaused: false)
-                var running = record
-                running.enter(.running, at: .current)
-                try await save(running)
-            } catch {
-                await abandon(after: error)
-                throw Self.nodeError(error)
-            }
-            event(.sandboxAttached, cause)
-            await services.journal.flush()
-            watchNamespace()
+            try await enforce(under: rules, because: cause)
             return record
         }
     }
