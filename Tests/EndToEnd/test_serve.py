@@ -163,6 +163,14 @@ def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namesp
     wait_until(lambda: daemon.descriptors <= before - 8, "the end of the sandbox's descriptors")
 
 
+def test_process_that_is_about_to_end(daemon: Daemon, box: Namespace) -> None:
+    """As a runtime's own is in a container that has just been started."""
+    with subprocess.Popen(box.command("sleep", "0.3"), stdin=subprocess.DEVNULL):
+        path = f"/run/netns/{box.name}"
+        answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": {"netns": path}})
+    assert answer.status == 201, answer
+
+
 @pytest.mark.attack(
     "T10 T10a", "lives in the namespace with CAP_NET_RAW or CAP_NET_ADMIN when it is attached", stopped_by="start"
 )

@@ -231,13 +231,16 @@ extension NodeSandbox {
         )
     }
 
+    /// For how many milliseconds who is in the namespace may be on the way out: a container runtime's own process is there
+    /// with all capabilities until it becomes the workload, which `docker run --detach` does not wait for.
+    private static let patienceMilliseconds: UInt64 = 1_000
+
     private func refuseInhabitants(of reference: NamespaceReference) async throws {
-        // The sockets after the processes: who may open none any more may have one.
-        let (threats, sockets) = try await Keeper.run { [namespaces = services.namespaces] in
-            guard let namespace = try namespaces.reopen(reference) else {
-                return ([Inhabitants.Threat](), String?.none)
-            }
-            return (try Inhabitants.threats(in: namespace), try FrameSockets(in: namespace).description)
+        let deadline = MonotonicTime.current.advanced(byNanoseconds: Self.patienceMilliseconds * 1_000_000)
+        var (threats, sockets) = try await inhabitants(of: reference)
+        while !threats.isEmpty, .current < deadline {
+            try await Task.sleep(for: .milliseconds(50))
+            (threats, sockets) = try await inhabitants(of: reference)
         }
         if let first = threats.first {
             let others = threats.count > 1 ? " and \(threats.count - 1) more" : ""
@@ -253,6 +256,16 @@ extension NodeSandbox {
                 "somebody has \(sockets) open in this namespace, which get around the rules: end the programs that opened "
                     + "them (ss -0p), or say acceptRawSockets"
             )
+        }
+    }
+
+    private func inhabitants(
+        of reference: NamespaceReference
+    ) async throws -> (threats: [Inhabitants.Threat], sockets: String?) {
+        try await Keeper.run { [namespaces = services.namespaces] in
+            guard let namespace = try namespaces.reopen(reference) else { return ([], nil) }
+            // The sockets after the processes: who may open none any more may have one.
+            return (try Inhabitants.threats(in: namespace), try FrameSockets(in: namespace).description)
         }
     }
 
