@@ -74,7 +74,14 @@ extension DNSReader {
     }
 
     private mutating func readName(allowingPointers: Bool) throws(WireError) -> DNSWireName {
+        // Every OPT record has it; it is made once.
+        if offset < end, bytes[offset] == 0 {
+            offset += 1
+            return .root
+        }
         var name: [UInt8] = []
+        // Grown label by label, it would be moved several times.
+        name.reserveCapacity(64)
         var hops = 0
         var cursor = self
         var floor = offset

@@ -50,10 +50,11 @@ public struct DNSWireName: Hashable, Sendable {
 
     /// The name with ASCII upper case folded (RFC 4343). Length bytes are below 64 and stay as they are.
     public var folded: DNSWireName {
-        let upper = UInt8(ascii: "A")...UInt8(ascii: "Z")
-        guard bytes.contains(where: { upper.contains($0) }) else { return self }
-        return DNSWireName(wire: bytes.map { upper.contains($0) ? $0 | 0x20 : $0 })
+        guard bytes.contains(where: Self.isUpper) else { return self }
+        return DNSWireName(wire: bytes.map { Self.isUpper($0) ? $0 | 0x20 : $0 })
     }
+
+    private static func isUpper(_ byte: UInt8) -> Bool { byte &- UInt8(ascii: "A") < 26 }
 
     /// The bytes at once; see ``DomainName/hash(into:)``.
     public func hash(into hasher: inout Hasher) {
@@ -78,11 +79,10 @@ public struct DNSWireName: Hashable, Sendable {
         while index < bytes.count, bytes[index] != 0 {
             let end = index + 1 + Int(bytes[index])
             if !text.isEmpty { text.append(UInt8(ascii: ".")) }
-            // A dot inside a label must not become a border between labels.
-            for byte in bytes[(index + 1)..<end] {
-                guard let byte = DomainName.fold(byte) else { throw .invalidByte(byte) }
-                text.append(byte)
-            }
+            let label = bytes[(index + 1)..<end]
+            // It must not become a border between labels. Of other bytes the name itself says whether they may be there.
+            if label.contains(UInt8(ascii: ".")) { throw .invalidByte(UInt8(ascii: ".")) }
+            text += label
             index = end
         }
         return try DomainName(ascii: text)
