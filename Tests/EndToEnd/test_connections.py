@@ -108,7 +108,14 @@ def test_download_is_listed(
     assert later["items"][0]["id"] == one["id"]
     stop(client)
     ended = waited_for(sandbox, lambda found: found["items"] == [], "the end of the download")
-    (closed,) = [record for record in daemon.records(sandbox="box") if record["event"] == "connection.closed"]
+    closings: list[dict[str, Any]] = []
+
+    def is_recorded() -> bool:
+        closings[:] = [record for record in daemon.records(sandbox="box") if record["event"] == "connection.closed"]
+        return bool(closings)
+
+    wait_until(is_recorded, "the record of the end")
+    (closed,) = closings
     assert (ended["bytesUp"], ended["bytesDown"]) == (closed["bytesUp"], closed["bytesDown"])
     assert closed["bytesDown"] >= later["items"][0]["bytesDown"]
 
