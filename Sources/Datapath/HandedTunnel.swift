@@ -33,6 +33,8 @@ public struct HandedTunnel: Sendable {
         var bytesUpBefore: UInt64
         var bytesDownBefore: UInt64
         var relay: RelayState
+        /// Of a relay that has a gate.
+        var hello: HelloGate.Memo?
     }
 
     /// What is known of it.

@@ -10,6 +10,14 @@ import WireFormat
 /// Until the server has answered, what the client says behind its first hello waits. So a client that does not wait for the
 /// answer gains nothing, and early data (RFC 8446 2.3) go out a round trip later than they might.
 final class HelloGate: RelayGate {
+    /// What another process needs to go on, besides the relay's state.
+    struct Memo: Codable, Sendable {
+        /// The server name; `nil` as well for one that is none, which is let in only where refusals are merely reported.
+        var name: String?
+        /// What was seen of the server's answer.
+        var detector: HelloRetryDetector
+    }
+
     private let serverName: ClientHello.ServerName
     /// Who has the relay that has the gate. A weak reference would take memory as long as the tunnel lives.
     private unowned let tunnel: Tunnel
@@ -20,6 +28,20 @@ final class HelloGate: RelayGate {
         serverName = hello.serverName
         self.tunnel = tunnel
         super.init(allowance: hello.length)
+    }
+
+    /// The gate of `tunnel` that another process had; open where that had none.
+    init(continuing memo: Memo, _ relay: RelayState, of tunnel: Tunnel) {
+        serverName = memo.name.flatMap { try? DomainName($0) }.map { .name($0) } ?? .absent
+        detector = memo.detector
+        self.tunnel = tunnel
+        super.init(continuing: relay)
+    }
+
+    /// What another process needs to go on, besides the relay's state.
+    var memo: Memo {
+        guard case .name(let name) = serverName else { return Memo(name: nil, detector: detector) }
+        return Memo(name: "\(name)", detector: detector)
     }
 
     override func upstreamSaid(_ bytes: UnsafeRawBufferPointer) {

@@ -47,6 +47,8 @@ extension Tunnel {
     }
 
     private func handOver(_ relay: Relay) -> HandedTunnel? {
+        // Tunnels have no other gates.
+        let gate = relay.gate as? HelloGate
         guard let admission, let endpoint = course.endpoint, let (state, descriptors) = relay.release() else {
             return nil
         }
@@ -59,7 +61,8 @@ extension Tunnel {
             layer: layer?.rawValue,
             bytesUpBefore: bytesBefore.up,
             bytesDownBefore: bytesBefore.down,
-            relay: state
+            relay: state,
+            hello: state.hasGate ? gate?.memo : nil
         )
         if case .name(let authority, _) = course { relayed.authority = "\(authority)" }
         return HandedTunnel(description("\(endpoint)", relayed), descriptors: descriptors)
@@ -86,6 +89,7 @@ extension Tunnel {
             loop: attachment.loop,
             continuing: relayed.relay,
             descriptors: descriptors,
+            gate: relayed.hello.map { HelloGate(continuing: $0, relayed.relay, of: self) },
             idleSeconds: attachment.limits.idleSeconds,
             onClose: relayEnded
         )
@@ -108,14 +112,15 @@ extension Attachment {
     public func takeOver(_ handed: HandedTunnel) {
         let description = handed.description
         let endpoint = description.endpoint.flatMap { Endpoint(parsing: $0, defaultPort: 0) }
+        let relayed = description.relayed
         guard !isPaused, hasRoomForTunnel, handed.descriptors.count == description.descriptorCount,
-            endpoint != nil || description.endpoint == nil
+            endpoint != nil || description.endpoint == nil, (relayed?.hello != nil) == (relayed?.relay.hasGate ?? false)
         else { return handed.descriptors.forEach(Sockets.reset) }
         let acceptedAt = MonotonicTime(nanoseconds: description.acceptedAt)
-        if let relayed = description.relayed, let endpoint {
+        if let relayed, let endpoint {
             Tunnel(self, downstream: -1, entry: .transparent(endpoint), acceptedAt: acceptedAt)
                 .goOn(with: relayed, server: endpoint, descriptors: handed.descriptors)
-        } else if description.relayed == nil, let client = handed.descriptors.first {
+        } else if relayed == nil, let client = handed.descriptors.first {
             let entry: Tunnel.Entry = endpoint.map { .transparent($0) } ?? .proxy
             // Whatever version that process was, and however much it waited for.
             Sockets.setNoDelay(client)

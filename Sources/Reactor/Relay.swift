@@ -47,7 +47,7 @@ public final class Relay: EventSource {
     private var idleTimer: TimerToken?
     private var lastProgress: MonotonicTime
     /// `nil` once it is open.
-    private var gate: RelayGate?
+    public private(set) var gate: RelayGate?
 
     /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
     /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. What downstream says
@@ -75,15 +75,16 @@ public final class Relay: EventSource {
     }
 
     /// Goes on with what another process began: `descriptors` are those that its ``release()`` gave, and become the
-    /// relay's.
+    /// relay's. There is a `gate` where the state has one.
     public init(
         loop: EventLoop,
         continuing state: RelayState,
         descriptors: [CInt],
+        gate: RelayGate? = nil,
         idleSeconds: UInt64,
         onClose: @escaping (RelayResult) -> Void
     ) {
-        precondition(descriptors.count == state.descriptorCount)
+        precondition(descriptors.count == state.descriptorCount && state.hasGate == (gate != nil))
         var rest = descriptors[...]
         func pipe(of direction: RelayState.Direction) -> SplicePipe? {
             guard direction.bytesInPipe > 0 else { return nil }
@@ -95,6 +96,7 @@ public final class Relay: EventSource {
         self.idleSeconds = idleSeconds
         self.onClose = onClose
         self.lastProgress = loop.now
+        self.gate = gate
         downstream = rest.removeFirst()
         upstream = rest.removeFirst()
         up = RelayDirection(from: downstream, to: upstream, continuing: state.up, pipe: pipe(of: state.up))
@@ -150,10 +152,9 @@ public final class Relay: EventSource {
     }
 
     /// Gives everything up for another process to go on with, without a word to either peer; `onClose` is not called.
-    /// The descriptors become the caller's. `nil` when there is nothing to go on with, or its gate is not open: then it can
-    /// only be aborted.
+    /// The descriptors become the caller's. `nil` when there is nothing to go on with: then it can only be aborted.
     public func release() -> (state: RelayState, descriptors: [CInt])? {
-        guard onClose != nil, gate == nil, let (upState, upPipe) = up.release(to: loop.pipes) else { return nil }
+        guard onClose != nil, let (upState, upPipe) = up.release(to: loop.pipes) else { return nil }
         guard let (downState, downPipe) = down.release(to: loop.pipes) else {
             upPipe?.close()
             return nil
@@ -167,7 +168,9 @@ public final class Relay: EventSource {
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
         let pipes = [upPipe, downPipe].compactMap(\.self).flatMap { [$0.readEnd, $0.writeEnd] }
-        return (RelayState(up: upState, down: downState), [downstream, upstream] + pipes)
+        if let gate { setLowWater(1, of: gate) }
+        let state = RelayState(up: upState, down: downState, gate: gate?.progress)
+        return (state, [downstream, upstream] + pipes)
     }
 
     /// Bytes delivered so far, up and down.

@@ -124,8 +124,9 @@ struct RelayDirection {
         if !readiness.isDisjoint(with: [.writable, .hangup, .error]) { sinkIsReady = true }
     }
 
-    /// Moves bytes until one side would block or the budget is spent; it is, too, when the loop has to go on first. With `closesNext`, the sink is closed when this has
-    /// ended, as the other direction has: that says it all. No more is read than `gate` lets pass; `witness` sees what is.
+    /// Moves bytes until one side would block or the budget is spent; it is, too, when the loop has to go on first. With
+    /// `closesNext`, the sink is closed when this has ended, as the other direction has: that says it all. No more is read
+    /// than `gate` lets pass; `witness` sees what is.
     mutating func pump(
         _ loop: EventLoop,
         closesNext: Bool = false,

@@ -38,6 +38,17 @@ open class RelayGate {
         self.allowance = allowance
     }
 
+    /// A gate of a relay that another process began; open where that had none.
+    public init(continuing state: RelayState) {
+        allowance = state.gate?.allowance ?? 0
+        self.state = state.gate.map { $0.isLooking ? .looking : .shut } ?? .open
+    }
+
+    /// What another process needs to go on; `nil` once it is open.
+    final var progress: RelayState.Gate? {
+        state == .open ? nil : RelayState.Gate(isLooking: state == .looking, allowance: allowance)
+    }
+
     /// Looks at what upstream says, which passes in any case. Called while the gate is shut.
     open func upstreamSaid(_ bytes: UnsafeRawBufferPointer) {
         state = .open

@@ -14,8 +14,21 @@ public struct RelayState: Hashable, Sendable, Codable {
         var sinkWasTold: Bool
     }
 
+    /// What its gate has come to, while it is not open.
+    struct Gate: Hashable, Sendable, Codable {
+        /// Whether upstream's answer was seen, and has what downstream says looked at.
+        var isLooking: Bool
+        /// How many bytes may go up before the next look.
+        var allowance: Int
+    }
+
     let up: Direction
     let down: Direction
+    /// A version that knew nothing of gates says nothing.
+    let gate: Gate?
+
+    /// Whether it goes on with a gate only.
+    public var hasGate: Bool { gate != nil }
 
     /// How many descriptors belong to it: both sockets, and the ends of each pipe that holds bytes.
     public var descriptorCount: Int {

@@ -2,7 +2,7 @@
 /// 4.1.4): a ServerHello whose random is a certain one.
 ///
 /// The outcome depends on the bytes alone, not on how they were divided over calls or records.
-public struct HelloRetryDetector {
+public struct HelloRetryDetector: Hashable, Sendable, Codable {
     /// What the bytes so far say.
     public enum Outcome: Hashable, Sendable {
         /// Not decided.

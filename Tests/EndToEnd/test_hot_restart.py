@@ -20,6 +20,7 @@ from lab.asker import Asker
 from lab.daemon import Daemon, Sandbox, running
 from lab.internet import Internet
 from lab.processes import wait_until
+from lab.retrying import Retrying, second_hello
 from lab.sandgate import allowing
 from lab.tool import tool
 
@@ -69,6 +70,13 @@ def daemon(internet: Internet, tmp_path: Path, deny_always: Path) -> Iterator[Da
         yield made
 
 
+@pytest.fixture
+def retrying(internet: Internet, tmp_path: Path) -> Iterator[Retrying]:
+    made = Retrying(internet, tmp_path)
+    yield made
+    made.stop()
+
+
 def asker(sandbox: Sandbox, name: str) -> Asker:
     return Asker(sandbox.start(*Asker.command(name)))
 
@@ -80,8 +88,7 @@ def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
     command = f"curl -sS -m 120 https://{plan.FILES}/big.bin"
     download = sandbox.start("/bin/bash", "-c", f"set -o pipefail; {command} | tee >(wc -c >&2) | sha256sum")
     for _ in range(3):
-        # A handshake whose server has not answered yet does not go on.
-        wait_until(lambda: any(one["bytesDown"] for one in sandbox.ask("GET", "/connections").json["items"]), "the download")
+        wait_until(lambda: sandbox.ask("GET", "/activity").json["connections"] == 1, "the download")
         daemon.hand_over()
     output, _ = download.communicate(timeout=120)
     assert download.returncode == 0 and internet.content.big_file_digest in output, output
@@ -89,6 +96,42 @@ def test_download_goes_on(internet: Internet, daemon: Daemon) -> None:
     assert len(closed) == 1 and closed[0]["bytesDown"] > 1 << 30 and closed[0]["host"] == plan.FILES, closed
     assert [request.host for request in internet.web.requests()] == [plan.FILES]
     assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
+
+
+def shaking_hands(retrying: Retrying, daemon: Daemon, sandbox: Sandbox, second: str, moment: str) -> str:
+    """What a client says whose daemon is replaced before its server has answered, or between its two hellos."""
+    assert sandbox.run("getent", "ahostsv4", plan.SINK).returncode == 0
+    with retrying.stopped() if moment == "unanswered" else contextlib.nullcontext():
+        client = sandbox.start(*second_hello(second, *(["--waits"] if moment == "asked" else [])))
+        if moment == "asked":
+            assert client.stdout is not None and client.stdout.readline() == "asked\n"
+        wait_until(lambda: any(one["bytesUp"] for one in sandbox.ask("GET", "/connections").json["items"]), "the hello")
+        daemon.hand_over()
+    return client.communicate("go on\n", timeout=30)[0]
+
+
+@pytest.mark.honest("a TLS handshake across a hot restart")
+@pytest.mark.parametrize("moment", ["unanswered", "asked"])
+def test_handshake_goes_on(retrying: Retrying, daemon: Daemon, moment: str) -> None:
+    """It is held to its first hello until its server has answered that."""
+    sandbox = daemon.create(allowing(plan.SINK), id="box")
+    assert f"served {plan.SINK}" in shaking_hands(retrying, daemon, sandbox, plan.SINK, moment)
+    assert retrying.names() == [plan.SINK] * 2
+
+
+@pytest.mark.attack(
+    "P1 N3", "names another server in the second ClientHello, when the daemon was replaced after the first", stopped_by="tls-sni"
+)
+@pytest.mark.parametrize("moment", ["unanswered", "asked"])
+def test_second_hello_after_a_restart(
+    internet: Internet, retrying: Retrying, daemon: Daemon, moment: str
+) -> None:
+    without = internet.unenforced(second_hello(plan.OTHER))
+    assert f"served {plan.OTHER}" in without.stdout and retrying.names() == [plan.SINK, plan.OTHER], without
+    sandbox = daemon.create(allowing(plan.SINK), id="box")
+    said = shaking_hands(retrying, daemon, sandbox, plan.OTHER, moment)
+    assert "shook hands" not in said and retrying.names() == [plan.SINK], said
+    assert daemon.records(sandbox="box", verdict="deny")[0]["host"] == plan.OTHER
 
 
 @pytest.mark.honest("an upload across a hot restart")

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import NetPrimitives
 import Testing
@@ -29,7 +30,8 @@ private final class WordGate: RelayGate {
 private final class Bench {
     let client: Peer
     let server: Peer
-    let gate: WordGate
+    private(set) var gate: WordGate
+    private let loop: EventLoop
     private(set) var result: RelayResult?
     private(set) var relay: Relay!
 
@@ -39,6 +41,7 @@ private final class Bench {
         client = try Peer(clientEnd, loop: loop)
         server = try Peer(serverEnd, loop: loop)
         gate = WordGate(allowance: allowance)
+        self.loop = loop
         beforeStart(client)
         relay = Relay(
             loop: loop,
@@ -49,6 +52,20 @@ private final class Bench {
             idleSeconds: 60
         ) { [weak self] in self?.result = $0 }
         gate.onStop = { [unowned self] in relay.abort() }
+        relay.start()
+    }
+
+    /// As from one process to another.
+    func handOver() throws {
+        let (state, descriptors) = try #require(relay.release())
+        if state.hasGate { gate = WordGate(continuing: state) }
+        relay = Relay(
+            loop: loop,
+            continuing: try JSONDecoder().decode(RelayState.self, from: JSONEncoder().encode(state)),
+            descriptors: descriptors,
+            gate: state.hasGate ? gate : nil,
+            idleSeconds: 60
+        ) { [weak self] in self?.result = $0 }
         relay.start()
     }
 
@@ -78,7 +95,6 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         bench.client.say(bytes(" and more"))
         try rest()
         #expect(bench.server.heard == bytes("hello"))
-        #expect(bench.relay.release() == nil)
         bench.server.say(bytes("yes"))
         #expect(
             try loop.run { bench.server.heard == bytes("helloand more and more") && bench.client.heard == bytes("yes") }
@@ -140,5 +156,27 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         bench.client.say(bytes("thr"), thenEnd: true)
         #expect(try loop.run { bench.result != nil && bench.server.ending != nil })
         #expect(bench.server.heard == bytes("hi") && bench.server.ending == .failed(ECONNRESET))
+    }
+
+    /// Another process goes on with it as it was: what waits goes on waiting, for an answer or to be looked at.
+    @Test(arguments: ["", "look"]) func itIsHandedOver(answer: String) throws {
+        let bench = try Bench(loop, allowance: 2) { $0.say(bytes("hi")) }
+        bench.server.say(bytes(answer))
+        #expect(try loop.run { bench.server.heard == bytes("hi") && bench.client.heard == bytes(answer) })
+        bench.client.say(bytes("one"))
+        try rest()
+        try bench.handOver()
+        try rest()
+        #expect(bench.server.heard == bytes("hi") && bench.result == nil)
+        if answer.isEmpty { bench.server.say(bytes("look")) }
+        bench.client.say(bytes("!two"))
+        #expect(try loop.run { bench.server.heard == bytes("hione!") })
+        bench.client.say(bytes("!open"))
+        #expect(try loop.run { bench.server.heard == bytes("hione!two!open") })
+        try bench.handOver()
+        bench.client.say(bytes("stop"), thenEnd: true)
+        bench.server.say([], thenEnd: true)
+        #expect(try loop.run { bench.result != nil })
+        #expect(bench.result == RelayResult(bytesUp: 18, bytesDown: 4, end: .finished))
     }
 }

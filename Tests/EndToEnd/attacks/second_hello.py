@@ -1,9 +1,9 @@
 """A TLS client that names another server in its second ClientHello than in its first, where the server asks for a second one
 (HelloRetryRequest); then one request to the second, and the answer on stdout.
 
-    second_hello.py ADDRESS PORT FIRST SECOND [--connect AUTHORITY]
+    second_hello.py ADDRESS PORT FIRST SECOND [--connect AUTHORITY] [--waits]
 
---connect goes through the proxy of HTTPS_PROXY. OpenSSL writes each hello when it is due, so that
+--connect goes through the proxy of HTTPS_PROXY. With --waits it says "asked" and reads a line before the second hello. OpenSSL writes each hello when it is due, so that
 its name can be changed between them and the handshake ends well.
 """
 
@@ -63,13 +63,17 @@ class Session:
             sys.exit("closed")
         CRYPTO.BIO_write(self._incoming, received, len(received))
 
-    def shake_hands(self, names: list[str]) -> None:
+    def shake_hands(self, names: list[str], waits: bool) -> None:
         """Does the handshake; each hello has the next name."""
         self.name(names.pop(0))
         while (result := SSL.SSL_connect(self._handle)) != 1:
-            if names:
+            is_first = bool(names)
+            if is_first:
                 self.name(names.pop(0))
             self.wait(result)
+            if is_first and waits:
+                print("asked", flush=True)
+                sys.stdin.readline()
         self.send()
         print("shook hands", flush=True)
 
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("first")
     parser.add_argument("second")
     parser.add_argument("--connect")
+    parser.add_argument("--waits", action="store_true")
     arguments = parser.parse_args()
     if arguments.connect:
         connection = hello.connect_through_proxy(arguments.connect)
@@ -97,7 +102,7 @@ def main() -> None:
         connection = socket.create_connection((arguments.address, arguments.port), TIMEOUT)
     connection.settimeout(TIMEOUT)
     session = Session(connection)
-    session.shake_hands([arguments.first, arguments.second])
+    session.shake_hands([arguments.first, arguments.second], arguments.waits)
     print(session.ask(f"GET / HTTP/1.1\r\nHost: {arguments.second}\r\n\r\n".encode()).decode("latin-1"))
 
 
