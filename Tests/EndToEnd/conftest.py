@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ import pytest
 
 from lab import hostile_nameserver, plan, streams
 from lab.daemon import Daemon, running
+from lab.effort import LONG
 from lab.flood_watch import Watch, watching
 from lab.internet import Internet
 from lab.internet import internet as make_internet
@@ -93,9 +97,51 @@ class _Outcomes:
         self._file.write(json.dumps([report.nodeid, report.when, outcome, report.duration]) + "\n")
 
 
+PATIENCE = 600
+"""How many seconds a test may take, or what sets it up or cleans up after it, where it is not asked to take long. The slowest
+take about two minutes."""
+
+
+class _Watchdog:
+    """Ends what hangs, as a failure that says where: one that waits for ever has nobody hear of those after it."""
+
+    @contextlib.contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        def end(_: int, frame: object) -> None:
+            raise TimeoutError(f"{what} took more than {PATIENCE} s")
+
+        before = signal.signal(signal.SIGALRM, end)
+        signal.alarm(PATIENCE)
+        # Where the interpreter itself cannot be interrupted.
+        faulthandler.dump_traceback_later(PATIENCE + 120, exit=True)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+            faulthandler.cancel_dump_traceback_later()
+
+    @pytest.hookimpl(hookwrapper=True)  # type: ignore[misc]
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        with self._watched(f"the set-up of {item.name}"):
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)  # type: ignore[misc]
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        with self._watched(item.name):
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)  # type: ignore[misc]
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        with self._watched(f"the clean-up after {item.name}"):
+            yield
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if (file := config.getoption("--outcomes")) is not None:
         config.pluginmanager.register(_Outcomes(file))
+    if not LONG:
+        config.pluginmanager.register(_Watchdog())
 
 
 @pytest.fixture(scope="session")

@@ -262,11 +262,17 @@ def end(process: subprocess.Popen[bytes], has_node: bool) -> None:
 
 
 def finish(job: Job, number: str) -> None:
-    """Takes a job's outcomes in and says how it went."""
+    """Takes a job's outcomes in and says how it went, with the output of one that failed."""
     job.took = time.monotonic() - job.began
     job.note_outcomes()
     word = "passed" if job.is_good() else "FAILED"
     print(f"{number:8} {word}  {job.name}: {job.counts()}, {job.took:.0f} s", flush=True)
+    if not job.is_good() and job.output.exists():
+        # At once: who ends us may not wait for the end.
+        text = job.output.read_text(errors="replace")
+        begins = [place for title in ("ERRORS", "FAILURES") if (place := text.find(f"= {title} =")) >= 0]
+        print(f"\n======== {job.name}, exit status {job.process.returncode if job.process else None}")
+        print(text[text.rfind("\n", 0, min(begins)) + 1 :] if begins else text, flush=True)
 
 
 def run_alone(job: Job) -> None:
@@ -279,13 +285,7 @@ def run_alone(job: Job) -> None:
 
 
 def report(jobs: list[Job], alone: Job | None) -> bool:
-    """Prints what failed, with its output, and the slowest; whether all is good."""
-    for job in jobs:
-        if not job.is_good():
-            text = job.output.read_text(errors="replace")
-            begins = [place for title in ("ERRORS", "FAILURES") if (place := text.find(f"= {title} =")) >= 0]
-            print(f"\n======== {job.name}, exit status {job.process.returncode if job.process else None}")
-            print(text[text.rfind("\n", 0, min(begins)) + 1 :] if begins else text)
+    """Prints what failed, and the slowest; whether all is good."""
     every = [*jobs, *([alone] if alone else [])]
     durations = sorted((entry for job in every for entry in job.durations), reverse=True)[:20]
     print("\n======== slowest")
