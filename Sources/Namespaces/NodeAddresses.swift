@@ -23,7 +23,7 @@ public func onLinkPrefixes() throws(NamespaceError) -> [IPPrefix] {
         else { return }
         let length = mask.value.nonzeroBitCount
         // An address by itself has no neighbours, and a link to everywhere is none.
-        guard (1..<128).contains(length), address.value >> 118 != 0xfe80 >> 6 else { return }
+        guard (1..<128).contains(length), !IPPrefix.linkLocal6.contains(address) else { return }
         prefixes.insert(IPPrefix(address, length: length))
     }
     return Array(prefixes.sorted { ($0.address, $0.length) < ($1.address, $1.length) }.prefix(32))

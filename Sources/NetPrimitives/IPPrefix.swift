@@ -72,6 +72,11 @@ extension IPPrefix: CustomStringConvertible {
     }
 }
 
+extension IPPrefix {
+    /// fe80::/10 (RFC 4291 2.5.6): addresses that mean something on their link alone.
+    public static let linkLocal6 = IPPrefix(IPAddress(v6: 0xfe80 << 112), length: 10)
+}
+
 extension IPAddress {
     /// Whether it leads to the machine itself: 127.0.0.0/8 (RFC 1122 3.2.1.3) and ::1 (RFC 4291 2.5.3).
     public var isLoopback: Bool {

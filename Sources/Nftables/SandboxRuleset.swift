@@ -383,9 +383,9 @@ extension SandboxRuleset {
 
     private func neighbourDiscovery(_ type: UInt8, _ name: String, to group: IPPrefix) -> [Rule] {
         let destinations =
-            [group, Self.linkLocal]
+            [group, .linkLocal6]
             + (gateways.map(IPPrefix.init(host:)) + onLink)
-            .filter { $0.family == .v6 && !Self.linkLocal.contains($0) }
+            .filter { $0.family == .v6 && !IPPrefix.linkLocal6.contains($0) }
         return destinations.map { destination in
             Rule(
                 "icmpv6 type \(name) ip6 hoplimit 255 ip6 length <= 32 ip6 daddr \(destination) accept",
@@ -488,8 +488,6 @@ extension SandboxRuleset {
     private static let docker = IPPrefix(host: IPAddress(v4: 0x7f00_000b))
     private static let loopback4 = IPPrefix(IPAddress(v4: 0x7f00_0000), length: 8)
     private static let loopback6 = IPPrefix(host: IPAddress(v6: 1))
-    /// fe80::/10.
-    private static let linkLocal = IPPrefix(IPAddress(v6: 0xfe80 << 112), length: 10)
     /// ff02::1:ff00:0/104, RFC 4291 2.7.1.
     private static let solicitedNodes = IPPrefix(IPAddress(v6: 0xff02 << 112 | 0x1_ff00_0000), length: 104)
     /// ff02::1.

@@ -11,21 +11,13 @@ extension SidePath: CustomStringConvertible {
     public var description: String { "\(what) (\(remedy))" }
 }
 
-/// What in a namespace is for what: it decides what else there may be beside our rules.
-public struct SideWays: Sendable {
-    /// Whether our own sockets to the outside are opened in there: what turns their packets to another server keeps them
-    /// from every server then, and what looks at them can learn what they are told from others' by.
-    public var hasUpstreamInside: Bool
-    /// Whether the kernel must say what BPF programs are attached. Containers' system call filters often refuse bpf(2) to
-    /// who lacks CAP_BPF and CAP_SYS_ADMIN.
-    public var needsPrograms: Bool
-    /// Whether an ``EgressFence`` is put up there, which takes over one that there is.
-    public var hasFence: Bool
-
-    /// What to look for.
-    public init(hasUpstreamInside: Bool, needsPrograms: Bool, hasFence: Bool) {
-        self.hasUpstreamInside = hasUpstreamInside
-        self.needsPrograms = needsPrograms
-        self.hasFence = hasFence
+extension SidePath {
+    /// Why a network with these is refused; `nil` when there are none. `place` is "this namespace", `consent` what has them
+    /// accepted.
+    public static func refusal(of found: [SidePath], in place: String, consent: String) -> String? {
+        guard let first = found.first else { return nil }
+        let others = found.count > 1 ? " and \(found.count - 1) more" : ""
+        let remedy = "remove it (\(first.remedy)), or say \(consent)"
+        return "\(first.what)\(others) in \(place) could take packets past the rules: \(remedy)"
     }
 }

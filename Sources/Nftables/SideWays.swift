@@ -2,6 +2,25 @@ import CLinux
 import CNftnl
 import Glibc
 
+/// What in a namespace is for what: it decides what else there may be beside our rules.
+public struct SideWays: Sendable {
+    /// Whether our own sockets to the outside are opened in there: what turns their packets to another server keeps them
+    /// from every server then, and what looks at them can learn what they are told from others' by.
+    public var hasUpstreamInside: Bool
+    /// Whether the kernel must say what BPF programs are attached. Containers' system call filters often refuse bpf(2) to
+    /// who lacks CAP_BPF and CAP_SYS_ADMIN.
+    public var needsPrograms: Bool
+    /// Whether an ``EgressFence`` is put up there, which takes over one that there is.
+    public var hasFence: Bool
+
+    /// What to look for.
+    public init(hasUpstreamInside: Bool, needsPrograms: Bool, hasFence: Bool) {
+        self.hasUpstreamInside = hasUpstreamInside
+        self.needsPrograms = needsPrograms
+        self.hasFence = hasFence
+    }
+}
+
 /// What takes packets past the rules, as one who was root there can have left it behind:
 ///
 ///     socket ─▶ raw, nat, out ─▶ route ─▶ post ─▶ fence ─▶ tcx, clsact ─▶ discipline ─▶ device ─▶ XDP at the other end

@@ -341,43 +341,48 @@ private struct CreateRequestReader {
 
     private mutating func readDomains(_ node: DocumentNode, _ path: String) -> [DomainName] {
         let most = CreateRequest.UpstreamInside.maximumDockerDomains
-        guard case .sequence(let items) = node.value, (1...most).contains(items.count) else {
-            reader.report(node.position, path, "expected a list of 1 to \(most) names, found \(node.kind)")
-            return []
-        }
-        return items.enumerated().compactMap { index, item in
-            let path = "\(path)[\(index)]"
-            guard let text = reader.text(item, path) else { return nil }
-            guard let name = try? DomainName(text) else {
-                reader.report(item.position, path, "expected a name, such as internal, found \(text)")
-                return nil
-            }
+        return readList(node, path, of: "names", most: most) { reader, position, path, text in
+            let name = try? DomainName(text)
+            if name == nil { reader.report(position, path, "expected a name, such as internal, found \(text)") }
             return name
         }
     }
 
     private mutating func readNameservers(_ node: DocumentNode, _ path: String) -> [Endpoint] {
         let most = CreateRequest.UpstreamInside.maximumNameservers
-        guard case .sequence(let items) = node.value, (1...most).contains(items.count) else {
-            reader.report(node.position, path, "expected a list of 1 to \(most) DNS servers, found \(node.kind)")
-            return []
-        }
-        return items.enumerated().compactMap { index, item in
-            let path = "\(path)[\(index)]"
-            guard let text = reader.text(item, path) else { return nil }
+        return readList(node, path, of: "DNS servers", most: most) { reader, position, path, text in
             guard let server = Endpoint(parsing: text, defaultPort: 53) else {
-                reader.report(item.position, path, "expected IP, IPv4:PORT or [IPv6]:PORT, found \(text)")
+                reader.report(position, path, "expected IP, IPv4:PORT or [IPv6]:PORT, found \(text)")
                 return nil
             }
             // There the sandbox could answer in its name.
             if server.address.isLoopback {
                 reader.report(
-                    item.position,
+                    position,
                     path,
                     "\(server) is in the sandbox itself, which could answer in its name; for Docker's resolver, say dockerNames"
                 )
             }
             return server
+        }
+    }
+
+    /// A list of 1 to `most` texts, each as `read` takes it; what it does not take it reports.
+    private mutating func readList<Item>(
+        _ node: DocumentNode,
+        _ path: String,
+        of things: String,
+        most: Int,
+        read: (inout PolicyReader, DocumentNode.Position, _ path: String, _ text: String) -> Item?
+    ) -> [Item] {
+        guard case .sequence(let items) = node.value, (1...most).contains(items.count) else {
+            reader.report(node.position, path, "expected a list of 1 to \(most) \(things), found \(node.kind)")
+            return []
+        }
+        return items.enumerated().compactMap { index, item in
+            let path = "\(path)[\(index)]"
+            guard let text = reader.text(item, path) else { return nil }
+            return read(&reader, item.position, path, text)
         }
     }
 

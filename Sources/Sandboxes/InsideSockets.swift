@@ -62,10 +62,10 @@ struct InsideSockets {
     }
 
     /// Opens them in the calling thread's namespace. In a network that is not of our making, `gateways` are others, `onLink`
-    /// says what is on its links, and IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for datagrams. `handed` are
-    /// listeners that another process opened there; they are closed when this throws, as all are. `upstream` is what
-    /// sockets to the outside have, where they are in the same namespace, and `asksDocker` whether they may ask Docker's
-    /// resolver in there; `fence` what judged packets get. `notes` are for a process after this one.
+    /// says what is on its links, and IPv6 may be left out where there is none. Without `opensUDP`, there are no sockets for
+    /// datagrams. `handed` are listeners that another process opened there; they are closed when this throws, as all are.
+    /// `upstream` is what sockets to the outside have, where they are in the same namespace, and `asksDocker` whether they
+    /// may ask Docker's resolver in there; `fence` what judged packets get. `notes` are for a process after this one.
     static func open(
         ports: ListenerPorts,
         refusals: RefusalLimit = .init(),

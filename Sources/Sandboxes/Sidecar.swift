@@ -138,12 +138,10 @@ public actor Sidecar {
         // Without CAP_SYS_ADMIN containers may not ask for BPF programs.
         let ways = SideWays(hasUpstreamInside: true, needsPrograms: false, hasFence: true)
         let found = try await Keeper.run { try ways.find() }
-        guard let first = found.first else { return }
-        let others = found.count > 1 ? " and \(found.count - 1) more" : ""
-        throw SidePathError(
-            description: "\(first.what)\(others) in this network could take packets past the rules: remove it "
-                + "(\(first.remedy)), or say SANDGATE_ACCEPT_SIDE_PATHS=true"
-        )
+        let consent = "SANDGATE_ACCEPT_SIDE_PATHS=true"
+        if let why = SidePath.refusal(of: found, in: "this network", consent: consent) {
+            throw SidePathError(description: why)
+        }
     }
 
     /// So many servers are noted; nobody has more.

@@ -26,7 +26,7 @@ struct Daemon {
     init(settings: ServeSettings) throws {
         self.settings = settings
         kept = ServiceNotifier.kept()
-        notifier = try ServiceNotifier()
+        notifier = try ServiceNotifier(log: log)
     }
 
     /// Before there is another thread: keeps what sandboxes take, for the threads that need it.

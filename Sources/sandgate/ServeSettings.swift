@@ -242,8 +242,7 @@ extension ServeSettings {
         let isEverywhere = [IPAddress(v4: 0), IPAddress(v6: 0)].contains(endpoint.address)
         let candidates = isEverywhere ? try nodeAddresses() : [endpoint.address]
         // A link-local address means nothing without its link.
-        let linkLocal = try IPPrefix(parsing: "fe80::/10")
-        let reachable = candidates.filter { !$0.isLoopback && !linkLocal.contains($0) }
+        let reachable = candidates.filter { !$0.isLoopback && !IPPrefix.linkLocal6.contains($0) }
         return [IPAddress.Family.v4, .v6].compactMap { family in
             reachable.first { $0.family == family }.map { Endpoint($0, endpoint.port) }
         }

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Logging
 
 /// Tells systemd how the daemon is (sd_notify(3)): ready, alive, stopping; and has it keep a descriptor from one process
 /// to the next (FDSTORE). Does nothing where nobody asked for it.
@@ -11,8 +12,12 @@ struct ServiceNotifier: Sendable {
     /// How often the watchdog wants to hear of us, in microseconds.
     private let watchdogMicroseconds: UInt64?
 
+    /// Where it is said that something could not be told.
+    private let log: Logger
+
     /// Reads what systemd left in the environment. Throws where there is no socket to be had.
-    init() throws {
+    init(log: Logger) throws {
+        self.log = log
         path = getenv("NOTIFY_SOCKET").map { String(cString: $0) }
         watchdogMicroseconds = getenv("WATCHDOG_USEC").flatMap { UInt64(String(cString: $0)) }
         guard path != nil else {
@@ -96,7 +101,9 @@ struct ServiceNotifier: Sendable {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         var bytes = Array(path.utf8)
-        guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return }
+        guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else {
+            return complain(of: text, ENAMETOOLONG)
+        }
         // An abstract socket is written with @ in place of the NUL.
         if bytes.first == UInt8(ascii: "@") { bytes[0] = 0 }
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
@@ -105,9 +112,15 @@ struct ServiceNotifier: Sendable {
         let isConnected = withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, length) == 0 }
         }
-        guard isConnected else { return }
+        guard isConnected else { return complain(of: text, errno) }
         let message = Array(text.utf8)
         let descriptors = passed.map { [$0] } ?? []
-        _ = clinux_send_descriptors(descriptor, message, message.count, descriptors, descriptors.count)
+        let sent = clinux_send_descriptors(descriptor, message, message.count, descriptors, descriptors.count)
+        if sent < 0 { complain(of: text, errno) }
+    }
+
+    private func complain(of text: String, _ code: CInt) {
+        let word = text.prefix { $0 != "\n" }
+        log.error("the service manager was not told \(word): \(String(cString: strerror(code)))")
     }
 }

@@ -222,13 +222,9 @@ extension NodeSandbox {
         } catch let error as NetlinkError {
             throw NodeError.failed("whether packets could get past the rules in this namespace is not known: \(error)")
         }
-        guard let first = found.first else { return }
-        let others = found.count > 1 ? " and \(found.count - 1) more" : ""
-        throw NodeError.unprocessable(
-            field: "attachment",
-            "\(first.what)\(others) in this namespace could take packets past the rules: remove it (\(first.remedy)), or say "
-                + "acceptSidePaths"
-        )
+        if let why = SidePath.refusal(of: found, in: "this namespace", consent: "acceptSidePaths") {
+            throw NodeError.unprocessable(field: "attachment", why)
+        }
     }
 
     /// For how many milliseconds who is in the namespace may be on the way out: a container runtime's own process is there
