@@ -390,7 +390,7 @@ def test_process_that_cannot_be_seen(trials: Trials, box: Namespace) -> None:
         assert (answer.status == 422 and "CAP_NET_RAW" in answer.json["message"]) or trials.faults.spoiled, answer
         assert trials.state("box") == "absent" and not is_guarded(box)
 
-    process = subprocess.Popen(box.command("sleep", "60"), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(box.command("sleep", "infinity"), stdin=subprocess.DEVNULL)
     try:
         attempt(None)
         calls = [call for call in trials.faults.calls if call.kind == "list" or call.text.endswith("/status")]
