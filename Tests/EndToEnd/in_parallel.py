@@ -31,10 +31,15 @@ from types import FrameType
 
 import pytest
 
+from lab.effort import LONG
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PRIVATE = ("/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/netns")
 """The directories that each node has for itself."""
+PATIENCE = 900
+"""How many seconds a job may tell of no test before it is ended: conftest.py ends a test that hangs well before, but not what
+hangs when all tests are done."""
 MOST_AT_ONCE = 100
 """Tests of a file that one node runs; those of a longer file are divided among several."""
 
@@ -100,6 +105,31 @@ class Job:
     def is_good(self) -> bool:
         """Whether all tests were reported on and passed, and pytest says so too."""
         return not self.failed() and self.process is not None and self.process.returncode == 0
+
+    def is_silent(self) -> bool:
+        """Whether it has told of no test for too long."""
+        file = self.directory / "outcomes"
+        told = time.time() - file.stat().st_mtime if file.exists() else time.monotonic() - self.began
+        return told > PATIENCE and not LONG
+
+    def processes(self) -> str:
+        """What its processes are and what they wait for, each in a line."""
+        assert self.process is not None
+        children: dict[str, list[str]] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                children.setdefault(path.read_text().rpartition(")")[2].split()[1], []).append(path.parent.name)
+        lines, left = [], [str(self.process.pid)]
+        while left:
+            pid = left.pop()
+            left += children.get(pid, [])
+            with contextlib.suppress(OSError):
+                place = Path("/proc") / pid
+                state = place.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+                command = place.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+                stack = place.joinpath("stack").read_text().replace("\n", " ")[:400]
+                lines.append(f"{pid} {state} {command or '-'} {stack}")
+        return "\n".join(lines)
 
     def counts(self) -> str:
         """How many tests went how."""
@@ -242,11 +272,18 @@ def run_beside(jobs: list[Job], workers: int) -> None:
             start(job)
             assert job.process is not None
             running[os.pidfd_open(job.process.pid)] = job
-        for descriptor in select.select(list(running), [], [])[0]:
-            job = running.pop(descriptor)
-            os.close(descriptor)
+        ended = select.select(list(running), [], [], 60)[0]
+        for descriptor, job in list(running.items()):
             assert job.process is not None
-            job.process.wait()
+            if descriptor in ended:
+                job.process.wait()
+            elif job.is_silent():
+                print(f"======== {job.name} has told of nothing for {PATIENCE} s\n{job.processes()}", flush=True)
+                end(job.process, job.has_node)
+            else:
+                continue
+            os.close(descriptor)
+            del running[descriptor]
             done += 1
             finish(job, f"[{done}/{len(jobs)}]")
 
@@ -258,7 +295,8 @@ def end(process: subprocess.Popen[bytes], has_node: bool) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
     process.kill()
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(60)
 
 
 def finish(job: Job, number: str) -> None:
