@@ -11,8 +11,9 @@ import PolicyDocument
 import Reactor
 public import Sandboxes
 
-/// The policy API of OpenSandbox's egress container, for its SDKs and server: `/policy` and `/healthz`. Statuses, bodies
-/// and error texts are theirs (specs/egress-api.yaml); what is malformed is refused here, where they may take it.
+/// The API of OpenSandbox's egress container, for its SDKs and server: `/policy` and `/healthz`, and that there is no
+/// `CredentialVault`. Statuses, bodies and error texts are theirs (specs/egress-api.yaml); what is malformed is refused here,
+/// where they may take it.
 ///
 /// Everybody in the sandbox can reach the port. Who comes from within needs the token; without one the API is closed to
 /// them, and open to who comes from outside. A token does not keep a sandbox out that can read it on its way
@@ -76,6 +77,11 @@ public struct SidecarServer: Sendable {
         case "/policy":
             if let refusal = try await gate.refusal(of: request, context.channel) { return bodiless(refusal, request) }
             return bodiless(try await answer(request, context.channel), request)
+        case let path where CredentialVault.has(path):
+            if path != CredentialVault.active, let refusal = try await gate.refusal(of: request, context.channel) {
+                return bodiless(refusal, request)
+            }
+            return bodiless(CredentialVault.answer(to: request, hasToken: settings.token != nil), request)
         default:
             return bodiless(PlainText.answer("404 page not found\n", .notFound), request)
         }
@@ -156,8 +162,7 @@ extension SidecarServer {
         case .delete: return try await delete(try await body())
         case .post, .put: return try await replace(try await body())
         default:
-            let allowed: HTTPFields = [.allow: "GET, POST, PUT, PATCH, DELETE"]
-            return PlainText.answer("method not allowed\n", .methodNotAllowed, headers: allowed)
+            return PlainText.notAllowed("GET, POST, PUT, PATCH, DELETE")
         }
     }
 
@@ -362,24 +367,5 @@ private struct Gate: Sendable {
     /// In constant time, lengths included.
     private static func isSame(_ left: String, _ right: String) -> Bool {
         SHA256.hash(data: Data(left.utf8)) == SHA256.hash(data: Data(right.utf8))
-    }
-}
-
-// MARK: - Plain text
-
-/// An error as the original answers it.
-private struct PlainText: Error {
-    let status: HTTPResponse.Status
-    let message: String
-
-    init(_ status: HTTPResponse.Status, _ message: String) {
-        self.status = status
-        self.message = message
-    }
-
-    static func answer(_ text: String, _ status: HTTPResponse.Status, headers: HTTPFields = [:]) -> Response {
-        var headers = headers
-        headers[.xContentTypeOptions] = "nosniff"
-        return Answer.raw(Array(text.utf8), type: "text/plain; charset=utf-8", status: status, headers: headers)
     }
 }

@@ -19,7 +19,8 @@ struct SidecarSettings {
         OPENSANDBOX_EGRESS_POLICY_FILE           a file that keeps the policy; read first, written on every change
         OPENSANDBOX_EGRESS_HTTP_ADDR             where the policy API listens (:18080)
         OPENSANDBOX_EGRESS_TOKEN                 what the header OPENSANDBOX-EGRESS-AUTH has to hold
-        OPENSANDBOX_EGRESS_MODE                  dns or dns+nft; both enforce all there is
+        OPENSANDBOX_EGRESS_MODE                  dns or dns+nft; both enforce all there is, and dns+nft closes port 853 (DNS
+                                                 over TLS) as well
         OPENSANDBOX_EGRESS_MAX_RULES             the most rules of a policy (4096); 0 for no bound
         OPENSANDBOX_EGRESS_DNS_UPSTREAM          the DNS servers to ask, IP[:PORT], comma-separated (at the first start in a
                                                  network those of /etc/resolv.conf, and afterwards the same)
@@ -56,8 +57,25 @@ struct SidecarSettings {
     private static let known: Set = [
         "RULES", "POLICY_FILE", "MODE", "TOKEN", "HTTP_ADDR", "MAX_RULES", "DNS_UPSTREAM", "DNS_UPSTREAM_TIMEOUT",
         "BLOCK_DOH_443", "DOH_BLOCKLIST", "SANDBOX_ID", "DENY_WEBHOOK", "METRICS_EXTRA_ATTRS", "LOG_LEVEL",
-        "NAMESERVER_EXEMPT", "MITMPROXY_TRANSPARENT", "PROFILE",
+        "PROFILE",
     ]
+    /// What the original closes or watches with, and nothing here does: without it the sandbox would reach more than its
+    /// operator meant. Beginnings of names, and why.
+    private static let refused = [
+        ("UPSTREAM_PROXY", "connections are not led through another proxy here"),
+        ("PUBLIC_POLICY", "there is one policy here, that of the sandbox"),
+    ]
+    /// As ``refused``, while they are on.
+    private static let refusedSwitches = ["MITMPROXY_TRANSPARENT", "EXPERIMENTAL_REVISION_RUNTIME"]
+    /// What the original knows and what is without effect here. Beginnings of names, and why.
+    private static let idle = [
+        ("NAMESERVER_EXEMPT", "every query goes to the resolver here"),
+        ("DNS_UPSTREAM_PROBE", "servers are judged by the queries that there are"),
+        ("REDIRECT_BACKEND", "nftables is spoken to directly"),
+        ("MITMPROXY_", noInterception), ("CREDENTIAL_", noInterception), ("REVISION_", noInterception),
+        ("EXPERIMENTAL_REVISION_", noInterception),
+    ]
+    private static let noInterception = "TLS is not intercepted here"
 
     /// Reads the environment. Throws a problem that names the variable.
     init(_ environment: [String: String]) throws {
@@ -94,6 +112,8 @@ struct SidecarSettings {
             let parts = Set(text.lowercased().split(separator: "+").map { String($0).trimmed })
             let isKnown = parts.contains("dns") && parts.isSubset(of: ["dns", "nft"])
             guard isKnown else { throw fail("MODE", "dns or dns+nft") }
+            // As the original has it there, whatever a policy allows: queries that nobody sees are for any name.
+            if parts.contains("nft") { blocked += Self.everywhere(853) }
         }
         if let text = value("PROFILE"), text != "sidecar" {
             throw fail("PROFILE", "sidecar, which is what this is, found \(text)")
@@ -125,20 +145,31 @@ struct SidecarSettings {
         }
         sidecar.policy = try Self.policy(value("RULES"), file: sidecar.policyFile)
         try readBlocklist(isOn: Self.isTrue(value("BLOCK_DOH_443") ?? ""), Self.list(value("DOH_BLOCKLIST")))
-        if value("NAMESERVER_EXEMPT") != nil {
-            remarks.append("\(Self.prefix)NAMESERVER_EXEMPT has no effect: every query goes to the resolver here")
-        }
         denyWebhook = try value("DENY_WEBHOOK").map { text in
             do { return try Self.webhook(text) } catch { throw SetupError("\(Self.prefix)DENY_WEBHOOK: \(error)") }
         }
         attributes = Self.attributes(sandbox: value("SANDBOX_ID"), value("METRICS_EXTRA_ATTRS"))
-        for name in environment.keys.sorted() where name.hasPrefix(Self.prefix) {
-            guard !Self.known.contains(String(name.dropFirst(Self.prefix.count))) else { continue }
-            remarks.append("\(name.onOneLine) has no effect: Sandgate does not know it")
+        remarks = try Self.remarks(environment)
+    }
+
+    /// What is said of variables without effect. Throws for one that a sandbox must not be without.
+    private static func remarks(_ environment: [String: String]) throws -> [String] {
+        // Of all components of OpenSandbox.
+        let log = "OPENSANDBOX_LOG_OUTPUT"
+        var remarks = environment[log] == nil ? [] : ["\(log) has no effect: the log goes to the standard error"]
+        for (variable, text) in environment.sorted(by: { $0.key < $1.key }) where variable.hasPrefix(prefix) {
+            let name = String(variable.dropFirst(prefix.count))
+            func reason(_ reasons: [(String, String)]) -> String? { reasons.first { name.hasPrefix($0.0) }?.1 }
+            guard !known.contains(name), !text.trimmed.isEmpty else { continue }
+            if let why = reason(refused) { throw SetupError("\(variable.onOneLine): \(why)") }
+            guard !refusedSwitches.contains(name) else {
+                guard !isTrue(text) else { throw SetupError("\(variable): \(noInterception)") }
+                continue
+            }
+            let why = reason(idle) ?? "Sandgate does not know it"
+            remarks.append("\(variable.onOneLine) has no effect: \(why)")
         }
-        if environment["OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT"].map(Self.isTrue) == true {
-            throw SetupError("OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT: TLS is not intercepted here")
-        }
+        return remarks
     }
 
     private mutating func setUpstream(_ servers: [Endpoint]) throws {
@@ -193,19 +224,23 @@ struct SidecarSettings {
     }
 
     private mutating func readBlocklist(isOn: Bool, _ entries: [String]) throws {
-        let https = [PortRange(443, 443)!]
         guard !entries.isEmpty else {
-            guard isOn else { return }
             // As the original has it: without a list, nobody gets to 443.
-            let everywhere = [IPPrefix(IPAddress(v4: 0), length: 0), IPPrefix(IPAddress(v6: 0), length: 0)]
-            blocked = everywhere.map { Rule(.deny, .addresses($0), ports: https) }
+            if isOn { blocked += Self.everywhere(443) }
             return
         }
-        blocked = try entries.map { text in
+        blocked += try entries.map { text in
             guard let prefix = (try? IPPrefix(parsing: text)) ?? IPAddress(text).map(IPPrefix.init(host:)) else {
                 throw SetupError("\(Self.prefix)DOH_BLOCKLIST: expected addresses and prefixes, found \(text)")
             }
-            return Rule(.deny, .addresses(prefix), ports: https)
+            return Rule(.deny, .addresses(prefix), ports: [PortRange(443, 443)!])
+        }
+    }
+
+    /// Rules that close a port to every address.
+    private static func everywhere(_ port: UInt16) -> [Rule] {
+        [IPPrefix(IPAddress(v4: 0), length: 0), IPPrefix(IPAddress(v6: 0), length: 0)].map { prefix in
+            Rule(.deny, .addresses(prefix), ports: [PortRange(port, port)!])
         }
     }
 
