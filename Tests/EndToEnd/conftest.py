@@ -56,6 +56,7 @@ ON_THE_MACHINE = {
     "test_opensandbox": "a container engine",
     "test_opensandbox_attacks": "a container engine",
     "test_kubernetes_manifests": "asks a package index",
+    "test_kubernetes_pod": "a container engine",
     "test_podman": "a container engine",
     "test_podman_rootless": "a container engine",
     "test_packaging": "boots an operating system",

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.processes import check
-from lab.python_environment import python_environment
+from lab.kubernetes_pod import MANIFEST, client, examine
+from lab.pod_security import violations
 from lab.sandgate import REPOSITORY
 from lab.tool import tool
-
-MANIFEST = REPOSITORY / "deploy/kubernetes/sidecar.yaml"
-VERSION = ">=37,<38"
 
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    """A Python environment with the client, made once."""
-    return python_environment("kubernetes", (f"kubernetes{VERSION}",)) / "bin/python"
-
-
-def examine(python: Path, *files: Path) -> Any:
-    return json.loads(check(python, Path(__file__).parent / "lab/kubernetes_models.py", *files))
+    return client()
 
 
 def test_manifests_are_of_the_types_of_the_api(python: Path) -> None:
@@ -69,3 +62,60 @@ def test_workload_waits_and_has_no_privilege(python: Path) -> None:
     assert workload["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert workload["securityContext"]["allowPrivilegeEscalation"] is False
     assert not pod["hostNetwork"] and not pod["shareProcessNamespace"]
+
+
+# Pod Security Standards
+
+
+@pytest.fixture(scope="module")
+def spec(python: Path) -> dict[str, Any]:
+    """Of the Pod."""
+    found: list[dict[str, Any]] = [found["spec"] for found in examine(python, MANIFEST)["objects"] if found["kind"] == "Pod"]
+    return found[0]
+
+
+SIDECAR_IS_MORE = {
+    "sandgate: capabilities are added: NET_ADMIN, NET_RAW",
+    "sandgate: runs as root",
+    "sandgate: may run as root",
+}
+"""All in which the Pod is less than "restricted", which asks for most: what the sidecar cannot be without."""
+
+
+def test_pod_is_restricted_but_for_what_the_sidecar_needs(spec: dict[str, Any]) -> None:
+    """The workload is as the standards' strictest profile has it; beside it, two capabilities of a user root."""
+    assert set(violations(spec)) == SIDECAR_IS_MORE
+
+
+def _of_workload(**members: object) -> Callable[[dict[str, Any]], None]:
+    def change(spec: dict[str, Any]) -> None:
+        spec["containers"][0]["securityContext"].update(members)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda spec: spec.update(hostNetwork=True), "the node's network"),
+        (lambda spec: spec.update(hostPID=True), "the node's processes"),
+        (lambda spec: spec["volumes"].append({"name": "x", "hostPath": {"path": "/"}}), "volume x is a hostPath"),
+        (lambda spec: spec.update(securityContext={"sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}]}), "sysctl"),
+        (lambda spec: spec["initContainers"][0]["ports"][0].update(hostPort=18080), "sandgate: a port of the node"),
+        (_of_workload(privileged=True), "workload: is privileged"),
+        (_of_workload(allowPrivilegeEscalation=True), "workload: may gain privileges"),
+        (_of_workload(capabilities={"drop": ["NET_RAW"]}), "workload: keeps capabilities"),
+        (_of_workload(capabilities={"drop": ["ALL"], "add": ["SYS_ADMIN"]}), "workload: capabilities are added: SYS_ADMIN"),
+        (_of_workload(runAsUser=0), "workload: runs as root"),
+        (_of_workload(runAsNonRoot=False), "workload: may run as root"),
+        (_of_workload(seccompProfile={"type": "Unconfined"}), "workload: no system call filter"),
+        (_of_workload(procMount="Unmasked"), "workload: all of /proc"),
+        (lambda spec: spec["containers"][0].pop("securityContext"), "workload: keeps capabilities"),
+    ],
+)
+def test_what_is_not_restricted_is_found(
+    spec: dict[str, Any], change: Callable[[dict[str, Any]], None], problem: str
+) -> None:
+    changed = copy.deepcopy(spec)
+    change(changed)
+    assert any(problem in found for found in set(violations(changed)) - SIDECAR_IS_MORE)

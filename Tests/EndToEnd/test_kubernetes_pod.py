@@ -1,0 +1,139 @@
+"""The Pod of deploy/kubernetes, whose containers Podman runs as its manifest has them: only workload and policy are the lab's.
+
+What a kubelet does, the tests do: a native sidecar begins first, and the workload when its startup probe was answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import plan
+from lab.engine import IMAGE
+from lab.guarded import DIRECTLY, SEND, pinned, reaches
+from lab.internet import Internet
+from lab.kubernetes_pod import MANIFEST, Pod, client, examine, pod
+from lab.podman import Podman, is_installed, podman
+from lab.processes import status_of, wait_until
+from lab.sandgate import allowing
+from lab.tool import tool
+
+FLOOD = {"image": IMAGE, "command": ["/bin/sh", "-c", f"while true; do {SEND}; done"]}
+SIDECAR, WORKLOAD = "sandgate", "workload"
+NET_ADMIN, NET_RAW = 1 << 12, 1 << 13
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = examine(client(), MANIFEST)["objects"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(net: Internet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    if not is_installed():
+        pytest.skip("Podman is not installed")
+    with podman(net, tmp_path_factory.mktemp("podman"), plan.DNS4) as made:
+        yield made
+
+
+@pytest.fixture
+def made(
+    internet: Internet, engine: Podman, objects: list[dict[str, Any]], tmp_path: Path
+) -> Iterator[contextlib.AbstractContextManager[Pod]]:
+    """The Pod, in which nothing has begun, when it is entered."""
+    yield pod(engine, tmp_path, objects, FLOOD, allowing(plan.ALLOWED))
+
+
+def show_leak(internet: Internet, made: Pod) -> None:
+    """Begins the workload, which nobody guards: what it sends arrives."""
+    made.start(WORKLOAD)
+    services: set[str] = set()
+
+    def arrived() -> bool:
+        services.update(arrival.service for arrival in internet.sinks.arrivals() if "leaked" in arrival.data)
+        return services == {"tcp-sink", "udp-sink"}
+
+    wait_until(arrived, "what is sent where nobody guards", 30)
+
+
+def test_workload_leaks_where_it_does_not_wait(internet: Internet, made: contextlib.AbstractContextManager[Pod]) -> None:
+    """What the startup probe of the manifest is for, and what the other tests are compared with."""
+    with made as alone:
+        show_leak(internet, alone)
+
+
+@pytest.mark.attack(
+    "N1 T4 T8",
+    "floods from its first instruction on in the Pod of deploy/kubernetes, whose sidecar is killed and begins anew",
+    stopped_by="kernel, dns",
+)
+def test_pod(internet: Internet, engine: Podman, made: contextlib.AbstractContextManager[Pod]) -> None:
+    """The kubelet starts a sidecar again in the same network, while the workload goes on."""
+    with made as box:
+        box.start(SIDECAR)
+        box.start(WORKLOAD)
+        sidecar, workload = box.container(SIDECAR), box.container(WORKLOAD)
+
+        def is_guarded() -> bool:
+            assert not reaches(engine, workload, plan.DENIED)
+            assert not reaches(engine, workload, plan.DENIED, *pinned(plan.DENIED, plan.DENIED4))
+            assert internet.sinks.data() == ""
+            return reaches(engine, workload, plan.ALLOWED)
+
+        assert is_guarded(), engine.logs(sidecar)
+        engine.docker("kill", "--signal", "KILL", sidecar)
+        engine.docker("wait", sidecar)
+        internet.web.requests()
+        assert not is_guarded() and not reaches(engine, workload, plan.ALLOWED, *DIRECTLY)
+        assert internet.web.requests() == []
+        box.start(SIDECAR)
+        assert is_guarded(), engine.logs(sidecar)
+        assert internet.web.hosts() == {plan.ALLOWED}
+
+
+def test_privileges(internet: Internet, engine: Podman, made: contextlib.AbstractContextManager[Pod]) -> None:
+    """What the manifest asks for is what the processes have, and is enough."""
+    with made as box:
+        box.start(SIDECAR)
+        box.start(WORKLOAD)
+        for name, allowed, user in ((SIDECAR, NET_ADMIN | NET_RAW, "0"), (WORKLOAD, 0, "65534")):
+            process = int(engine.inspect(box.container(name), "{{.State.Pid}}"))
+            status = {field: value.split() for field, value in status_of(process).items()}
+            for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(status[field][0], 16) & ~allowed == 0, (name, field)
+            assert set(status["Uid"]) == {user} and status["NoNewPrivs"] == ["1"] and status["Seccomp"] == ["2"]
+        process = int(engine.inspect(box.container(SIDECAR), "{{.State.Pid}}"))
+        mounts = [line.split() for line in Path(f"/proc/{process}/mounts").read_text().splitlines()]
+        assert [fields[3].split(",")[0] for fields in mounts if fields[1] == "/"] == ["ro"]
+        trail = engine.docker("volume", "inspect", "--format", "{{.Mountpoint}}", "audit")
+        verified = tool("audit", "--dir", trail, "--verify")
+        assert verified.returncode == 0, verified
+
+
+@pytest.mark.attack(
+    "T2", "asks the policy API of the Pod of deploy/kubernetes, with the token and without", stopped_by="control API"
+)
+def test_policy_api(
+    internet: Internet, engine: Podman, made: contextlib.AbstractContextManager[Pod], objects: list[dict[str, Any]]
+) -> None:
+    """The Secret's token is what it takes, and from within the Pod not even that is enough."""
+    (token,) = [found["stringData"]["token"] for found in objects if found["kind"] == "Secret"]
+    change = ("--request", "PATCH", "--data", json.dumps([{"action": "allow", "target": plan.DENIED}]))
+    known = ("--header", f"OPENSANDBOX-EGRESS-AUTH: {token}")
+    with made as box:
+        box.start(SIDECAR)
+        box.start(WORKLOAD)
+        workload = box.container(WORKLOAD)
+        for options, words in (((), "unauthorized"), (known, "forbidden: from within")):
+            inside = engine.run(workload, "/usr/bin/curl", "-sS", "-m", "4", *change, *options, "http://127.0.0.1:18080/policy")
+            assert words in inside.stdout, inside
+        assert box.ask("18080/policy", *change) == "unauthorized\n"
+        assert not reaches(engine, workload, plan.DENIED)
+        assert json.loads(box.ask("18080/policy", *change, *known))["status"] == "ok"
+        assert reaches(engine, workload, plan.DENIED)
