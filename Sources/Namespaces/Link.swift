@@ -137,6 +137,47 @@ public final class Link {
     }
 }
 
+extension Link {
+    /// Has an address that the device has stay for good.
+    func keep(address: IPAddress, prefixLength: UInt8) throws(NamespaceError) {
+        var info = ifaddrmsg()
+        info.ifa_family = address.family.number
+        info.ifa_prefixlen = prefixLength
+        info.ifa_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
+        info.ifa_index = UInt32(index)
+        // Without IFA_CACHEINFO its lifetimes are without end.
+        let message = RouteMessage(
+            "cannot keep address \(address) of \(name)",
+            type: RTM_NEWADDR,
+            flags: NLM_F_REPLACE,
+            payload: info
+        )
+        message.put(IFA_LOCAL, bytes: address.networkBytes)
+        message.put(IFA_ADDRESS, bytes: address.networkBytes)
+        try socket.transact(message)
+    }
+
+    /// Puts a default route that stays in place of that of the same metric.
+    func keepDefaultRoute(via gateway: IPAddress, metric: UInt32) throws(NamespaceError) {
+        var info = rtmsg()
+        info.rtm_family = gateway.family.number
+        info.rtm_table = UInt8(RT_TABLE_MAIN.rawValue)
+        info.rtm_protocol = UInt8(RTPROT_STATIC)
+        info.rtm_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
+        info.rtm_type = UInt8(RTN_UNICAST)
+        let message = RouteMessage(
+            "cannot keep the default route through \(gateway)",
+            type: RTM_NEWROUTE,
+            flags: NLM_F_CREATE | NLM_F_REPLACE,
+            payload: info
+        )
+        message.put(Int(RTA_GATEWAY.rawValue), bytes: gateway.networkBytes)
+        message.put(Int(RTA_OIF.rawValue), UInt32(index))
+        message.put(Int(RTA_PRIORITY.rawValue), metric)
+        try socket.transact(message)
+    }
+}
+
 /// One end of a veth pair to be made.
 public struct VethEnd: Sendable {
     /// The device's name in its namespace, at most 15 bytes.

@@ -55,6 +55,7 @@ struct SidecarCommand: StagedCommand {
         settings.remarks.forEach { log.warning("\($0)") }
         umask(0o077)
         try DescriptorLimit.raiseForMany()
+        do { try keepAdvertisedIPv6() } catch { log.warning("IPv6 may end after a while: \(error)") }
         // For as long as the process lives.
         let queues = try OccupiedQueues(of: outerDevices())
         try Privileges.giveUp(

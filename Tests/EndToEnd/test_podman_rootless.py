@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -121,8 +122,8 @@ def test_sidecar(internet: Internet, engine: RootlessPodman, sidecar: Sidecar, r
     engine.remove(free)
     internet.forget()
     workload = sidecar.workload("--cap-drop", "ALL")
-    # IPv6 is not promised there: the page says why.
-    assert reaches(engine, workload, plan.ALLOWED, "-4") and reaches(engine, workload, plan.ALLOWED), sidecar.log
+    for version in VERSIONS[network]:
+        assert reaches(engine, workload, plan.ALLOWED, version), sidecar.log
     fetch = ("/usr/bin/curl", "-sS", "-k", "-m", "5", f"https://{plan.ALLOWED}/")
     assert f"served {plan.ALLOWED}" in engine.run(workload, *fetch).stdout
     refuses(engine, workload, internet)
@@ -158,7 +159,7 @@ def test_attacks_with_raw_sockets(
     workload = sidecar.workload(*raw, image=MACHINE)
     attack(workload)
     assert internet.sinks.data() == ""
-    assert reaches(engine, workload, plan.ALLOWED)
+    assert all(reaches(engine, workload, plan.ALLOWED, version) for version in VERSIONS[network])
 
 
 def _forwarder(engine: RootlessPodman, container: str, version: str) -> str:
@@ -199,6 +200,47 @@ def test_pod(internet: Internet, engine: RootlessPodman) -> None:
         assert internet.sinks.data() == "" and internet.web.hosts() == {plan.ALLOWED}
     finally:
         engine.docker("pod", "rm", "--force", "--time", "0", "box")
+
+
+class AdvertisedPod:
+    """A pod whose IPv6 ends soon: that slirp4netns said so is not awaited."""
+
+    SECONDS = 15
+
+    def __init__(self, engine: RootlessPodman, name: str) -> None:
+        self._engine, self.name = engine, name
+        engine.docker("pod", "create", "--name", name, "--network", "slirp4netns:enable_ipv6=true")
+        engine.docker("pod", "start", name)
+        infra = engine.docker("pod", "inspect", "--format", "{{.InfraContainerID}}", name)
+        self._process = engine.inspect(infra, "{{.State.Pid}}")
+        wait_until(lambda: "default via" in self.ip("route", "show"), "a router's advertisement")
+        (address,) = [word for word in self.ip("-oneline", "address", "show", "scope", "global").split() if "/" in word]
+        life = str(self.SECONDS)
+        self.ip("address", "change", address, "dev", "tap0", "valid_lft", life, "preferred_lft", life)
+        self.ip("route", "replace", "default", "via", "fe80::2", "dev", "tap0", "metric", "1024", "expires", life)
+
+    def ip(self, *words: str) -> str:
+        return check("nsenter", f"--net=/proc/{self._process}/ns/net", "ip", "-6", *words)
+
+    def remove(self) -> None:
+        self._engine.docker("pod", "rm", "--force", "--time", "0", self.name)
+
+
+def test_ipv6_outlives_advertisements(internet: Internet, engine: RootlessPodman) -> None:
+    """The rules keep out what would renew addresses and routes: they stay as they were when the sidecar began."""
+    with contextlib.ExitStack() as stack:
+        box, free = (AdvertisedPod(engine, name) for name in ("box", "free"))
+        for pod in (box, free):
+            stack.callback(pod.remove)
+        sidecar = Sidecar(engine, allowing(plan.ALLOWED), "--pod", box.name)
+        workload = engine.docker("run", "--detach", "--pod", box.name, "--cap-drop", "ALL", IMAGE, "/bin/sleep", "600")
+        unguarded = engine.docker("run", "--detach", "--pod", free.name, "--cap-drop", "ALL", IMAGE, "/bin/sleep", "600")
+        assert reaches(engine, unguarded, plan.DENIED, "-6")
+        wait_until(lambda: not reaches(engine, unguarded, plan.DENIED, "-6"), "its end", 2 * AdvertisedPod.SECONDS)
+        internet.forget()
+        assert reaches(engine, workload, plan.ALLOWED, "-6"), (sidecar.log, box.ip("address"), box.ip("route"))
+        refuses(engine, workload, internet)
+        assert internet.web.hosts() == {plan.ALLOWED}
 
 
 @pytest.mark.parametrize(
@@ -250,26 +292,37 @@ NOWHERE = (
     "ip link set nowhere up && ip route add default dev nowhere"
 )
 """As the page on containers has it."""
+NOWHERE6 = "ip address add 100::2/128 dev nowhere nodad && ip -6 route add default dev nowhere"
+"""As the page has it for IPv6, besides."""
 
 
 @pytest.mark.attack(
     "T4 N1", "sends as its first act in a network of a rootless Podman that the daemon guards", stopped_by="kernel"
 )
-def test_container_that_the_daemon_guards(internet: Internet, engine: RootlessPodman, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["none", "slirp4netns:enable_ipv6=true"])
+def test_container_that_the_daemon_guards(
+    internet: Internet, engine: RootlessPodman, tmp_path: Path, network: str
+) -> None:
     """Known by its process: the user's Podman need not serve its API for that."""
     show_leak(internet, engine, "/bin/sh", "-c", f"{SEND}; sleep 600")
-    holder = engine.start("--network", "none", "--cap-drop", "ALL", "--name", "box-net")
+    holder = engine.start("--network", network, "--cap-drop", "ALL", "--name", "box-net")
     process = engine.inspect(holder, "{{.State.Pid}}")
-    check("nsenter", f"--net=/proc/{process}/ns/net", "/bin/sh", "-c", NOWHERE)
+    if network == "none":
+        check("nsenter", f"--net=/proc/{process}/ns/net", "/bin/sh", "-c", f"{NOWHERE} && {NOWHERE6}")
     try:
         with running(internet, tmp_path) as daemon:
             attachment = {"pid": int(process), "inbound": "none"}
             box = daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment)
-            joined = ("--cap-drop", "ALL", "--network", "container:box-net", "--name", "workload")
-            engine.docker("run", *joined, IMAGE, *shlex.split(TRY))
+            joined = ("--cap-drop", "ALL", "--network", "container:box-net")
+            engine.docker("run", *joined, "--name", "workload", IMAGE, *shlex.split(TRY))
             output = engine.logs("workload")
             assert holds(internet, output), output
+            internet.forget()
+            other = engine.start(*joined)
+            assert all(reaches(engine, other, plan.ALLOWED, version) for version in ("-4", "-6"))
+            refuses(engine, other, internet)
+            assert internet.web.hosts() == {plan.ALLOWED}
             assert box.ask("DELETE").status == 204
-            engine.remove("workload")
+            engine.remove("workload", other)
     finally:
         engine.remove(holder)
