@@ -110,6 +110,40 @@ def test_resolvers_over_https(
     assert {request.host for request in internet.web.requests() if request.port == 443} == reached
 
 
+@pytest.mark.attack(
+    "D6", "sends to the port of DNS over TLS and over QUIC, at addresses that its policy allows", stopped_by="kernel"
+)
+@pytest.mark.parametrize("mode", ["", "dns", "dns+nft"])
+def test_dns_over_tls(internet: Internet, shared: Sidecar, mode: str) -> None:
+    """The original closes it in one of its modes, whatever else is allowed."""
+    send = (
+        "import contextlib, socket\n"
+        f"for address in ('{plan.SINK4}', '{plan.SINK6}'):\n"
+        "    for port in (853, 4444):\n"
+        "        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n"
+        "            family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
+        "            with contextlib.suppress(OSError), socket.socket(family, kind) as client:\n"
+        "                client.settimeout(5)\n"
+        "                client.connect((address, port))\n"
+        "                client.sendall(f'{kind.name} to {port}'.encode())\n"
+        "                client.recv(100)\n"
+    )
+    everything = {(kind, port, version) for kind in ("SOCK_STREAM", "SOCK_DGRAM") for port in (853, 4444) for version in "46"}
+
+    def arrived() -> set[tuple[str, int, str]]:
+        shared.run("/usr/bin/python3", "-c", send, timeout=60)
+        found = set()
+        for arrival in internet.sinks.arrivals():
+            kind, _, port = arrival.data.partition(" to ")
+            found.add((kind, int(port), "6" if ":" in arrival.peer else "4"))
+        return found
+
+    assert arrived() == everything, "without a sidecar"
+    shared.start(allowing(plan.SINK4, plan.SINK6), MODE=mode)
+    closed = {way for way in everything if way[1] == 853} if mode == "dns+nft" else set()
+    assert arrived() == everything - closed, shared.log
+
+
 def test_exempt_nameserver_is_none(internet: Internet, shared: Sidecar) -> None:
     """Whoever may ask a server by himself may tell it anything."""
     ask = ("dig", "+short", "+tries=1", "+timeout=3", f"@{plan.OTHER_DNS4}", plan.DENIED)
@@ -196,6 +230,12 @@ def test_machine_is_refused(tmp_path: Path) -> None:
         ("DNS_UPSTREAM", "127.0.0.11", "the sandbox could answer in its name"),
         ("DNS_UPSTREAM_TIMEOUT", "0", "expected a number of 1...60 seconds"),
         ("DOH_BLOCKLIST", "dns.example", "expected addresses and prefixes, found dns.example"),
+        # What restricts in newer versions of the original, and would not here.
+        ("MITMPROXY_TRANSPARENT", "true", "OPENSANDBOX_EGRESS_MITMPROXY_TRANSPARENT: TLS is not intercepted here"),
+        ("EXPERIMENTAL_REVISION_RUNTIME", "1", "OPENSANDBOX_EGRESS_EXPERIMENTAL_REVISION_RUNTIME: TLS is not intercepted"),
+        ("UPSTREAM_PROXY", "http://proxy.test:3128", "OPENSANDBOX_EGRESS_UPSTREAM_PROXY: connections are not led through"),
+        ("UPSTREAM_PROXY_AUTH", "Basic eDp5", "OPENSANDBOX_EGRESS_UPSTREAM_PROXY_AUTH: connections are not led through"),
+        ("PUBLIC_POLICY", '{"internal_targets": []}', "OPENSANDBOX_EGRESS_PUBLIC_POLICY: there is one policy here"),
     ],
 )
 def test_mistakes_are_named(shared: Sidecar, variable: str, value: str, words: str) -> None:

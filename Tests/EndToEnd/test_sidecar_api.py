@@ -180,9 +180,31 @@ READING = [
     Case("nothing at a dot", "GET", None, 404, MISSING, path="/./policy", original="301 to /policy"),
     *(
         Case(f"nothing at {path}", "GET", None, 404, MISSING, path=path, original="a part of its API that is not here")
-        for path in ("/capabilities", "/extensions", "/credential-vault", "/credential-vault/credentials")
+        for path in ("/capabilities", "/extensions")
     ),
+    Case("nothing beside the vault", "GET", None, 404, MISSING, path="/credential-vaults"),
     Case("a change to nothing", "POST", {"defaultAction": "allow"}, 404, MISSING, path="/policy/"),
+]
+
+VAULT = "/credential-vault"
+NEW_VAULT: dict[str, object] = {"credentials": [], "bindings": []}
+NO_VAULT = "credential vault not found\n"
+
+VAULTS = [
+    # As the original answers while it does not intercept TLS.
+    *(
+        Case(f"no vault at {path}", "GET", None, 404, NO_VAULT, path=f"{VAULT}{path}")
+        for path in ("", "?x", "/credentials", "/credentials/", "/credentials/one", "/bindings", "/bindings/one")
+    ),
+    *(
+        Case("no vault without a token", method, body, 412, "credential vault requires egress API auth token\n", path=VAULT)
+        for method, body in (("POST", NEW_VAULT), ("PATCH", {}), ("DELETE", None))
+    ),
+    Case("PUT is no method of a vault", "PUT", NEW_VAULT, 405, "method not allowed\n", path=VAULT, allow="GET, POST, PATCH, DELETE"),
+    Case("a list is read", "POST", NEW_VAULT, 405, "method not allowed\n", path=f"{VAULT}/credentials", allow="GET"),
+    Case("what is active is nobody's", "GET", None, 403, "forbidden\n", path=f"{VAULT}/_active"),
+    Case("what is active is read", "POST", None, 405, "method not allowed\n", path=f"{VAULT}/_active", allow="GET"),
+    *(Case(f"nothing at {path}", "GET", None, 404, "not found\n", path=f"{VAULT}{path}") for path in ("/", "/x", "/credentialsx")),
 ]
 
 MANY = [rule("allow", f"n{number}.example") for number in range(300)]
@@ -226,6 +248,13 @@ REPLACING = [
         policy(rule("allow", "a.example", ports=[443])),
         "400: names have ports here",
     ),
+    replacing(
+        "the same port twice",
+        policy(rule("allow", "192.0.2.7", ports=[443, 443])),
+        "enforcing",
+        policy(rule("allow", "192.0.2.7", ports=[443, 443])),
+        "400, where it knows ports: it means the same",
+    ),
     replacing("letters are folded", policy(rule("allow", "One.Example")), "enforcing", policy(ONE), "shows them as they were sent"),
     replacing("a dot at the end", policy(rule("allow", "one.example.")), "enforcing", policy(ONE), "keeps it, and it matches nothing"),
     replacing("report mode", {"mode": "report"}, "allow_all", {"egress": [], "defaultAction": "deny", "mode": "report"}, "no such member"),
@@ -255,6 +284,7 @@ REPLACING = [
     refused("a default that is a list", "POST", {"defaultAction": ["allow"]}, BAD),
     refused("port 0", "POST", policy(rule("allow", "192.0.2.7", ports=[0])), BAD),
     refused("port 65536", "POST", policy(rule("allow", "192.0.2.7", ports=[65536])), BAD),
+    refused("no ports", "POST", policy(rule("allow", "192.0.2.7", ports=[])), BAD, "means every port"),
     refused("a port that is text", "POST", policy(rule("allow", "192.0.2.7", ports=["https"])), BAD),
     refused("an unknown member", "POST", GIVEN | {"extra": 1}, BAD, LOOSE),
     refused("an unknown member of a rule", "POST", policy(rule("allow", "a.example", prots=[443])), BAD, LOOSE),
@@ -268,7 +298,13 @@ REPLACING = [
     refused("everything", "POST", policy(rule("allow", "*")), BAD, LOOSE),
     refused("a wildcard elsewhere", "POST", policy(rule("allow", "a.*.example")), BAD, LOOSE),
     refused("a prefix with more bits", "POST", policy(rule("allow", "192.0.2.7/24")), BAD, "takes the prefix that it lies in"),
-    refused("ports alone", "POST", policy({"action": "allow", "ports": [443]}), BAD, "means every address"),
+    refused(
+        "ports alone",
+        "POST",
+        policy({"action": "allow", "ports": [443]}),
+        "invalid policy: egress[0].target: missing: every address is 0.0.0.0/0 and ::/0, in a rule each\n",
+        "means every address, where it knows ports",
+    ),
     refused("a port twice over", "POST", '{"egress":[],"egress":[]}', BAD, "takes the last"),
     refused("no UTF-8", "POST", b'{"egress":[{"action":"allow","target":"\xff.example"}]}', BAD, LOOSE),
     refused("more than 1 MiB", "POST", "{" + " " * MEBIBYTE + "}", "failed to read body: …", "cuts it, and reads the beginning", 413),
@@ -349,7 +385,7 @@ DELETING = [
     refused("more than 1 MiB", "DELETE", "[" + " " * MEBIBYTE + "]", "failed to read body: …", "cuts it, and refuses it as no JSON", 413),
 ]
 
-CASES = [*READING, *REPLACING, *PATCHING, *DELETING]
+CASES = [*READING, *VAULTS, *REPLACING, *PATCHING, *DELETING]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.name}")
@@ -493,6 +529,19 @@ def test_token(served: Served, headers: dict[str, str], passes: bool) -> None:
             continue
         assert (answer.status, answer.text) == (done if passes else UNAUTHORIZED), (method, answer)
         assert passes or answer.headers["content-type"] == PLAIN
+
+
+def test_vault_with_a_token(served: Served) -> None:
+    """The original's words where it does not intercept TLS, and why it will not be otherwise."""
+    api = served.with_settings(GIVEN, TOKEN=TOKEN)
+    missing = "credential vault requires transparent mitmproxy: TLS is not intercepted here\n"
+    for method, body, answer in (("GET", None, (404, NO_VAULT)), *((m, NEW_VAULT, (412, missing)) for m in ("POST", "PATCH", "DELETE"))):
+        refused, done = ask(api, method, VAULT, body), ask(api, method, VAULT, body, {HEADER: TOKEN})
+        assert (refused.status, refused.text) == UNAUTHORIZED
+        assert (done.status, done.text, done.headers["content-type"]) == (*answer, PLAIN)
+    assert ask(api, "GET", f"{VAULT}/bindings").status == 401
+    active = ask(api, "GET", f"{VAULT}/_active")
+    assert (active.status, active.text) == (403, "forbidden\n")
 
 
 def test_what_asks_for_no_token(served: Served) -> None:

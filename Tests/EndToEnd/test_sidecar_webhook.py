@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -205,9 +206,24 @@ def test_certificate(internet: Internet, shared: Sidecar) -> None:
 
 
 def test_variables_that_have_no_effect_are_named(shared: Sidecar) -> None:
-    shared.start(MODE="nft + dns", UPSTREAM_PROXY="http://proxy.test:3128", MITMPROXY_TRANSPARENT="false")
-    remarks = [line for line in shared.log.splitlines() if "has no effect" in line]
-    assert len(remarks) == 1 and "OPENSANDBOX_EGRESS_UPSTREAM_PROXY has no effect" in remarks[0], remarks
+    """What the original knows, with the reason; what is empty or off says nothing."""
+    reasons = {
+        "MITMPROXY_SCRIPT": "TLS is not intercepted here",
+        "CREDENTIAL_VAULT_REQUIRE_TLS": "TLS is not intercepted here",
+        "REVISION_TLS_CAPACITY": "TLS is not intercepted here",
+        "REDIRECT_BACKEND": "nftables is spoken to directly",
+        "DNS_UPSTREAM_PROBE": "servers are judged by the queries that there are",
+        "NAMESERVER_EXEMPT": "every query goes to the resolver here",
+        "EXTENSIONS_POC": "Sandgate does not know it",
+        "RULE": "Sandgate does not know it",
+    }
+    silent = {"MITMPROXY_TRANSPARENT": "false", "EXPERIMENTAL_REVISION_RUNTIME": "0", "UPSTREAM_PROXY": " ", "MAX_NS": ""}
+    shared.variables = {"OPENSANDBOX_LOG_OUTPUT": "/var/log/egress.log"}
+    shared.start(MODE="nft + dns", PROFILE="sidecar", **dict.fromkeys(reasons, "1"), **silent)
+    found = re.findall(r"(OPENSANDBOX_\w+) has no effect: (.*)", shared.log)
+    expected = {f"OPENSANDBOX_EGRESS_{name}": why for name, why in reasons.items()}
+    expected["OPENSANDBOX_LOG_OUTPUT"] = "the log goes to the standard error"
+    assert dict(found) == expected and len(found) == len(expected), shared.log
 
 
 def test_what_every_line_has(internet: Internet, shared: Sidecar) -> None:
