@@ -284,6 +284,14 @@ static int settle_user(const struct confinement_plan *plan) {
     return confinement_hide_process();
 }
 
+// A limit of one byte is the kernel's mark of a process whose dump no program is started for (coredump_pipe in its
+// fs/coredump.c); at 0 one is. The filter keeps it from being lowered. Where 0 is the hard limit and this process may not raise
+// it, it stays so.
+static void forgo_dumps(void) {
+    const struct rlimit limit = {1, 1};
+    setrlimit(RLIMIT_CORE, &limit);
+}
+
 static _Noreturn void become_init(const struct confinement_plan *plan, int by_main_thread) {
     // "Parent" means the thread that cloned us, so only for the one that lives as long as its program. The channel's end
     // says the same in every case, and also if the supervisor was gone before this call.
@@ -303,9 +311,10 @@ static _Noreturn void become_init(const struct confinement_plan *plan, int by_ma
     set_up_mounts(plan, plan->ushered_steps, plan->step_count);
     // Always, and after the mounts: a working directory from before could lie below what is now hidden.
     if (chdir(plan->directory) != 0) fail(plan, CONFINEMENT_STAGE_DIRECTORY);
+    if (plan->without_dumps) forgo_dumps();
     if (confinement_drop_capabilities(plan->capabilities) != 0) fail(plan, CONFINEMENT_STAGE_CAPABILITIES);
     if (confinement_hide_process() != 0) fail(plan, CONFINEMENT_STAGE_PRIVILEGES);
-    if (confinement_install_filter(plan->without_unix_sockets) != 0) fail(plan, CONFINEMENT_STAGE_SECCOMP);
+    if (confinement_install_filter(plan->without_unix_sockets, plan->without_dumps) != 0) fail(plan, CONFINEMENT_STAGE_SECCOMP);
     if (say(plan->channel, CONFINEMENT_READY, 0, 0) != 0) _exit(125);
     supervise(plan, children);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -92,6 +93,7 @@ int confinement_access_without_override(const char *path, int mode) {
 // The low half of an argument: the kernel itself reads these arguments as 32-bit numbers.
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define LOAD_ARGUMENT(n) LOAD(args[n])
+#define LOAD_UPPER_HALF(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n]) + 4)
 #endif
 #define ANSWER(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define ALLOW ANSWER(SECCOMP_RET_ALLOW)
@@ -206,13 +208,35 @@ static const struct sock_filter unix_filter[] = {
     ALLOW,
 };
 
+// The limit of core dumps stays, and whoever sets it is told that it was done: those who want none get none, and programs that
+// keep secrets do not go on where they are refused.
+static const struct sock_filter dump_filter[] = {
+    LOAD(nr),
+    UNLESS_SKIP(SYS_prlimit64, 8),
+    LOAD_ARGUMENT(1),
+    UNLESS_SKIP(RLIMIT_CORE, 5),
+    // The new limit's address: none where only the old one is asked for.
+    LOAD_ARGUMENT(2),
+    UNLESS_SKIP(0, 2),
+    LOAD_UPPER_HALF(2),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+    REFUSE(0),
+    ALLOW,
+    UNLESS_SKIP(SYS_setrlimit, 3),
+    LOAD_ARGUMENT(0),
+    WHEN(RLIMIT_CORE),
+    REFUSE(0),
+    ALLOW,
+};
+
 static int install(const struct sock_filter *instructions, size_t size) {
     struct sock_fprog program = {(unsigned short)(size / sizeof *instructions), (struct sock_filter *)instructions};
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
-int confinement_install_filter(int without_unix_sockets) {
+int confinement_install_filter(int without_unix_sockets, int without_dumps) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
     if (without_unix_sockets && install(unix_filter, sizeof unix_filter) != 0) return -1;
+    if (without_dumps && install(dump_filter, sizeof dump_filter) != 0) return -1;
     return install(filter, sizeof filter);
 }

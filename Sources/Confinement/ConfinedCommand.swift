@@ -139,10 +139,23 @@ public enum ConfinedCommand {
         plan.environment = UnsafePointer(strings.array(environment))
         (plan.own_arguments, plan.own_length) = ownArguments()
         plan.without_unix_sockets = configuration.hasNoUnixSockets ? 1 : 0
+        plan.without_dumps = givesDumpsToProgram() ? 1 : 0
         // In a user namespace of its own they would be worth nothing, but to the kernel's bugs.
         plan.capabilities = configuration.userNamespace == nil ? Capability.allowed : 0
         for number in configuration.ignoredSignals { plan.ignored_signals |= 1 << UInt64(number - 1) }
         return plan
+    }
+
+    /// Whether the kernel gives core dumps to a program of the node (`|/usr/lib/systemd/systemd-coredump …`, core(5)), which it
+    /// starts outside every namespace, with words of the command's choice and what is in its memory. Where it does not say, it
+    /// may.
+    private static func givesDumpsToProgram() -> Bool {
+        let file = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return true }
+        defer { close(file) }
+        var first: UInt8 = 0
+        let count = read(file, &first, 1)
+        return count < 0 || count == 1 && first == UInt8(ascii: "|")
     }
 
     /// A pair of connected sockets, close-on-exec. Init keeps the second, above the standard descriptors even if those

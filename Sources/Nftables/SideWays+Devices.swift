@@ -14,6 +14,12 @@ private struct Device {
     var master: UInt32 = 0
     /// The device that it is made of, where that is in the same namespace.
     var lower: UInt32 = 0
+    /// Of a tun or tap device: whether another program may take hold of it, for which it needs no privilege unless the device
+    /// has an owner who it is not (tun_not_capable in the kernel's drivers/net/tun.c).
+    var isForTheTaking = false
+
+    /// Its name as ip-link(8) and tc(8) take it: its number, which they know as well, where that is not plain.
+    var word: String { SidePath.isPlain(name) ? name : "if\(index)" }
 }
 
 /// A queueing discipline.
@@ -26,9 +32,10 @@ private struct Discipline {
 
 extension SideWays {
     /// Kinds of devices that hand on what the inet hooks gave them, and send nothing else. Others are none that a sandbox
-    /// has, and are asked about while they are up.
+    /// has, and are asked about while they are up: macvtap and ipvtap among them, whose other end is a file, and what is
+    /// written there leaves by no hook.
     private static let plainKinds: Set = [
-        "veth", "bridge", "dummy", "ipvlan", "ipvtap", "macvlan", "macvtap", "netkit", "tun", "vlan",
+        "veth", "bridge", "dummy", "ipvlan", "macvlan", "netkit", "tun", "vlan",
     ]
     /// Disciplines that hand on to their own device.
     private static let plainDisciplines: Set = [
@@ -43,21 +50,21 @@ extension SideWays {
     func devices() throws(NetlinkError) -> [SidePath] {
         let socket = try NetlinkSocket(bus: NETLINK_ROUTE)
         let devices = try Self.links(socket)
-        let names = Dictionary(devices.map { ($0.index, $0.name) }) { first, _ in first }
+        let numbered = Dictionary(devices.map { ($0.index, $0) }) { first, _ in first }
         var found: [SidePath] = []
         for device in devices {
-            found += Self.oddities(of: device, names)
+            found += Self.oddities(of: device, numbered[device.master], numbered[device.lower])
             found += try programs(of: device)
         }
         for discipline in try Self.disciplines(socket) {
-            guard let name = names[discipline.device] else { continue }
+            guard let device = numbered[discipline.device] else { continue }
             if !Self.plainDisciplines.contains(discipline.kind) {
-                found.append(discipline.asSidePath(on: name))
+                found.append(discipline.asSidePath(on: device))
             } else if Self.filtering.contains(discipline.kind), try Self.hasFilters(discipline, socket) {
                 found.append(
                     SidePath(
-                        what: "filters of queueing discipline \(discipline.kind) on \(name)",
-                        remedy: "tc qdisc del dev \(name) root"
+                        what: "filters of queueing discipline \(discipline.kind) on \(device.name)",
+                        remedy: "tc qdisc del dev \(device.word) root"
                     )
                 )
             }
@@ -65,30 +72,37 @@ extension SideWays {
         return found + (try programsOfNamespace())
     }
 
-    private static func oddities(of device: Device, _ names: [UInt32: String]) -> [SidePath] {
+    private static func oddities(of device: Device, _ master: Device?, _ lower: Device?) -> [SidePath] {
         var found: [SidePath] = []
-        let name = device.name
+        let (name, word) = (device.name, device.word)
         if device.hasXDP {
-            found.append(SidePath(what: "an XDP program on \(name)", remedy: "ip link set dev \(name) xdp off"))
+            found.append(SidePath(what: "an XDP program on \(name)", remedy: "ip link set dev \(word) xdp off"))
         }
         if device.master != 0 {
-            let what = "device \(name) as a port of \(names[device.master] ?? "another")"
-            found.append(SidePath(what: what, remedy: "ip link set dev \(name) nomaster"))
+            let what = "device \(name) as a port of \(master?.name ?? "another")"
+            found.append(SidePath(what: what, remedy: "ip link set dev \(word) nomaster"))
         }
         if device.lower != 0, device.lower != device.index {
-            let what = "device \(name), made of \(names[device.lower] ?? "another") in the same network"
-            found.append(SidePath(what: what, remedy: "ip link del dev \(name)"))
+            let what = "device \(name), made of \(lower?.name ?? "another") in the same network"
+            found.append(SidePath(what: what, remedy: "ip link del dev \(word)"))
         } else if let kind = device.kind, device.isUp, !plainKinds.contains(kind) {
-            found.append(SidePath(what: "device \(name) of kind \(kind)", remedy: "ip link del dev \(name)"))
+            found.append(SidePath(what: "device \(name) of kind \(kind)", remedy: "ip link del dev \(word)"))
+        } else if device.isUp, device.isForTheTaking {
+            // What its holder writes comes from outside for the rules, from whatever address: the answers to it leave.
+            let what = "device \(name) of kind tun, which programs may take hold of"
+            found.append(SidePath(what: what, remedy: "ip link del dev \(word)"))
         }
         return found
     }
 }
 
 extension Discipline {
-    fileprivate func asSidePath(on name: String) -> SidePath {
+    fileprivate func asSidePath(on device: Device) -> SidePath {
         let place = ["clsact", "ingress"].contains(kind) ? kind : "root"
-        return SidePath(what: "queueing discipline \(kind) on \(name)", remedy: "tc qdisc del dev \(name) \(place)")
+        return SidePath(
+            what: "queueing discipline \(kind) on \(device.name)",
+            remedy: "tc qdisc del dev \(device.word) \(place)"
+        )
     }
 }
 
@@ -102,14 +116,17 @@ extension SideWays {
             found.append(
                 SidePath(
                     what: "a BPF program at tcx \(word) of \(device.name)",
-                    remedy: "bpftool net detach tcx_\(word) dev \(device.name)"
+                    // bpftool(8) knows devices by their names only.
+                    remedy: SidePath.isPlain(device.name)
+                        ? "bpftool net detach tcx_\(word) dev \(device.name)"
+                        : "ip link set dev \(device.word) name dev\(device.index)"
                 )
             )
         }
         guard device.kind == "netkit" else { return found }
         for place in [CLINUX_BPF_NETKIT_PRIMARY, CLINUX_BPF_NETKIT_PEER] where try hasProgram(device.index, place) {
             found.append(
-                SidePath(what: "a BPF program of netkit \(device.name)", remedy: "ip link del dev \(device.name)")
+                SidePath(what: "a BPF program of netkit \(device.name)", remedy: "ip link del dev \(device.word)")
             )
             break
         }
@@ -167,7 +184,15 @@ extension SideWays {
                 case Int(IFLA_LINK): lower = attribute.host32 ?? 0
                 case Int(IFLA_LINK_NETNSID): isElsewhere = true
                 case Int(IFLA_LINKINFO):
-                    device.kind = NetlinkAttributes(attribute.payload).first { $0.type == Int(IFLA_INFO_KIND) }?.text
+                    let parts = Array(NetlinkAttributes(attribute.payload))
+                    device.kind = parts.first { $0.type == Int(IFLA_INFO_KIND) }?.text
+                    guard device.kind == "tun", let data = parts.first(where: { $0.type == Int(IFLA_INFO_DATA) }) else {
+                        continue
+                    }
+                    // One that stays without a program, or has queues for several.
+                    device.isForTheTaking = NetlinkAttributes(data.payload).contains {
+                        [Int(IFLA_TUN_PERSIST), Int(IFLA_TUN_MULTI_QUEUE)].contains($0.type) && $0.payload.first != 0
+                    }
                 case Int(IFLA_XDP):
                     device.hasXDP = NetlinkAttributes(attribute.payload).contains {
                         $0.type == Int(IFLA_XDP_ATTACHED) && $0.payload.first != 0

@@ -38,11 +38,19 @@ extension SideWays {
             found.append(
                 SidePath(
                     what: "a rule of chain \(rule.chain) in table \(family) \(rule.table) with \(statement)",
-                    remedy: "nft delete rule \(family) \(rule.table) \(rule.chain) handle \(rule.handle)"
+                    remedy: Self.remedy(
+                        "nft delete rule \(family) \(rule.table) \(rule.chain) handle \(rule.handle)",
+                        [rule.table, rule.chain]
+                    )
                 )
             )
         }
         return try found + Self.flowTables(socket) + Self.ownTable(socket)
+    }
+
+    /// The command, where all of the names in it are plain. nft(8) has no way to write others down.
+    private static func remedy(_ command: String, _ names: [String]) -> String {
+        names.allSatisfy(SidePath.isPlain) ? command : "nft flush ruleset"
     }
 
     /// Rules of a table of ours that somebody left are replaced when it is taken over, in the chains that it should have.
@@ -179,7 +187,7 @@ extension SideWays {
             let place = "\(RulesetSurvey.family(family)) \(table)"
             return SidePath(
                 what: "flow table \(name) in table \(place)",
-                remedy: "nft delete flowtable \(place) \(name)"
+                remedy: remedy("nft delete flowtable \(place) \(name)", [table, name])
             )
         }
     }

@@ -69,6 +69,7 @@ struct confinement_plan {
     uint64_t capabilities;   // bits that the command keeps
     uint64_t ignored_signals;  // bit n-1: signal n stays ignored in the command
     int32_t without_unix_sockets;  // 1: the command can make none that reaches further than its pair
+    int32_t without_dumps;   // 1: when the command crashes, the kernel starts no program for it
 };
 
 // What goes over the channel.
@@ -111,9 +112,9 @@ int confinement_start(const struct confinement_plan *plan, int *pidfd);
 // Takes the calling thread's capabilities down to `keep`, for good. 0, or -1 and errno.
 int confinement_drop_capabilities(uint64_t keep);
 
-// Sets no_new_privs and installs the system call filter on the calling thread, and with `without_unix_sockets` one more.
-// 0, or -1 and errno.
-int confinement_install_filter(int without_unix_sockets);
+// Sets no_new_privs and installs the system call filter on the calling thread, and with `without_unix_sockets` one more, and
+// with `without_dumps` another. 0, or -1 and errno.
+int confinement_install_filter(int without_unix_sockets, int without_dumps);
 
 // MARK: Our own process
 

@@ -18,8 +18,11 @@ enum Inhabitants {
         let capabilities: [String]
     }
 
-    /// CAP_NET_ADMIN and CAP_NET_RAW (linux/capability.h).
+    /// Of linux/capability.h: what counts over the namespace.
     private static let dangerous = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW")]
+    /// What counts in the machine's user namespace alone. bpf(2) takes it for CAP_NET_ADMIN: its programs, attached to the
+    /// namespace's devices, redirect what the rules let go because it stays inside.
+    private static let dangerousAbove = [(21, "CAP_SYS_ADMIN")]
 
     /// Those of the processes in `namespace` that have, or could get by executing a program, a capability over it that
     /// the rules do not hold against.
@@ -34,8 +37,11 @@ enum Inhabitants {
             for thread in try threads(of: process) {
                 // One whose status cannot be read has just ended.
                 guard try netFile(of: thread) == wanted, let status = try Status(of: thread) else { continue }
-                let held = dangerous.filter { status.capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
-                guard !held.isEmpty, owner < 0 || !isBelow(thread, owner) else { continue }
+                var held = status.names(of: dangerousAbove)
+                if !held.isEmpty, isInAnotherUserNamespace(thread) { held = [] }
+                let overNetwork = status.names(of: dangerous)
+                if !overNetwork.isEmpty, owner < 0 || !isBelow(thread, owner) { held = overNetwork + held }
+                guard !held.isEmpty else { continue }
                 return Threat(process: process, program: status.name, capabilities: held)
             }
             return nil
@@ -67,6 +73,13 @@ enum Inhabitants {
             guard count > 0, count < bytes.count else { return nil }
             return String(decoding: bytes[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
         }
+    }
+
+    /// Whether a thread is known to be in another user namespace than this process.
+    private static func isInAnotherUserNamespace(_ thread: String) -> Bool {
+        var (own, other) = (stat(), stat())
+        return stat("/proc/thread-self/ns/user", &own) == 0 && stat("/proc/\(thread)/ns/user", &other) == 0
+            && own.st_ino != other.st_ino
     }
 
     /// Whether a process is in the PID and the user namespace of this one.
@@ -140,6 +153,11 @@ enum Inhabitants {
         var name = ""
         /// What the thread has, or could get by executing a program.
         var capabilities: UInt64 = 0
+
+        /// Those of `wanted` that it has, by name.
+        func names(of wanted: [(Int, String)]) -> [String] {
+            wanted.filter { capabilities & 1 << UInt64($0.0) != 0 }.map(\.1)
+        }
 
         /// `nil` for a thread that has ended.
         init?(of thread: String) throws(SystemError) {
