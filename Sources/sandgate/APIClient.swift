@@ -1,3 +1,4 @@
+import Audit
 import CLinux
 import FoundationEssentials
 import Glibc
@@ -40,13 +41,18 @@ struct APIClient {
                 description: "the daemon answered with status \(answer.status)"
             )
         }
-        let details = (problem.details ?? []).map { "\n  \($0.path.isEmpty ? "body" : $0.path): \($0.message)" }
+        let details = (problem.details ?? []).map { detail in
+            "\n  \(detail.path.isEmpty ? "body" : Self.shown(detail.path)): \(Self.shown(detail.message))"
+        }
         throw APIRefusal(
             status: answer.status,
             code: problem.code,
-            description: problem.message + details.joined()
+            description: Self.shown(problem.message) + details.joined()
         )
     }
+
+    /// What the daemon says, for a terminal: names of programs, devices and tables in it are the choice of whoever made them.
+    static func shown(_ message: String) -> String { Printable.text(message, limit: 16_384) }
 
     /// Whether a daemon listens.
     var canConnect: Bool {

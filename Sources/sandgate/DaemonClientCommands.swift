@@ -116,7 +116,7 @@ struct InspectCommand: ParsableCommand {
         let sandbox = try JSONDecoder().decode(SandboxSummary.self, from: answer)
         Console.output("id:         \(sandbox.id)")
         Console.output("state:      \(sandbox.status.state)")
-        if let message = sandbox.status.message { Console.output("because:    \(message)") }
+        if let message = sandbox.status.message { Console.output("because:    \(APIClient.shown(message))") }
         if sandbox.status.state == "Failed" {
             Console.output("            Nothing leaves it. To try again: sandgate retry \(sandbox.id)")
         }

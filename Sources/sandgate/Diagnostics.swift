@@ -1,4 +1,5 @@
 import ArgumentParser
+import Audit
 import Logging
 
 /// What Sandgate says of its own work, for whoever looks for a fault: on standard error, never mixed with the audit.
@@ -37,7 +38,7 @@ private struct ConsoleLog: LogHandler {
     func log(event: LogEvent) {
         let details = metadata.merging(event.metadata ?? [:]) { _, new in new }
             .sorted { $0.key < $1.key }
-            .map { "\($0.key): \($0.value)" }
+            .map { "\($0.key): \(Printable.text("\($0.value)", limit: 16_384))" }
             .joined(separator: ", ")
         Console.error("\(event.level): \(event.message)" + (details.isEmpty ? "" : " (\(details))"))
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from lab import plan
 from lab.daemon import Daemon, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
-from lab.processes import wait_until
-from lab.sandgate import Sandgate, allowing, attack
-from test_escapes_before import HERE4, INSIDE4, MIRRED, OUTSIDE4, PREPARE, SEND, STOLEN
+from lab.processes import Child, wait_until
+from lab.sandgate import Sandgate, allowing, attack, find_binary
+from test_escapes_before import HERE4, INSIDE4, OUTSIDE4, PREPARE, SEND, STOLEN
 
 PYTHON = "/usr/bin/python3"
 BARE = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
@@ -146,3 +146,166 @@ def test_file_of_a_device(internet: Internet, daemon: Daemon, box: Namespace, tm
         assert "device sgmv of kind macvtap" in refusal(daemon, box, acceptRawSockets=True)
     finally:
         subprocess.run(outside.command("ip", "link", "delete", ends[0]), capture_output=True)
+
+
+# Names that an operator's shell or terminal would obey
+
+COMMAND = "x;>owned;x"
+"""As a shell reads it: makes a file. No device's name may have a slash or a space."""
+ERASE = "\x1b[1A\x1b[2K"
+"""Takes back the line above the cursor's."""
+NAMES = {
+    "device": f"ip link add '{COMMAND}' type bridge; ip link set dev '{COMMAND}' up; tc qdisc add dev '{COMMAND}' clsact",
+    "loopback": f"ip link set lo down; ip link set dev lo name '{COMMAND}'; ip link set dev '{COMMAND}' up; "
+    f"$PREPARE tcx '{COMMAND}' egress {HERE4} eth0",
+    "option": "ip link add name -h type bridge; tc qdisc add dev $(ip -o link show type bridge | sed 's/:.*//;s/^/if/') clsact",
+    "escape": f"ip link add '{ERASE}' type bridge; tc qdisc add dev '{ERASE}' clsact",
+}
+TABLE = {"family": "ip", "table": f"{COMMAND} {ERASE}", "chain": "$(>owned)"}
+
+
+def rename_with_rules(box: Namespace, directory: Path) -> None:
+    """A table and a chain whose names nft(8) itself could not write down."""
+    chain = {"family": "ip", "table": TABLE["table"], "name": TABLE["chain"]}
+    hook = {"type": "filter", "hook": "output", "prio": 5, "policy": "accept"}
+    mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 5}}
+    things = [{"table": {"family": "ip", "name": TABLE["table"]}}, {"chain": chain | hook}, {"rule": TABLE | {"expr": [mark]}}]
+    file = directory / "rules.json"
+    file.write_text(json.dumps({"nftables": [{"add": thing} for thing in things]}))
+    box.check("nft", "-j", "-f", file)
+
+
+@pytest.mark.attack(
+    "T10a T13",
+    "has left devices, tables and chains whose names the operator's shell executes, where the command that removes them is pasted, "
+    "or his terminal obeys",
+    stopped_by="start",
+)
+@pytest.mark.parametrize("what", [*NAMES, "table"])
+def test_names_in_remedies(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path, what: str) -> None:
+    if what == "table":
+        rename_with_rules(box, tmp_path)
+    else:
+        box.check("/bin/sh", "-c", f"PREPARE='{PYTHON} {PREPARE}'; set -e; {NAMES[what]}")
+    place = tmp_path / "pasted"
+    place.mkdir()
+    # That the names do what they are for, where they are written down as they are.
+    subprocess.run(["/bin/sh", "-c", f"tc qdisc del dev {COMMAND} clsact"], cwd=place, capture_output=True)
+    (place / "owned").unlink()
+
+    request = {"attachment": attachment(box), "networkPolicy": allowing(plan.ALLOWED)}
+    left = 10
+    while (answer := daemon.request("POST", "/v1/sandboxes", request)).status != 201:
+        message = answer.json["message"]
+        assert message.isascii() and message.isprintable() and ERASE not in message, message
+        remedy = re.search(r": remove it \((.*)\), or say", message)
+        assert answer.status == 422 and remedy, answer
+        detach = re.fullmatch(r"bpftool net detach tcx_(\w+) dev (\w+)", remedy[1])
+        command = f"{PYTHON} {PREPARE} free {detach[2]} {detach[1]}" if detach else remedy[1]
+        done = subprocess.run(box.command("/bin/sh", "-c", command), cwd=place, capture_output=True, text=True)
+        assert list(place.iterdir()) == [], f"{remedy[1]}: {done}"
+        assert done.returncode == 0, f"{remedy[1]}: {done}"
+        assert (left := left - 1) > 0, answer
+    assert left < 10, "it was attached as it was"
+
+
+@pytest.mark.attack(
+    "T13 T10",
+    "calls itself or a table so that the operator's terminal takes back what the daemon's answer says of it",
+    stopped_by="control API",
+)
+def test_names_that_a_terminal_obeys(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:
+    tool = [str(find_binary()), "--socket", str(daemon.socket)]
+
+    def said(*words: str) -> str:
+        done = subprocess.run([tool[0], *words, *tool[1:]], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    script = f"import ctypes, time; ctypes.CDLL(None).prctl(15, {ERASE.encode()!r}); print('named', flush=True); time.sleep(60)"
+    process = Child(box.command(PYTHON, "-c", script), "named")
+    try:
+        message = said("attach", "--netns", f"/run/netns/{box.name}", "--id", "box")
+        assert "CAP_NET_RAW" in message and "\\u{1b}[1A" in message and "\x1b" not in message, message
+    finally:
+        process.stop()
+    daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
+    rename_with_rules(box, tmp_path)
+    wait_until(lambda: '"Failed"' in said("inspect", "box", "--json").replace(" ", ""), "the change to be noticed")
+    message = said("inspect", "box")
+    assert "because:" in message and "\\u{1b}[1A" in message and "\x1b" not in message, message
+    assert ERASE not in daemon.log
+
+
+# Programs that the kernel starts
+
+DUMPED = """\
+import ctypes, os, resource, signal, sys
+libc = ctypes.CDLL(None)
+way, name = sys.argv[1:]
+zero = (resource.RLIMIT_CORE, (0, 0))
+limit = (ctypes.c_uint64 * 2)(0, 0)
+if way == "none": resource.setrlimit(*zero)
+elif way == "of another": resource.prlimit(os.getppid(), *zero); resource.prlimit(os.getpid(), *zero)
+elif way == "old call": libc.syscall(160 if os.uname().machine == "x86_64" else 164, 4, limit)
+elif way == "high address":
+    # The lower half of the new limit's address is 0.
+    libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+    address = libc.mmap(0x500000000, 4096, 3, 0x32, -1, 0)
+    assert address == 0x500000000
+    libc.syscall(302 if os.uname().machine == "x86_64" else 261, 0, 4, ctypes.c_void_p(address), None)
+print("limit", *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
+libc.prctl(15, name.encode())
+signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+@pytest.fixture
+def dumps(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """What a program of the node was told that gets core dumps. It is started in the node's own namespaces, so it is not in a
+    directory of the lab's."""
+    place = Path(f"/var/cache/sandgate-lab-{uuid.uuid4().hex[:12]}")
+    program, told = place.with_suffix(".sh"), place.with_suffix(".told")
+    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    before = pattern.read_text()
+    try:
+        program.chmod(0o755)
+        told.touch()
+        pattern.write_text(f"|{program} %e")
+        yield told
+    finally:
+        pattern.write_text(before)
+        program.unlink()
+        told.unlink()
+
+
+@pytest.mark.attack(
+    "T16",
+    "has the kernel start a program of the node that gets its core dump (core_pattern), with words and memory of its choice",
+    stopped_by="seccomp",
+)
+@pytest.mark.parametrize("way", ["as it is", "none", "of another", "old call", "high address"])
+@pytest.mark.parametrize("user", ["root", "user"], indirect=True)
+def test_program_that_gets_dumps(internet: Internet, sandgate: Sandgate, dumps: Path, way: str) -> None:
+    """A limit of 0 bytes is none for a program: only one of 1 byte keeps it from being started (do_coredump)."""
+    internet.unenforced([PYTHON, "-c", DUMPED, way, "outside"])
+    wait_until(lambda: "outside" in dumps.read_text(), "the program of the node")
+    run = sandgate.run(allowing(), PYTHON, "-c", DUMPED, way, "inside")
+    # One that comes later is told of later.
+    internet.unenforced([PYTHON, "-c", DUMPED, way, "afterwards"])
+    wait_until(lambda: "afterwards" in dumps.read_text(), "the program of the node")
+    assert "inside" not in dumps.read_text(), run
+    assert "limit 1 1" in run.stdout and run.returncode == 128 + 11, run
+
+
+@pytest.mark.honest("programs that set limits, of core dumps among them")
+@pytest.mark.parametrize("pattern", ["program", "file"])
+def test_limits_of_programs(internet: Internet, sandgate: Sandgate, pattern: str, request: pytest.FixtureRequest) -> None:
+    if pattern == "program":
+        request.getfixturevalue("dumps")
+    script = "set -e; ulimit -c 0; ulimit -n 100; ulimit -n; ulimit -c"
+    run = sandgate.run(allowing(), "/bin/sh", "-c", script)
+    assert run.returncode == 0 and run.stdout.split()[0] == "100", run
+    if pattern == "file":
+        assert run.stdout.split()[1] == "0", run
