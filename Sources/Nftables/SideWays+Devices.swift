@@ -72,6 +72,13 @@ extension SideWays {
         return found + (try programsOfNamespace())
     }
 
+    /// Tun and tap devices of the calling thread's namespace whose only holder is a program that opened their file: what it writes
+    /// comes from outside for the rules. Those that others may take hold of are among ``find()``.
+    public static func heldDevices() throws(NetlinkError) -> Set<String> {
+        let devices = try links(try NetlinkSocket(bus: NETLINK_ROUTE))
+        return Set(devices.filter { $0.kind == "tun" && $0.isUp && !$0.isForTheTaking }.map(\.name))
+    }
+
     private static func oddities(of device: Device, _ master: Device?, _ lower: Device?) -> [SidePath] {
         var found: [SidePath] = []
         let (name, word) = (device.name, device.word)

@@ -118,6 +118,50 @@ def test_device_for_the_taking(internet: Internet, daemon: Daemon, box: Namespac
     daemon.create(allowing(plan.ALLOWED), attachment=attachment(box))
 
 
+HOLD = f"""\
+import ctypes, fcntl, os, signal, struct, subprocess, sys
+sys.path.insert(0, {str(Path(__file__).parent / "attacks")!r})
+import held_device
+libc, network = ctypes.CDLL(None), 0x40000000
+own = os.open("/proc/self/ns/net", os.O_RDONLY)
+libc.setns(os.open(sys.argv[2], os.O_RDONLY), network)
+file = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(file, held_device.SET_DEVICE, struct.pack("16sH22x", b"held0", held_device.TAP | held_device.NO_HEADER))
+subprocess.run(["ip", "link", "set", "held0", "up"], check=True)
+if sys.argv[1] == "in the machine's network": libc.setns(own, network)
+elif sys.argv[1] == "in another network": libc.unshare(network)
+held_device.become_nobody()
+print("holding", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.attack(
+    "T12 T10a",
+    "keeps a tap device open that it made before its network was attached, there or in another network of its own",
+    stopped_by="start",
+)
+@pytest.mark.parametrize("place", ["in the network", "in another network"])
+def test_device_that_is_held(internet: Internet, daemon: Daemon, box: Namespace, place: str) -> None:
+    """What can be done with it is what the test before this one does."""
+    holder = Child([PYTHON, "-c", HOLD, place, f"/run/netns/{box.name}"], "holding")
+    try:
+        message = refusal(daemon, box)
+        assert f"process {holder.process.pid} " in message and "held0" in message, message
+    finally:
+        holder.stop()
+    daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+
+
+@pytest.mark.honest("networks that a program of the machine serves by a tap device (pasta, slirp4netns)")
+def test_device_that_the_machine_holds(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    holder = Child([PYTHON, "-c", HOLD, "in the machine's network", f"/run/netns/{box.name}"], "holding")
+    try:
+        daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+    finally:
+        holder.stop()
+
+
 @pytest.mark.attack(
     "T10", "has the file of a macvtap device open, whose frames leave by no hook of the network that the device is in", stopped_by="start"
 )

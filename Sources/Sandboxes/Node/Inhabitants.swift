@@ -63,6 +63,30 @@ enum Inhabitants {
         return outside.subtracting(others)
     }
 
+    /// The first process that holds one of `devices`, tun or tap devices of a namespace, and is in another network than this
+    /// one: a program of the sandbox's. Those that serve a network from outside (pasta, slirp4netns) are in the machine's.
+    static func holder(of devices: Set<String>) throws -> (process: Int32, program: String, device: String)? {
+        guard !devices.isEmpty else { return nil }
+        let own = try netFile(of: "thread-self")
+        for process in try processes() where try netFile(of: "\(process)") != own {
+            for name in (try? DirectoryStream.names(in: "/proc/\(process)/fd")) ?? [] {
+                var status = stat()
+                guard stat("/proc/\(process)/fd/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFCHR,
+                    status.st_rdev == tunDevice
+                else { continue }
+                let text = try? DurableFile.read("/proc/\(process)/fdinfo/\(name)")
+                let device = text.map { String(decoding: $0, as: UTF8.self) }?.split(separator: "\n")
+                    .first { $0.hasPrefix("iff:\t") }?.dropFirst(5)
+                guard let device, devices.contains(String(device)) else { continue }
+                return (process, (try? Status(of: "\(process)/task/\(process)")?.name) ?? "?", String(device))
+            }
+        }
+        return nil
+    }
+
+    /// /dev/net/tun: makedev(10, 200).
+    private static let tunDevice: dev_t = 10 << 8 | 200
+
     /// Where a process's descriptors lead; none when it has ended, or may not be looked at.
     private static func descriptors(of process: Int32) -> [String] {
         let directory = "/proc/\(process)/fd"

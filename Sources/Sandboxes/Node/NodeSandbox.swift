@@ -209,7 +209,23 @@ extension NodeSandbox {
         guard record.attachment != .create, let reference = record.namespace else { return }
         // Who could still make something is looked for before what was made.
         if !record.acceptsRawSockets { try await refuseInhabitants(of: reference) }
-        if !record.acceptsSidePaths { try await refuseSidePaths(in: reference) }
+        if !record.acceptsSidePaths {
+            try await refuseHolders(in: reference)
+            try await refuseSidePaths(in: reference)
+        }
+    }
+
+    private func refuseHolders(in reference: NamespaceReference) async throws {
+        let holder = try await Keeper.run { [namespaces = services.namespaces] in
+            let devices = try namespaces.reopen(reference)?.enter { try SideWays.heldDevices() } ?? []
+            return try Inhabitants.holder(of: devices)
+        }
+        guard let holder else { return }
+        throw NodeError.unprocessable(
+            field: "attachment",
+            "process \(holder.process) (\(holder.program)) has device \(holder.device) of this namespace open, and what it writes "
+                + "there would come from outside for the rules: end it, or say acceptSidePaths"
+        )
     }
 
     private func refuseSidePaths(in reference: NamespaceReference) async throws {
