@@ -32,8 +32,9 @@ NOBODY4 = (f"{plan.V4}.98", f"{plan.V4}.99")
 
 def refusal(daemon: Daemon, box: Namespace, **fields: object) -> str:
     """What a request to attach the box is refused with; no table is left then."""
-    where = {"netns": f"/run/netns/{box.name}", **fields}
-    answer = daemon.request("POST", "/v1/sandboxes", {"id": "box", "attachment": where, "networkPolicy": allowing(plan.ALLOWED)})
+    where: dict[str, object] = {"netns": f"/run/netns/{box.name}", **fields}
+    request = {"id": "box", "attachment": where, "networkPolicy": allowing(plan.ALLOWED)}
+    answer = daemon.request("POST", "/v1/sandboxes", request)
     assert answer.status == 422, answer
     assert "sandgate" not in box.check("nft", "list", "ruleset")
     message: str = answer.json["message"]
@@ -44,7 +45,9 @@ def refusal(daemon: Daemon, box: Namespace, **fields: object) -> str:
 
 
 @pytest.mark.attack(
-    "T10a", "lives in the namespace with CAP_SYS_ADMIN alone, with which it attaches a BPF program to the loopback", stopped_by="start"
+    "T10a",
+    "lives in the namespace with CAP_SYS_ADMIN alone, with which it attaches a BPF program to the loopback",
+    stopped_by="start",
 )
 def test_capability_that_attaches_programs(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     """bpf(2) takes CAP_SYS_ADMIN for CAP_NET_ADMIN, which rtnetlink does not."""
@@ -163,7 +166,9 @@ def test_device_that_the_machine_holds(internet: Internet, daemon: Daemon, box: 
 
 
 @pytest.mark.attack(
-    "T10", "has the file of a macvtap device open, whose frames leave by no hook of the network that the device is in", stopped_by="start"
+    "T10",
+    "has the file of a macvtap device open, whose frames leave by no hook of the network that the device is in",
+    stopped_by="start",
 )
 def test_file_of_a_device(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:
     """The device that it stands on is in another network."""
@@ -179,7 +184,7 @@ def test_file_of_a_device(internet: Internet, daemon: Daemon, box: Namespace, tm
         number = box.check("/bin/sh", "-c", "cat /sys/class/net/sgmv/macvtap/*/dev").strip()
         file = tmp_path / "tap"
         os.mknod(file, 0o600 | 0o020000, os.makedev(*map(int, number.split(":"))))
-        command = attack("held_device", "file", file, "ff:ff:ff:ff:ff:ff", INSIDE4, plan.SINK4, STOLEN)
+        command = attack("held_device", "file", str(file), "ff:ff:ff:ff:ff:ff", INSIDE4, plan.SINK4, STOLEN)
 
         def gets_out() -> bool:
             with internet.capture(unenforced=True) as captured:
@@ -205,7 +210,8 @@ NAMES = {
     "device": f"ip link add '{COMMAND}' type bridge; ip link set dev '{COMMAND}' up; tc qdisc add dev '{COMMAND}' clsact",
     "loopback": f"ip link set lo down; ip link set dev lo name '{COMMAND}'; ip link set dev '{COMMAND}' up; "
     f"$PREPARE tcx '{COMMAND}' egress {HERE4} eth0",
-    "option": "ip link add name -h type bridge; tc qdisc add dev $(ip -o link show type bridge | sed 's/:.*//;s/^/if/') clsact",
+    "option": "ip link add name -h type bridge; "
+    "tc qdisc add dev $(ip -o link show type bridge | sed 's/:.*//;s/^/if/') clsact",
     "escape": f"ip link add '{ERASE}' type bridge; tc qdisc add dev '{ERASE}' clsact",
 }
 TABLE = {"family": "ip", "table": f"{COMMAND} {ERASE}", "chain": "$(>owned)"}
@@ -361,7 +367,7 @@ def test_limits_of_programs(internet: Internet, sandgate: Sandgate, pattern: str
 # What the kernel says by itself, of what programs chose
 
 ADDRESSES = {"group": "239.71.72.73", "source": "198.18.74.75", "group6": "ff3e::7172:7374:7576", "neighbour": "10.99.77.78"}
-NEIGHBOUR6 = "fd78::7172:7374:7576:7778"
+ADDRESSES["neighbour6"] = "fd78::7172:7374:7576:7778"
 JOINS = f"""\
 import socket, struct
 pack = socket.inet_aton
@@ -376,7 +382,7 @@ def tries(what, family, *option):
 tries("group", socket.AF_INET, 0, 35, pack("{ADDRESSES["group"]}") + own)
 tries("source", socket.AF_INET, 0, 39, pack("232.1.2.3") + own + pack("{ADDRESSES["source"]}"))
 tries("group6", socket.AF_INET6, 41, 20, socket.inet_pton(socket.AF_INET6, "{ADDRESSES["group6"]}") + struct.pack("I", index))
-for family, address in ((socket.AF_INET, "{ADDRESSES["neighbour"]}"), (socket.AF_INET6, "{NEIGHBOUR6}")):
+for family, address in ((socket.AF_INET, "{ADDRESSES["neighbour"]}"), (socket.AF_INET6, "{ADDRESSES["neighbour6"]}")):
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         s = socket.socket(family, kind)
         s.settimeout(0.3)
@@ -408,11 +414,11 @@ def test_what_the_kernel_says_of_groups_and_neighbours(
         with capture(internet.namespace.command(), "any", tmp_path / f"{number}.pcap", filter) as outside:
             done = subprocess.run(box.command(*BARE, PYTHON, "-c", JOINS), capture_output=True, text=True, timeout=30)
         assert "tried everything" in done.stdout, done
-        wanted = {name: socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for name, text in ADDRESSES.items()}
-        wanted["neighbour6"] = socket.inet_pton(socket.AF_INET6, NEIGHBOUR6)
+        families = {name: socket.AF_INET6 if ":" in text else socket.AF_INET for name, text in ADDRESSES.items()}
+        wanted = {name: socket.inet_pton(families[name], text) for name, text in ADDRESSES.items()}
         return {name for name, value in wanted.items() if value in outside.payload}
 
-    assert heard(1) == {*ADDRESSES, "neighbour6"}, "without rules"
+    assert heard(1) == set(ADDRESSES), "without rules"
     daemon.create(allowing(plan.ALLOWED), attachment=attachment(box))
     box.check("ip", "neigh", "flush", "all")
     assert heard(2) == set()

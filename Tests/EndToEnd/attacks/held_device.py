@@ -1,7 +1,7 @@
 """Sends by the file behind a network device, as a program that has it open and no privilege.
 
-    held_device.py tap DEVICE SOURCE TARGET TEXT   SOURCE, which is outside, seems to connect to TARGET, one's own; the answer is TEXT
-    held_device.py tun DEVICE SOURCE TARGET TEXT   the same, by a device without a link layer
+    held_device.py tap DEVICE SOURCE TARGET TEXT      SOURCE, outside, seems to connect to TARGET, one's own; the answer is TEXT
+    held_device.py tun DEVICE SOURCE TARGET TEXT      the same, by a device without a link layer
     held_device.py file PATH MAC SOURCE TARGET TEXT   writes a frame with a datagram to a macvtap device's file
 """
 
