@@ -319,7 +319,7 @@ HARMLESS = {
     "Docker's resolver": "iptables -t nat -N DOCKER_OUTPUT; iptables -t nat -A OUTPUT -d 127.0.0.11 -j DOCKER_OUTPUT; "
     "iptables -t nat -A DOCKER_OUTPUT -d 127.0.0.11 -p udp --dport 53 -j DNAT --to-destination 127.0.0.11:40000",
     "disciplines": "tc qdisc add dev eth0 root tbf rate 1gbit burst 1mb latency 50ms; tc qdisc add dev lo root pfifo",
-    "devices": "ip link add nowhere type bridge; ip link set nowhere up; ip tuntap add tap0 mode tap; ip link set tap0 up; "
+    "devices": "ip link add nowhere type bridge; ip link set nowhere up; ip tuntap add tap0 mode tap; "
     "ip address add 10.5.0.1/24 dev eth0 label eth0:1",
     "routes": "ip rule add fwmark 9 lookup 77; ip route add blackhole 100.99.0.0/24; "
     "ip route add 10.9.0.0/16 nexthop via 10.78.0.1 nexthop via 10.78.0.1 dev eth0 weight 2",
