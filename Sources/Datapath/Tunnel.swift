@@ -40,28 +40,14 @@ final class Tunnel: KeepingSource {
         case closed
     }
 
+    // In this order there are hardly any gaps, which would take memory as long as the tunnel lives: small ones stand together,
+    // behind one whose size is no multiple of eight.
     unowned let attachment: Attachment
     /// Where the attachment keeps it; the table's alone.
     var place = TunnelTable.Place()
     let acceptedAt: MonotonicTime
     /// Where the connection goes, as far as it is known.
     var course: Course
-    /// What it was let in by; `nil` while it is not judged.
-    var admission: TunnelJudge.Admission?
-    /// By what it was judged when it was let in.
-    var layer: AuditEvent.Layer?
-    var phase: Phase
-    /// The client's socket; ours to close until a later phase takes it over, -1 then.
-    var downstream: CInt
-    /// The server's socket when it was dialled before the first bytes came, else -1.
-    var upstream: CInt = -1
-    /// What the loop tells of ``upstream`` while nobody wants to know.
-    private var upstreamWatch: KeepingSource?
-    /// `nil` when it was forgotten, or nobody has asked for it yet.
-    private var keptBeginning: TunnelBeginning?
-    /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
-    var bytesBefore: (up: UInt64, down: UInt64) = (0, 0)
-    // Small ones stand together: each among large ones would take as much memory as they do, as long as the tunnel lives.
     /// Whether ``downstream`` may have another receive low-water mark than 1.
     var hasLowWater = false
     /// Whether a CONNECT was answered: what follows is the tunnel.
@@ -69,9 +55,24 @@ final class Tunnel: KeepingSource {
     var hasTriedOtherAddresses = false
     /// Whether it is a client of the explicit proxy, rather than redirected.
     var isProxied: Bool
+    /// What it was let in by; `nil` while it is not judged.
+    var admission: TunnelJudge.Admission?
+    var phase: Phase
+    /// The client's socket; ours to close until a later phase takes it over, -1 then.
+    var downstream: CInt
+    /// The server's socket when it was dialled before the first bytes came, else -1.
+    var upstream: CInt = -1
+    private var timer: TimerToken?
+    /// By what it was judged when it was let in.
+    var layer: AuditEvent.Layer?
+    /// What the loop tells of ``upstream`` while nobody wants to know.
+    private var upstreamWatch: KeepingSource?
+    /// `nil` when it was forgotten, or nobody has asked for it yet.
+    private var keptBeginning: TunnelBeginning?
+    /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
+    var bytesBefore: (up: UInt64, down: UInt64) = (0, 0)
     /// What a client of the explicit proxy speaks.
     var dialect = ProxyDialect.http
-    private var timer: TimerToken?
 
     /// Takes ownership of `downstream`, a non-blocking connected socket. `acceptedAt` is now, unless another process
     /// accepted it.

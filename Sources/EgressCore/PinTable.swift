@@ -203,8 +203,18 @@ extension PinTable {
 extension PinTable {
     /// Whether and how freshly `address` is pinned for `name`.
     public func freshness(of address: IPAddress, for name: DomainName, at now: MonotonicTime) -> Freshness? {
+        pin(of: address, for: name, at: now)?.freshness
+    }
+
+    /// The pin of `address` for `name`, and how fresh it is. The name is the pin's own: who keeps that one instead of what
+    /// it asked with takes no memory for it.
+    public func pin(
+        of address: IPAddress,
+        for name: DomainName,
+        at now: MonotonicTime
+    ) -> (name: DomainName, freshness: Freshness)? {
         guard let entry = admissions[address]?.first(where: { $0.name == name }) else { return nil }
-        return entry.freshness(at: now)
+        return entry.freshness(at: now).map { (entry.name, $0) }
     }
 
     /// Whether `address` is pinned for any name, fresh or in grace.

@@ -74,11 +74,11 @@ extension TunnelJudge {
         guard verdict.basis == .name, !verdict.isReportOnly else {
             return Judgement(verdict, .dial(destination), name: name)
         }
-        switch pins.freshness(of: destination.address, for: name, at: now) {
-        case .fresh:
-            return Judgement(verdict, .dial(destination), name: name)
-        case .grace:
-            return Judgement(verdict, .resolve(name, port: destination.port), name: name)
+        switch pins.pin(of: destination.address, for: name, at: now) {
+        case (let pinned, .fresh)?:
+            return Judgement(verdict, .dial(destination), name: pinned)
+        case (let pinned, .grace)?:
+            return Judgement(verdict, .resolve(pinned, port: destination.port), name: pinned)
         case nil:
             // The name opens nothing here, but the address may be open to everybody.
             let byAddress = decide(nil, destination.address, destination.port)
@@ -108,7 +108,7 @@ extension TunnelJudge {
         guard name == authority else {
             return Judgement(Verdict(.deny, .nameAddressMismatch), .refuse, name: name)
         }
-        return judgeResolved(name: name, port: destination.port, addresses: [destination.address]).0
+        return judgeResolved(name: authority, port: destination.port, addresses: [destination.address]).0
     }
 
     /// A connection whose protocol carries no name that we can read, or datagrams: an address rule, the default, or a

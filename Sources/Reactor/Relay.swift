@@ -33,21 +33,23 @@ public struct RelayResult: Hashable, Sendable {
 ///
 /// Lives until it is closed, whoever else holds it.
 public final class Relay: EventSource {
+    // Small ones first: behind those that every source has they take no memory.
+    /// Whether the relay is told when there is room again downstream. A client that takes all at once need not be asked.
+    private var isToldOfRoom = true
+    private let idleSeconds: UInt32
     private let loop: EventLoop
-    private let downstream: CInt
-    private let upstream: CInt
-    private let idleSeconds: UInt64
     private var up: RelayDirection
     private var down: RelayDirection
     private var onClose: ((RelayResult) -> Void)?
     /// What is told of upstream; of downstream, the relay itself is.
     private var upstreamSide: UpstreamSide?
-    /// Whether the relay is told when there is room again downstream. A client that takes all at once need not be asked.
-    private var isToldOfRoom = true
     private var idleTimer: TimerToken?
     private var lastProgress: MonotonicTime
     /// `nil` once it is open.
     public private(set) var gate: RelayGate?
+
+    private var downstream: CInt { up.source }
+    private var upstream: CInt { up.sink }
 
     /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
     /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. What downstream says
@@ -64,9 +66,7 @@ public final class Relay: EventSource {
         onClose: @escaping (RelayResult) -> Void
     ) {
         self.loop = loop
-        self.downstream = downstream
-        self.upstream = upstream
-        self.idleSeconds = idleSeconds
+        self.idleSeconds = UInt32(clamping: idleSeconds)
         self.up = RelayDirection(from: downstream, to: upstream, initial: initialToUpstream)
         self.down = RelayDirection(from: upstream, to: downstream, initial: initialToDownstream)
         self.gate = gate
@@ -93,12 +93,12 @@ public final class Relay: EventSource {
             return pipe
         }
         self.loop = loop
-        self.idleSeconds = idleSeconds
+        self.idleSeconds = UInt32(clamping: idleSeconds)
         self.onClose = onClose
         self.lastProgress = loop.now
         self.gate = gate
-        downstream = rest.removeFirst()
-        upstream = rest.removeFirst()
+        let downstream = rest.removeFirst()
+        let upstream = rest.removeFirst()
         up = RelayDirection(from: downstream, to: upstream, continuing: state.up, pipe: pipe(of: state.up))
         down = RelayDirection(from: upstream, to: downstream, continuing: state.down, pipe: pipe(of: state.down))
     }
@@ -123,7 +123,7 @@ public final class Relay: EventSource {
         } catch {
             return close(.upstreamFailed(error.errno))
         }
-        armIdleTimer(at: loop.now)
+        armIdleTimer(since: loop.now)
         // What waits to be read is told by the registration's first event; only our own bytes need a push.
         if up.holdsBytes || down.holdsBytes { advance() }
     }
@@ -140,7 +140,7 @@ public final class Relay: EventSource {
         loop.handOn(watched.upstream, to: upstreamSide)
         down.hasNoDelay = true
         isToldOfRoom = false
-        armIdleTimer(at: loop.now)
+        armIdleTimer(since: loop.now)
         up.sourceChanged(watched.downstream.told.union(.readable))
         down.sourceChanged(watched.upstream.told)
         advance()
@@ -301,15 +301,20 @@ extension Relay {
         Sockets.setReceiveLowWater(downstream, count)
     }
 
-    private func armIdleTimer(at start: MonotonicTime) {
+    /// When it has been idle for too long, if nothing is said after `start`.
+    private func idleDeadline(since start: MonotonicTime) -> MonotonicTime {
+        start.advanced(bySeconds: UInt64(idleSeconds))
+    }
+
+    private func armIdleTimer(since start: MonotonicTime) {
         // A weak reference would take memory of its own as long as the relay lives; the timer ends with it.
-        idleTimer = loop.schedule(at: start.advanced(bySeconds: idleSeconds)) { [self] in
+        idleTimer = loop.schedule(at: idleDeadline(since: start)) { [self] in
             idleTimer = nil
             // Looked at when it would run out, rather than set anew at every byte.
-            if lastProgress.advanced(bySeconds: idleSeconds) <= loop.now {
+            if idleDeadline(since: lastProgress) <= loop.now {
                 close(.idle)
             } else {
-                armIdleTimer(at: lastProgress)
+                armIdleTimer(since: lastProgress)
             }
         }
     }

@@ -25,18 +25,22 @@ struct RelayDirection {
     /// CPU again, since whoever reads is woken at every piece; with more than this, other streams wait for nothing.
     private static let budget = 2 * PipePool.pipeSize
 
+    /// What was read, or given at the start, and is not delivered.
+    private enum Cargo {
+        case nothing
+        /// Copied, and delivered up to a place. A slice would take three words more, in every idle connection twice.
+        case bytes([UInt8], from: UInt32)
+        /// In a pipe, so many; none between one piece and the next.
+        case pipe(SplicePipe, count: UInt32)
+    }
+
     /// Bytes that the sink's kernel buffer took.
     private(set) var delivered: UInt64 = 0
-
-    private let source: CInt
-    private let sink: CInt
-    /// Bytes read by copying, or given at the start, and not yet delivered from ``heldStart`` on. A slice would take three
-    /// words more, in every idle connection twice.
-    private var held: [UInt8]
-    private var heldStart: UInt32 = 0
-    /// At most the size of a pipe.
-    private var bytesInPipe: UInt32 = 0
-    private var pipe: SplicePipe?
+    /// The socket that is read.
+    let source: CInt
+    /// The socket that is written to.
+    let sink: CInt
+    private var cargo: Cargo
     private var sourceIsReady = false
     private var sinkIsReady = true
     /// The source has told of an end or an error, which waits behind what is still to be read.
@@ -54,14 +58,13 @@ struct RelayDirection {
     init(from source: CInt, to sink: CInt, initial: [UInt8]) {
         self.source = source
         self.sink = sink
-        self.held = initial
+        cargo = initial.isEmpty ? .nothing : .bytes(initial, from: 0)
     }
 
     /// Goes on with what another process began. `pipe` holds as many bytes as `state` says.
     init(from source: CInt, to sink: CInt, continuing state: RelayState.Direction, pipe: SplicePipe?) {
         self.init(from: source, to: sink, initial: state.held)
-        self.pipe = pipe
-        bytesInPipe = UInt32(clamping: state.bytesInPipe)
+        if let pipe { cargo = .pipe(pipe, count: UInt32(clamping: state.bytesInPipe)) }
         delivered = state.delivered
         sourceHasEnded = state.sourceHasEnded
         sinkWasTold = state.sinkWasTold
@@ -71,18 +74,25 @@ struct RelayDirection {
     /// caller's.
     mutating func release(to pool: PipePool) -> (state: RelayState.Direction, pipe: SplicePipe?)? {
         guard !sourceIsBroken else { return nil }
-        let state = RelayState.Direction(
+        var state = RelayState.Direction(
             delivered: delivered,
-            held: Array(undelivered),
-            bytesInPipe: Int(bytesInPipe),
+            held: [],
+            bytesInPipe: 0,
             sourceHasEnded: sourceHasEnded,
             sinkWasTold: sinkWasTold
         )
-        guard bytesInPipe > 0, let pipe else { return (state, nil) }
-        self.pipe = nil
-        bytesInPipe = 0
-        pool.forget(pipe)
-        return (state, pipe)
+        switch cargo {
+        case .bytes(let bytes, let start):
+            state.held = Array(bytes[Int(start)...])
+        case .pipe(let pipe, let count) where count > 0:
+            state.bytesInPipe = Int(count)
+            cargo = .nothing
+            pool.forget(pipe)
+            return (state, pipe)
+        case .nothing, .pipe:
+            break
+        }
+        return (state, nil)
     }
 
     /// Whether so much has passed already that more will: it is spliced from now on.
@@ -110,9 +120,13 @@ struct RelayDirection {
     }
 
     /// Whether bytes wait for the sink.
-    var holdsBytes: Bool { heldStart < held.count || bytesInPipe > 0 }
-
-    private var undelivered: ArraySlice<UInt8> { held[Int(heldStart)...] }
+    var holdsBytes: Bool {
+        switch cargo {
+        case .nothing: false
+        case .bytes: true
+        case .pipe(_, let count): count > 0
+        }
+    }
 
     mutating func sourceChanged(_ readiness: Readiness) {
         if readiness.contains(.urgent) { mustCopy = true }
@@ -181,22 +195,16 @@ struct RelayDirection {
 
     /// Ends the direction: what it holds is dropped.
     mutating func drop(to pool: PipePool) {
-        hold([])
-        guard let pipe else { return }
-        if bytesInPipe == 0 { pool.giveBack(pipe) } else { pool.discard(pipe) }
-        self.pipe = nil
-        bytesInPipe = 0
+        givePipeBack(to: pool)
+        if case .pipe(let pipe, _) = cargo { pool.discard(pipe) }
+        cargo = .nothing
     }
 
-    private mutating func hold(_ bytes: [UInt8]) {
-        held = bytes
-        heldStart = 0
-    }
-
+    /// Where it holds nothing.
     private mutating func givePipeBack(to pool: PipePool) {
-        guard let pipe else { return }
+        guard case .pipe(let pipe, count: 0) = cargo else { return }
+        cargo = .nothing
         pool.giveBack(pipe)
-        self.pipe = nil
     }
 }
 
@@ -210,17 +218,23 @@ extension RelayDirection {
         _ allowance: Int,
         seenBy witness: RelayGate?
     ) -> CountResult {
-        if isLong, !mustCopy, witness == nil {
-            if pipe == nil { pipe = loop.pipes.take() }
-            if let pipe { return fill(pipe, upTo: min(budget, PipePool.pipeSize, allowance)) }
+        if isLong, !mustCopy, witness == nil, let pipe = emptyPipe(of: loop.pipes) {
+            return fill(pipe, upTo: min(budget, PipePool.pipeSize, allowance))
         }
+        givePipeBack(to: loop.pipes)
         return fillByCopying(loop, upTo: allowance, seenBy: witness)
     }
 
+    /// The one that it has, or else one of the pool's; `nil` when there is none.
+    private func emptyPipe(of pool: PipePool) -> SplicePipe? {
+        if case .pipe(let pipe, _) = cargo { pipe } else { pool.take() }
+    }
+
     private mutating func fill(_ pipe: SplicePipe, upTo count: Int) -> CountResult {
+        cargo = .pipe(pipe, count: 0)
         // The pipe is empty, so would-block speaks of the source.
         let result = Sockets.splice(from: source, to: pipe.writeEnd, upTo: count)
-        if case .bytes(let count) = result { bytesInPipe = UInt32(count) }
+        if case .bytes(let count) = result { cargo = .pipe(pipe, count: UInt32(count)) }
         return result
     }
 
@@ -244,7 +258,7 @@ extension RelayDirection {
             delivered += UInt64(taken)
         }
         // A sink that is full or broken says so again when the rest is delivered.
-        if sent < count { hold(Array(bytes[sent...])) }
+        if sent < count { cargo = .bytes(Array(bytes[sent...]), from: 0) }
         return result
     }
 }
@@ -252,20 +266,24 @@ extension RelayDirection {
 // MARK: - Writing
 
 extension RelayDirection {
-    /// Writes what is held until it is delivered or the sink would block, which clears ``sinkIsReady``.
+    /// Writes what is held until it is delivered or the sink would block, which is noted.
     private mutating func deliver() -> Step? {
-        while holdsBytes {
-            beforeSending()
-            let result =
-                if let pipe, bytesInPipe > 0 {
-                    Sockets.splice(from: pipe.readEnd, to: sink, upTo: Int(bytesInPipe))
-                } else {
-                    Sockets.send(sink, undelivered)
-                }
+        while true {
+            let result: CountResult
+            switch cargo {
+            case .bytes(let bytes, let start):
+                beforeSending()
+                result = Sockets.send(sink, bytes[Int(start)...])
+            case .pipe(let pipe, let count) where count > 0:
+                beforeSending()
+                result = Sockets.splice(from: pipe.readEnd, to: sink, upTo: Int(count))
+            case .nothing, .pipe:
+                return nil
+            }
             switch result {
             case .bytes(let count):
                 delivered += UInt64(count)
-                if bytesInPipe > 0 { bytesInPipe -= UInt32(count) } else { heldStart += UInt32(count) }
+                unload(UInt32(count))
             case .wouldBlock:
                 sinkIsReady = false
                 return nil
@@ -276,7 +294,17 @@ extension RelayDirection {
                 return .sinkFailed(code)
             }
         }
-        hold([])
-        return nil
+    }
+
+    /// Notes that the sink took so many bytes of what is held.
+    private mutating func unload(_ count: UInt32) {
+        switch cargo {
+        case .nothing:
+            break
+        case .bytes(let bytes, let start):
+            cargo = Int(start + count) < bytes.count ? .bytes(bytes, from: start + count) : .nothing
+        case .pipe(let pipe, let held):
+            cargo = .pipe(pipe, count: held - count)
+        }
     }
 }
