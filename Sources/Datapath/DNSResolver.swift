@@ -312,13 +312,13 @@ extension DNSResolver {
             let verdict = judge().verdictOnAnswered(name)
             var response = DNSResponse(answer.code, answers: answer.records, authorities: answer.authorities)
             response.isAuthenticData = answer.isAuthenticData
-            let events = [event(.dnsAllowed, verdict, host: "\(name)")] + events(forAliasesOf: answer, verdict)
+            let events = [event(.dnsAllowed, verdict, host: name.description)] + events(forAliasesOf: answer, verdict)
             return Answer(response: response, events: events, outcome: outcome.counted)
         case .denied(let response, let verdict):
-            let event = event(.dnsDenied, verdict, host: "\(name)")
+            let event = event(.dnsDenied, verdict, host: name.description)
             return Answer(response: response, events: [event], outcome: outcome.counted)
         case .failed(let reason):
-            let event = event(.dnsDenied, Verdict(.deny, reason), host: "\(name)")
+            let event = event(.dnsDenied, Verdict(.deny, reason), host: name.description)
             let response = DNSResponse(.serverFailure, extendedError: .networkError)
             return Answer(response: response, events: [event], outcome: outcome.counted)
         }

@@ -24,7 +24,8 @@ public struct DNSAnswer: Hashable, Sendable {
     /// Roughly how many bytes the answer takes in memory.
     public var cost: Int {
         let names = chain.reduce(0) { $0 + $1.bytes.count + 32 }
-        return (records + authorities).reduce(names + 160) { $0 + $1.cost }
+        let kept = records.reduce(0) { $0 + $1.cost } + authorities.reduce(0) { $0 + $1.cost }
+        return names + kept + 160
     }
 
     /// The answer without the address records that `isUsable` rejects, and what it rejected.

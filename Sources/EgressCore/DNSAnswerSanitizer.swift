@@ -75,7 +75,9 @@ private struct Selection {
         self.query = query
         self.message = message
         self.limits = limits
-        self.records = message.answers.filter { $0.recordClass == DNSRecordType.internetClass }
+        let isOfInternet = { (record: DNSResourceRecord) in record.recordClass == DNSRecordType.internetClass }
+        // As good as always they all are; then nothing is copied.
+        self.records = message.answers.allSatisfy(isOfInternet) ? message.answers : message.answers.filter(isOfInternet)
     }
 
     private var type: DNSRecordType { query.question.type }
@@ -98,7 +100,8 @@ private struct Selection {
             // Without an SOA record a negative answer must not be kept (RFC 2308 5).
             ttl = authorities.first?.ttl ?? 0
         }
-        var kept = aliases + found + signatures(chain)
+        var kept = aliases.isEmpty ? found : aliases + found
+        kept += signatures(chain)
         for index in kept.indices {
             kept[index].ttl = min(kept[index].ttl, limits.maximumTTL)
             ttl = min(ttl, kept[index].ttl)
@@ -135,10 +138,12 @@ private struct Selection {
     private mutating func requested(at owner: DNSWireName) -> [DNSResourceRecord] {
         let isAddress = type == .a || type == .aaaa
         let limit = isAddress ? limits.maximumAddresses : limits.maximumRecords
+        // A record that is alone need not be hashed.
+        let mayRepeat = records.count > 1
         var seen: Set<[UInt8]> = []
         var found: [DNSResourceRecord] = []
         for record in records where record.owner == owner && record.type == type {
-            guard let kept = sanitized(record), seen.insert(kept.data).inserted else { continue }
+            guard let kept = sanitized(record), !mayRepeat || seen.insert(kept.data).inserted else { continue }
             guard found.count < limit else {
                 isAltered = true
                 break

@@ -34,7 +34,7 @@ public struct QueryJudge {
     public static let pointerTTL: UInt32 = 60
     /// The types that are answered for an allowed name. Others could carry anything (NULL, TYPE65280) or everything
     /// (ANY, AXFR).
-    public static let answeredTypes: Set<DNSRecordType> = [
+    public static let answeredTypes: [DNSRecordType] = [
         .a, .aaaa, .cname, .https, .svcb, .txt, .mx, .srv, .ns, .soa, .caa, .ptr, .naptr, .tlsa, .ds, .dnskey,
     ]
 

@@ -58,16 +58,19 @@ extension CompiledPolicy {
     /// in no guard range, nor does an IPv4 address inside it, unless a rule inside the range opens it on some port.
     /// Without a time nothing has expired.
     public func mayUse(_ address: IPAddress, at time: WallTime? = nil) -> Bool {
-        for subject in [address] + address.embeddedIPv4 {
-            let required = guards.requiredLength(for: subject)
-            guard required > 0 else { continue }
-            var found: [Int32] = []
-            addresses.forEach(containing: subject) { length, block in
-                found += block.bearingOnGuard(length >= required).positions
-            }
-            guard opens(found.sorted(), at: time?.microseconds ?? .min) else { return false }
+        let time = time?.microseconds ?? .min
+        return isUnguarded(address, at: time) && address.embeddedIPv4.allSatisfy { isUnguarded($0, at: time) }
+    }
+
+    /// Whether `address` lies in no guard range, or a rule inside the range opens it on some port.
+    private func isUnguarded(_ address: IPAddress, at time: Int64) -> Bool {
+        let required = guards.requiredLength(for: address)
+        guard required > 0 else { return true }
+        var found: [Int32] = []
+        addresses.forEach(containing: address) { length, block in
+            found += block.bearingOnGuard(length >= required).positions
         }
-        return true
+        return opens(found.sorted(), at: time)
     }
 
     /// The wildcard rule that allows `name`, for the budget of distinct names below it; `nil` when a rule for exactly

@@ -42,7 +42,8 @@ public struct DomainName: Hashable, Sendable {
                 labelStart = index + 1
             } else {
                 guard let folded = Self.fold(byte) else { throw .invalidByte(byte) }
-                bytes[index] = folded
+                // Most are as they should be; to write even the same would ask each time whether the array is shared.
+                if folded != byte { bytes[index] = folded }
             }
         }
         guard labelStart < bytes.count else { throw .emptyLabel }

@@ -74,7 +74,7 @@ extension DNSMessage {
         let additionals = try Self.readRecords(additionalCount, &reader)
         guard reader.isAtEnd else { throw reader.error("message has trailing bytes") }
 
-        let options = additionals.filter { $0.type == .opt }
+        let options = additionals.lazy.filter { $0.type == .opt }
         guard options.count <= 1, options.allSatisfy({ $0.owner.isRoot }) else {
             throw reader.error("message has a malformed OPT record")
         }

@@ -64,21 +64,21 @@ extension DNSReader {
 
     /// Reads a name written without compression: in a question, and wherever RFC 3597 forbids it.
     mutating func readUncompressedName() throws(WireError) -> DNSWireName {
-        try readName(allowingPointers: false)
+        DNSWireName(wire: try readName(allowingPointers: false))
     }
 
-    /// Reads a name, following compression pointers (RFC 1035 4.1.4). Each must lead to before where the part of the
-    /// name that it ends began, so no chain of them comes back.
-    mutating func readName() throws(WireError) -> DNSWireName {
-        try readName(allowingPointers: true)
-    }
-
-    private mutating func readName(allowingPointers: Bool) throws(WireError) -> DNSWireName {
+    /// Reads a name, following compression pointers (RFC 1035 4.1.4), and folds it to lower case. Each pointer must lead to
+    /// before where the part of the name that it ends began, so no chain of them comes back.
+    mutating func readFoldedName() throws(WireError) -> DNSWireName {
         // Every OPT record has it; it is made once.
         if offset < end, bytes[offset] == 0 {
             offset += 1
             return .root
         }
+        return DNSWireName(folding: try readName(allowingPointers: true))
+    }
+
+    private mutating func readName(allowingPointers: Bool) throws(WireError) -> [UInt8] {
         var name: [UInt8] = []
         // Grown label by label, it would be moved several times.
         name.reserveCapacity(64)
@@ -96,7 +96,7 @@ extension DNSReader {
                 name += try cursor.readBytes(Int(length))
                 if length == 0 {
                     if hops == 0 { offset = cursor.offset }
-                    return DNSWireName(wire: name)
+                    return name
                 }
             case 0xc0:
                 guard allowingPointers else { throw cursor.error("name is compressed where it must not be") }

@@ -70,7 +70,7 @@ extension DNSResourceRecord {
 
 extension DNSResourceRecord {
     init(reading reader: inout DNSReader) throws(WireError) {
-        let owner = try reader.readName().folded
+        let owner = try reader.readFoldedName()
         let type = DNSRecordType(rawValue: try reader.readUInt16())
         let recordClass = try reader.readUInt16()
         let ttl = try reader.readUInt32()
@@ -94,13 +94,13 @@ extension DNSResourceRecord {
             guard reader.remaining == 16 else { throw reader.error("address is not of 16 bytes") }
             return Array(try reader.readBytes(16))
         case .cname, .ns, .ptr, .dname:
-            return try reader.readName().folded.bytes
+            return try reader.readFoldedName().bytes
         case .mx:
-            return Array(try reader.readBytes(2)) + (try reader.readName().folded.bytes)
+            return Array(try reader.readBytes(2)) + (try reader.readFoldedName().bytes)
         case .srv:
-            return Array(try reader.readBytes(6)) + (try reader.readName().folded.bytes)
+            return Array(try reader.readBytes(6)) + (try reader.readFoldedName().bytes)
         case .soa:
-            let names = try reader.readName().folded.bytes + (try reader.readName().folded.bytes)
+            let names = try reader.readFoldedName().bytes + (try reader.readFoldedName().bytes)
             return names + (try reader.readBytes(20))
         case .naptr:
             var data = Array(try reader.readBytes(4))
@@ -109,7 +109,7 @@ extension DNSResourceRecord {
                 data.append(length)
                 data += try reader.readBytes(Int(length))
             }
-            return data + (try reader.readName().folded.bytes)
+            return data + (try reader.readFoldedName().bytes)
         default:
             return Array(try reader.readBytes(reader.remaining))
         }

@@ -26,11 +26,14 @@ public struct DNSUpstreamQuery: Hashable, Sendable {
             return
         }
         var bytes = DNSWireName(name).bytes
-        var bits: UInt64 = 0
-        for index in bytes.indices {
-            if index % 64 == 0 { bits = generator.next() }
-            if (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(bytes[index]), bits & 1 == 1 { bytes[index] &= 0xdf }
-            bits >>= 1
+        let letters = UInt8(ascii: "a")...UInt8(ascii: "z")
+        bytes.withUnsafeMutableBytes { bytes in
+            var bits: UInt64 = 0
+            for index in bytes.indices {
+                if index % 64 == 0 { bits = generator.next() }
+                if letters.contains(bytes[index]), bits & 1 == 1 { bytes[index] &= 0xdf }
+                bits >>= 1
+            }
         }
         question = DNSQuestion(DNSWireName(wire: bytes), type)
     }
@@ -44,7 +47,10 @@ public struct DNSUpstreamQuery: Hashable, Sendable {
         writer.append(0)
         writer.append(0)
         writer.append(1)
-        writer.appendQuestion(question.name, question.type)
+        // No other name follows that could point to this one.
+        writer.append(question.name.bytes)
+        writer.append(question.type.rawValue)
+        writer.append(question.recordClass)
         writer.append(byte: 0)
         writer.append(DNSRecordType.opt.rawValue)
         writer.append(UInt16(DNSResponse.maximumUDPSize))

@@ -14,6 +14,15 @@ public struct DNSWireName: Hashable, Sendable {
         self.bytes = bytes
     }
 
+    /// Bytes that are known to be well-formed, with ASCII upper case folded (RFC 4343) in place, where nobody else has them.
+    /// Length bytes are below 64 and stay as they are.
+    init(folding wire: consuming [UInt8]) {
+        wire.withUnsafeMutableBytes { bytes in
+            for index in bytes.indices where Self.isUpper(bytes[index]) { bytes[index] |= 0x20 }
+        }
+        bytes = wire
+    }
+
     /// The wire form of a host name.
     public init(_ name: DomainName) {
         // A length takes the place before each label: that of the dot, but for the first.
@@ -48,11 +57,8 @@ public struct DNSWireName: Hashable, Sendable {
         return labels
     }
 
-    /// The name with ASCII upper case folded (RFC 4343). Length bytes are below 64 and stay as they are.
-    public var folded: DNSWireName {
-        guard bytes.contains(where: Self.isUpper) else { return self }
-        return DNSWireName(wire: bytes.map { Self.isUpper($0) ? $0 | 0x20 : $0 })
-    }
+    /// The name with ASCII upper case folded (RFC 4343).
+    public var folded: DNSWireName { bytes.contains(where: Self.isUpper) ? DNSWireName(folding: bytes) : self }
 
     private static func isUpper(_ byte: UInt8) -> Bool { byte &- UInt8(ascii: "A") < 26 }
 
