@@ -120,6 +120,16 @@ import Testing
         #expect(judgement.verdict.basis == .name)
     }
 
+    /// Thousands of connections to one host keep its name once.
+    @Test func whatIsPinnedIsKeptByThePinsOwnName() throws {
+        func place(of name: DomainName?) -> Int? { name?.bytes.withUnsafeBytes { Int(bitPattern: $0.baseAddress) } }
+        let judge = judge(["allow *.example"])
+        let shown = [try DomainName("api.example"), try DomainName("api.example")]
+        let kept = shown.map { judge.judge(name: $0, destination: pinned).name }
+        #expect(place(of: shown[0]) != place(of: shown[1]))
+        #expect(place(of: kept[0]) == place(of: kept[1]))
+    }
+
     @Test func aPinInGraceIsResolvedAgain() {
         let judgement = judge(["allow *.example"], seconds: 300).judge(name: name, destination: pinned)
         #expect(judgement.route == .resolve(name, port: 443))
