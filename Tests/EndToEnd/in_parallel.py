@@ -137,21 +137,24 @@ class Job:
         return ", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items()))
 
 
-def collect(arguments: list[str]) -> tuple[list[str], set[str], set[str]]:
-    """The ids of all tests that `arguments` select, of those that run on the machine itself, and of those that run alone."""
+class Collected:
+    """The ids of tests, and which of them have which mark."""
 
-    class Collector:
-        tests: list[str] = []
-        machine: set[str] = set()
-        alone: set[str] = set()
+    tests: list[str] = []
+    machine: set[str] = set()
+    alone: set[str] = set()
+    slow: set[str] = set()
 
-        def pytest_collection_finish(self, session: pytest.Session) -> None:
-            self.tests = [item.nodeid for item in session.items]
-            self.machine, self.alone = (
-                {item.nodeid for item in session.items if item.get_closest_marker(mark)} for mark in ("machine", "alone")
-            )
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.tests = [item.nodeid for item in session.items]
+        self.machine, self.alone, self.slow = (
+            {item.nodeid for item in session.items if item.get_closest_marker(mark)} for mark in ("machine", "alone", "slow")
+        )
 
-    collector = Collector()
+
+def collect(arguments: list[str]) -> Collected:
+    """The tests that `arguments` select."""
+    collector = Collected()
     options = ["-c", str(HERE / "pytest.ini"), "--collect-only", "-qq", "--no-summary", *arguments]
     if not any(Path(argument.split("::")[0]).exists() for argument in arguments):
         options.append(str(HERE))
@@ -169,22 +172,25 @@ def collect(arguments: list[str]) -> tuple[list[str], set[str], set[str]]:
                  "pytest --collect-only says why")
     if len(set(collector.tests)) != len(collector.tests):
         sys.exit("in_parallel.py: two tests have the same id")
-    return collector.tests, collector.machine, collector.alone
+    return collector
 
 
-def divided(tests: list[str], machine: set[str], directory: Path) -> list[Job]:
+def divided(collected: Collected, directory: Path) -> list[Job]:
     """One job for each file, several for a long one, and one for those of its tests that run on the machine itself: these
-    first, for they wait for each other; then those with most tests."""
+    first, for they wait for each other; then those that take longest. Those that are alone are in none."""
     jobs: list[Job] = []
-    for file, its in _by_file(test for test in tests if test in machine).items():
+    tests = [test for test in collected.tests if test not in collected.alone]
+    for file, its in _by_file(test for test in tests if test in collected.machine).items():
         jobs.append(Job(f"{file}, on the machine", its, directory / f"{len(jobs)}", has_node=False))
-    for file, its in _by_file(test for test in tests if test not in machine).items():
+    for file, its in _by_file(test for test in tests if test not in collected.machine).items():
         parts = -(-len(its) // MOST_AT_ONCE)
         for part in range(parts):
             piece = its[len(its) * part // parts : len(its) * (part + 1) // parts]
             name = f"{file} ({part + 1} of {parts})" if parts > 1 else file
             jobs.append(Job(name, piece, directory / f"{len(jobs)}"))
-    return sorted(jobs, key=lambda job: (job.has_node, -len(job.tests)))
+    # A slow one takes about as long as so many others.
+    weights = {job.name: len(job.tests) + 20 * len(collected.slow.intersection(job.tests)) for job in jobs}
+    return sorted(jobs, key=lambda job: (job.has_node, -weights[job.name]))
 
 
 def _by_file(tests: Iterable[str]) -> dict[str, list[str]]:
@@ -355,14 +361,14 @@ def main() -> int:
     # The clean-up of `with` and of the nodes is to happen on a polite signal too; the nodes end when we do.
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    tests, on_the_machine, to_be_alone = collect(arguments)
+    collected = collect(arguments)
     (ROOT / ".build").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="nodes-", dir=ROOT / ".build"))
     jobs: list[Job] = []
     try:
-        jobs = divided([test for test in tests if test not in to_be_alone], on_the_machine, directory)
-        last = [test for test in tests if test in to_be_alone]
-        print(f"{len(tests)} tests: {len(tests) - len(last)} in {len(jobs)} parts, {options.workers} at a time; "
+        jobs = divided(collected, directory)
+        last = [test for test in collected.tests if test in collected.alone]
+        print(f"{len(collected.tests)} tests: {len(collected.tests) - len(last)} in {len(jobs)} parts, {options.workers} at a time; "
               f"{len(last)} alone at the end", flush=True)
         run_beside(jobs, options.workers)
         alone = Job("alone", last, directory / "alone") if last else None
