@@ -62,7 +62,7 @@ def test_change_is_noticed(internet: Internet, daemon: Daemon, change: str) -> N
 )
 def test_trying_again(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     """The way back, without a moment at which nobody guards: `DELETE` and a new request would leave one."""
-    drop = ("setpriv", "--bounding-set=-net_raw,-net_admin", "--inh-caps=-net_raw,-net_admin")
+    drop = ("setpriv", "--bounding-set=-net_raw,-net_admin,-sys_admin", "--inh-caps=-net_raw,-net_admin,-sys_admin")
     flood = ("/bin/sh", "-c", f"while true; do echo leaked | nc -w 1 {plan.SINK4} 4444; done")
     free = subprocess.Popen(box.command(*drop, *flood), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:

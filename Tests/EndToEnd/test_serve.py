@@ -138,7 +138,7 @@ def test_neighbour_over_ipv6(internet: Internet, daemon: Daemon, box: Namespace)
 
 
 def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
-    command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin", "sleep", "60"]
+    command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin,-sys_admin", "sleep", "60"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         own = os.readlink("/proc/self/ns/net")

@@ -375,7 +375,7 @@ def test_impostor_from_before(internet: Internet, daemon: Daemon, box: Namespace
     """One that leaves keeps its socket in this network."""
     leave = "import ctypes; assert ctypes.CDLL(None).unshare(0x50000000) == 0\n" if leaves else ""
     script = IMPOSTOR.replace('print("listening"', f'{leave}print("listening"')
-    drop = ("setpriv", "--bounding-set=-net_raw,-net_admin", "--inh-caps=-net_raw,-net_admin")
+    drop = ("setpriv", "--bounding-set=-net_raw,-net_admin,-sys_admin", "--inh-caps=-net_raw,-net_admin,-sys_admin")
     child = subprocess.Popen(
         box.command(*drop, "/usr/bin/python3", "-c", script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
