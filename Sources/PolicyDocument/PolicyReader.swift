@@ -213,7 +213,10 @@ extension PolicyReader {
             }
         }
         for key in ["action", "target"] where !members.contains(where: { $0.key == key }) {
-            report(node.position, join(path, key), "missing")
+            // OpenSandbox has rules of ports alone.
+            let everywhere = key == "target" && !rule.ports.isEmpty
+            let hint = everywhere ? ": every address is 0.0.0.0/0 and ::/0, in a rule each" : ""
+            report(node.position, join(path, key), "missing\(hint)")
         }
         guard let action, let target else { return nil }
         rule.action = action

@@ -285,19 +285,19 @@ struct RunCommand: ParsableCommand {
 
 /// The values of `--upstream-dns`.
 enum UpstreamOption {
-    /// The servers that were named; none: those of the system.
-    static func servers(_ names: [String]) throws -> [Endpoint] {
+    /// The servers that were named by `option`; none: those of the system.
+    static func servers(_ names: [String], option: String = "--upstream-dns") throws -> [Endpoint] {
         guard names.isEmpty else {
             return try names.map { text in
                 guard let endpoint = Endpoint(parsing: text, defaultPort: 53) else {
-                    throw SetupError("--upstream-dns \(text): expected IP, IP:PORT or [IPv6]:PORT")
+                    throw SetupError("\(option) \(text): expected IP, IP:PORT or [IPv6]:PORT")
                 }
                 return endpoint
             }
         }
         let servers = UpstreamResolver.systemServers()
         guard !servers.isEmpty else {
-            throw SetupError("no DNS server to ask: /etc/resolv.conf names none; give one with --upstream-dns")
+            throw SetupError("no DNS server to ask: /etc/resolv.conf names none; give one with \(option)")
         }
         return servers
     }

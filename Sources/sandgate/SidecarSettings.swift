@@ -75,6 +75,7 @@ struct SidecarSettings {
         ("MITMPROXY_", noInterception), ("CREDENTIAL_", noInterception), ("REVISION_", noInterception),
         ("EXPERIMENTAL_REVISION_", noInterception),
     ]
+    private static let upstream = "\(prefix)DNS_UPSTREAM"
     private static let noInterception = "TLS is not intercepted here"
 
     /// Reads the environment. Throws a problem that names the variable.
@@ -100,8 +101,10 @@ struct SidecarSettings {
             guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
                 throw fail("HTTP_ADDR", "HOST:PORT or :PORT")
             }
-            let host = text[..<colon].filter { $0 != "[" && $0 != "]" }
-            server.host = host.isEmpty ? nil : String(host)
+            let host = String(text[..<colon].filter { $0 != "[" && $0 != "]" })
+            server.host = host.isEmpty ? nil : host == "localhost" ? "127.0.0.1" : host
+            // What a name leads to is nobody's to say here.
+            guard server.host.map({ IPAddress($0) != nil }) ?? true else { throw fail("HTTP_ADDR", "HOST:PORT or :PORT") }
             server.port = Int(port)
         }
         if let text = value("MAX_RULES") {
@@ -125,8 +128,14 @@ struct SidecarSettings {
             }
             logLevel = level
         }
-        let servers = Self.list(value("DNS_UPSTREAM"))
-        if !servers.isEmpty { try setUpstream(try UpstreamOption.servers(servers)) }
+        if let text = value("DNS_UPSTREAM") {
+            let servers = Self.list(text).map { server in
+                // The original takes IPv6 in brackets without a port too.
+                server.hasPrefix("[") && server.hasSuffix("]") ? String(server.dropFirst().dropLast()) : server
+            }
+            guard !servers.isEmpty else { throw fail("DNS_UPSTREAM", "addresses, comma-separated") }
+            try setUpstream(try UpstreamOption.servers(servers, option: Self.upstream))
+        }
         if let text = value("DNS_UPSTREAM_TIMEOUT") {
             guard let seconds = UInt64(text), (1...60).contains(seconds) else {
                 throw fail("DNS_UPSTREAM_TIMEOUT", "a number of 1...60 seconds")
@@ -176,7 +185,7 @@ struct SidecarSettings {
         if let server = servers.first(where: { $0.address.isLoopback }) {
             throw SetupError(
                 "the DNS server \(server) is in this network, where the sandbox could answer in its name: "
-                    + "name another with \(Self.prefix)DNS_UPSTREAM"
+                    + "name another with \(Self.upstream)"
             )
         }
         sidecar.upstreamServers = servers
@@ -186,7 +195,7 @@ struct SidecarSettings {
     /// the system.
     mutating func completeUpstream(asked: [Endpoint]) throws {
         guard sidecar.upstreamServers.isEmpty else { return }
-        guard !asked.isEmpty else { return try setUpstream(try UpstreamOption.servers([])) }
+        guard !asked.isEmpty else { return try setUpstream(try UpstreamOption.servers([], option: Self.upstream)) }
         try setUpstream(asked)
         let system = UpstreamResolver.systemServers()
         guard system != asked else { return }
@@ -194,7 +203,7 @@ struct SidecarSettings {
         remarks.append(
             "/etc/resolv.conf names \(found) now, and whoever shares it may have written that: asking "
                 + "\(asked.map(\.description).joined(separator: ", ")), as before in this network; to change it, set "
-                + "\(Self.prefix)DNS_UPSTREAM"
+                + Self.upstream
         )
     }
 

@@ -190,6 +190,21 @@ def test_rules_outlive_the_sidecar(internet: Internet, shared: Sidecar, tmp_path
     assert chain.returncode == 0, chain
 
 
+@pytest.mark.parametrize("server", [plan.DNS6, f"[{plan.DNS6}]", f"[{plan.DNS6}]:53", f"{plan.DNS4}:53 ,, {plan.DNS6}"])
+def test_servers_in_every_form_of_the_original(internet: Internet, shared: Sidecar, server: str) -> None:
+    shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM=server)
+    assert shared.reaches(plan.ALLOWED) and plan.ALLOWED in internet.dns.names(), shared.log
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:18080", "localhost:18080", "[::1]:18080"])
+def test_api_on_the_loopback_alone(internet: Internet, shared: Sidecar, place: str) -> None:
+    """For nobody but who enters the network, and is refused there without a token."""
+    shared.launch(allowing(plan.ALLOWED), HTTP_ADDR=place)
+    url = f"http://{place}/policy"
+    wait_until(lambda: shared.ended() or shared.ask("GET", url) == "403", "the API", 20)
+    assert not shared.ended() and not shared.is_healthy(), shared.log
+
+
 def test_check(shared: Sidecar) -> None:
     """What an image without other programs asks for its health."""
 
@@ -224,10 +239,13 @@ def test_machine_is_refused(tmp_path: Path) -> None:
         ("MODE", "none", "OPENSANDBOX_EGRESS_MODE: expected dns or dns+nft"),
         ("PROFILE", "fast-sandbox", "OPENSANDBOX_EGRESS_PROFILE: expected sidecar"),
         ("HTTP_ADDR", "nowhere", "OPENSANDBOX_EGRESS_HTTP_ADDR: expected HOST:PORT or :PORT"),
+        ("HTTP_ADDR", "policy.example:18080", "OPENSANDBOX_EGRESS_HTTP_ADDR: expected HOST:PORT or :PORT"),
         ("MAX_RULES", "many", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
         ("MAX_RULES", "-1", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
         ("POLICY_FILE", "/opt/opensandbox/policy.json", "a place that the sandbox cannot write"),
         ("DNS_UPSTREAM", "127.0.0.11", "the sandbox could answer in its name"),
+        ("DNS_UPSTREAM", "dns.example", "OPENSANDBOX_EGRESS_DNS_UPSTREAM dns.example: expected IP, IP:PORT or [IPv6]:PORT"),
+        ("DNS_UPSTREAM", " , ", "OPENSANDBOX_EGRESS_DNS_UPSTREAM: expected addresses, comma-separated"),
         ("DNS_UPSTREAM_TIMEOUT", "0", "expected a number of 1...60 seconds"),
         ("DOH_BLOCKLIST", "dns.example", "expected addresses and prefixes, found dns.example"),
         # What restricts in newer versions of the original, and would not here.
