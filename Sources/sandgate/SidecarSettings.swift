@@ -104,7 +104,9 @@ struct SidecarSettings {
             let host = String(text[..<colon].filter { $0 != "[" && $0 != "]" })
             server.host = host.isEmpty ? nil : host == "localhost" ? "127.0.0.1" : host
             // What a name leads to is nobody's to say here.
-            guard server.host.map({ IPAddress($0) != nil }) ?? true else { throw fail("HTTP_ADDR", "HOST:PORT or :PORT") }
+            guard server.host.map({ IPAddress($0) != nil }) ?? true else {
+                throw fail("HTTP_ADDR", "HOST:PORT or :PORT")
+            }
             server.port = Int(port)
         }
         if let text = value("MAX_RULES") {
