@@ -204,7 +204,7 @@ VAULTS = [
     Case("a list is read", "POST", NEW_VAULT, 405, "method not allowed\n", path=f"{VAULT}/credentials", allow="GET"),
     Case("what is active is nobody's", "GET", None, 403, "forbidden\n", path=f"{VAULT}/_active"),
     Case("what is active is read", "POST", None, 405, "method not allowed\n", path=f"{VAULT}/_active", allow="GET"),
-    *(Case(f"nothing at {path}", "GET", None, 404, "not found\n", path=f"{VAULT}{path}") for path in ("/", "/x", "/credentialsx")),
+    *(Case(f"nothing below the vault at {path}", "GET", None, 404, "not found\n", path=f"{VAULT}{path}") for path in ("/", "/x", "/credentialsx")),
 ]
 
 MANY = [rule("allow", f"n{number}.example") for number in range(300)]
