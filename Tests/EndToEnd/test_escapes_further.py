@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from lab.daemon import Daemon, attachment
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import Child, wait_until
-from lab.sandgate import Sandgate, allowing, attack, find_binary
+from lab.sandgate import Sandgate, after_resolving, allowing, attack, find_binary
+sys.path.insert(0, str(Path(__file__).parent / "attacks"))
+import hellos
+
 from test_escapes_before import HERE4, HERE6, INSIDE4, OUTSIDE4, PREPARE, SEND, STOLEN
 
 PYTHON = "/usr/bin/python3"
@@ -523,3 +527,51 @@ def test_network_that_forwards(internet: Internet, daemon: Daemon, box: Namespac
     finally:
         if router:
             router.stop()
+
+
+# Words that come when the server has been dialled already
+
+REQUEST = f"T /smuggled HTTP/1.1\r\nHost: {plan.OTHER}\r\n\r\n"
+HELLO = hellos.records(hellos.ordinary(plan.OTHER))
+LATE = {
+    "request": ["", "GE" + REQUEST],
+    "request in the middle of a word": ["GE", REQUEST],
+    "request in the middle of white space": ["\r\n \r", "\nGE" + REQUEST],
+    "hello": ["", HELLO],
+    "hello in the middle of a record's header": [HELLO[:3], HELLO[3:]],
+    "hello in the middle of its name": [HELLO[: HELLO.index(b"other") + 3], HELLO[HELLO.index(b"other") + 3 :]],
+}
+
+
+def escaped(piece: str | bytes) -> str:
+    """As pieces.py takes it."""
+    return "".join(f"\\x{byte:02x}" for byte in (piece.encode() if isinstance(piece, str) else piece))
+
+
+@pytest.mark.attack(
+    "P2 P1 N3",
+    "is silent, or stops in a word, until its server is dialled that may be the first to speak, and then names another host",
+    stopped_by="http-host, tls-sni",
+)
+@pytest.mark.parametrize("words", LATE)
+@pytest.mark.parametrize("way", ["transparent", "socks"])
+def test_words_that_come_late(internet: Internet, sandgate: Sandgate, words: str, way: str) -> None:
+    """On a port that is not a browser's, where the first 300 ms without a word have the server dialled."""
+    pieces = [escaped(piece) for piece in LATE[words]]
+    internet.unenforced(attack("pieces", plan.SINK4, 4444, *pieces))
+    whole = internet.sinks.data()
+    assert "smuggled" in whole or plan.OTHER in whole
+
+    if way == "transparent":
+        command = after_resolving(plan.SINK, then=attack("pieces", plan.SINK4, 4444, *pieces))
+    else:
+        opening = b"\5\1\0\3" + bytes([len(plan.SINK)]) + plan.SINK.encode() + (4444).to_bytes(2, "big")
+        host, _, port = plan.EXPLICIT_PROXY.rpartition(":")
+        command = attack("pieces", host, port, escaped(b"\5\1\0"), escaped(opening), *pieces)
+    with internet.capture("tcp dst port 4444") as outside:
+        run = sandgate.run(allowing(plan.SINK), *command)
+    # What may become TLS is waited for, where the server is not dialled for its name alone.
+    assert bool(outside.lines) == (way == "socks" or not words.startswith("hello in")), f"whether it was dialled: {run}"
+    arrived = outside.payload
+    assert b"smuggled" not in arrived and plan.OTHER.encode() not in arrived and b"other" not in arrived, run
+    assert run.audit.where(verdict="deny", host=plan.OTHER, port=4444) or run.audit.where(reason="malformed-http"), run
