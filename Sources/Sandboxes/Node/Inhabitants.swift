@@ -18,6 +18,14 @@ enum Inhabitants {
         let capabilities: [String]
     }
 
+    /// A process that has something open by which it could get around the rules, without a capability.
+    struct Holder: Hashable, Sendable {
+        let process: Int32
+        let program: String
+        /// Which device, where it is one.
+        let device: String?
+    }
+
     /// Of linux/capability.h: what counts over the namespace.
     private static let dangerous = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW")]
     /// What counts in the machine's user namespace alone. bpf(2) takes it for CAP_NET_ADMIN: its programs, attached to the
@@ -65,7 +73,7 @@ enum Inhabitants {
 
     /// The first process that holds one of `devices`, tun or tap devices of a namespace, and is in another network than this
     /// one: a program of the sandbox's. Those that serve a network from outside (pasta, slirp4netns) are in the machine's.
-    static func holder(of devices: Set<String>) throws -> (process: Int32, program: String, device: String)? {
+    static func holder(of devices: Set<String>) throws -> Holder? {
         guard !devices.isEmpty else { return nil }
         let own = try netFile(of: "thread-self")
         for process in try processes() where try netFile(of: "\(process)") != own {
@@ -78,18 +86,51 @@ enum Inhabitants {
                 let device = text.map { String(decoding: $0, as: UTF8.self) }?.split(separator: "\n")
                     .first { $0.hasPrefix("iff:\t") }?.dropFirst(5)
                 guard let device, devices.contains(String(device)) else { continue }
-                return (process, (try? Status(of: "\(process)/task/\(process)")?.name) ?? "?", String(device))
+                let program = (try? Status(of: "\(process)/task/\(process)")?.name) ?? "?"
+                return Holder(process: process, program: program, device: String(device))
             }
         }
         return nil
+    }
+
+    /// The first process in `namespace` that has a BPF program open, or one that shares a PID namespace with those in there, but
+    /// not with this process, and could hand it to them. Loading one takes capabilities, attaching it to a device of one's own
+    /// network takes none.
+    static func programHolder(in namespace: NetworkNamespace) throws -> Holder? {
+        guard let wanted = try namespace.enter({ try netFile(of: "thread-self") }) else { return nil }
+        let all = try processes().filter { $0 != getpid() }
+        let inside = Set(
+            try all.filter { process in
+                try threads(of: process).contains { try netFile(of: $0) == wanted }
+            }
+        )
+        let shared = Set(inside.compactMap(processNamespace)).subtracting(
+            [processNamespace("thread-self")].compactMap(\.self)
+        )
+        for process in all where inside.contains(process) || processNamespace(process).map(shared.contains) == true {
+            // A thread may have descriptors of its own.
+            for thread in try threads(of: process)
+            where descriptors(below: "/proc/\(thread)/fd").contains("anon_inode:bpf-prog") {
+                return Holder(process: process, program: (try? Status(of: thread)?.name) ?? "?", device: nil)
+            }
+        }
+        return nil
+    }
+
+    private static func processNamespace(_ process: Int32) -> ino_t? { processNamespace("\(process)") }
+
+    private static func processNamespace(_ process: String) -> ino_t? {
+        var status = stat()
+        return stat("/proc/\(process)/ns/pid", &status) == 0 ? status.st_ino : nil
     }
 
     /// /dev/net/tun: makedev(10, 200).
     private static let tunDevice: dev_t = 10 << 8 | 200
 
     /// Where a process's descriptors lead; none when it has ended, or may not be looked at.
-    private static func descriptors(of process: Int32) -> [String] {
-        let directory = "/proc/\(process)/fd"
+    private static func descriptors(of process: Int32) -> [String] { descriptors(below: "/proc/\(process)/fd") }
+
+    private static func descriptors(below directory: String) -> [String] {
         guard let names = try? DirectoryStream.names(in: directory) else { return [] }
         return names.compactMap { name in
             var bytes = [CChar](repeating: 0, count: 64)

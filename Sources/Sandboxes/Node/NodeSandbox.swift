@@ -216,16 +216,26 @@ extension NodeSandbox {
     }
 
     private func refuseHolders(in reference: NamespaceReference) async throws {
-        let holder = try await Keeper.run { [namespaces = services.namespaces] in
-            let devices = try namespaces.reopen(reference)?.enter { try SideWays.heldDevices() } ?? []
-            return try Inhabitants.holder(of: devices)
+        typealias Holders = (ofDevice: Inhabitants.Holder?, ofProgram: Inhabitants.Holder?)
+        let found = try await Keeper.run { [namespaces = services.namespaces] () throws -> Holders in
+            guard let namespace = try namespaces.reopen(reference) else { return (nil, nil) }
+            let devices = try namespace.enter { try SideWays.heldDevices() }
+            return (try Inhabitants.holder(of: devices), try Inhabitants.programHolder(in: namespace))
         }
-        guard let holder else { return }
-        throw NodeError.unprocessable(
-            field: "attachment",
-            "process \(holder.process) (\(holder.program)) has device \(holder.device) of this namespace open, and what it writes "
-                + "there would come from outside for the rules: end it, or say acceptSidePaths"
-        )
+        if let holder = found.ofDevice {
+            throw NodeError.unprocessable(
+                field: "attachment",
+                "process \(holder.process) (\(holder.program)) has device \(holder.device ?? "?") of this namespace open, and what it "
+                    + "writes there would come from outside for the rules: end it, or say acceptSidePaths"
+            )
+        }
+        if let holder = found.ofProgram {
+            throw NodeError.unprocessable(
+                field: "attachment",
+                "process \(holder.process) (\(holder.program)) has a BPF program open, which could be attached to devices of this "
+                    + "namespace without any capability: end it, or say acceptSidePaths"
+            )
+        }
     }
 
     private func refuseSidePaths(in reference: NamespaceReference) async throws {
