@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +94,83 @@ def test_capability_that_attaches_programs(internet: Internet, daemon: Daemon, b
     finally:
         process.kill()
         process.wait()
+
+
+PROGRAM = f"""\
+import ctypes, socket, struct, sys
+sys.path.insert(0, {str(Path(__file__).parent / "attacks")!r})
+import held_device, prepare_network
+program = prepare_network.redirecting(prepare_network.SCHED_CLS, "eth0", "{HERE4}")
+index = socket.if_nametoindex("lo")
+if sys.argv[1] == "in another network": ctypes.CDLL(None).unshare(0x40000000)
+held_device.become_nobody()
+print("holding", flush=True)
+sys.stdin.readline()
+if sys.argv[1] == "in the network":
+    prepare_network.bpf(prepare_network.PROG_ATTACH, struct.pack("=IIII", index, program, prepare_network.TCX["egress"], 0))
+    print("attached", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def holding(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A program that says that it holds something, and goes on with each line that it hears."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "holding\n"
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.attack(
+    "T10a",
+    "keeps a BPF program open from when it had capabilities, has none any more, and attaches it to the loopback after it was attached",
+    stopped_by="start",
+)
+def test_program_from_before(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """To load one takes capabilities; to attach it to a device of one's own network (BPF_PROG_ATTACH with tcx) takes none."""
+    box.ip("address", "add", f"{HERE4}/32", "dev", "lo")
+    box.check("ping", "-c", "1", "-W", "3", OUTSIDE4)
+    command = box.command(PYTHON, "-c", PROGRAM, "in the network")
+
+    def gets_out() -> bool:
+        with internet.capture(unenforced=True) as outside:
+            box.check(*BARE, PYTHON, "-c", SEND, HERE4, STOLEN)
+        return STOLEN.encode() in outside.payload
+
+    with holding(command) as process:
+        sandbox = daemon.create(allowing(plan.ALLOWED), attachment=attachment(box, acceptSidePaths=True))
+        assert not gets_out()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "attached\n"
+        assert gets_out(), "the rules do not hold it"
+        box.check(PYTHON, PREPARE, "free", "lo", "egress")
+        assert sandbox.ask("DELETE").status == 204
+    with holding(command) as process:
+        message = refusal(daemon, box)
+        assert f"process {process.pid} " in message and "BPF program" in message, message
+    daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+
+
+@pytest.mark.attack(
+    "T10a",
+    "has a process in another network, beside those that it attaches, keep a BPF program open, to hand it over later",
+    stopped_by="start",
+)
+def test_program_that_a_neighbour_keeps(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Beside means: in the same container, told by its PID namespace."""
+    script = f"exec 3<&0; {PYTHON} -c \"$0\" 'in another network' <&3 & exec {shlex.join(BARE)} sleep 60"
+    command = ["unshare", "--pid", "--fork", *box.command("/bin/sh", "-c", script, PROGRAM)]
+    with holding(command):
+        assert "has a BPF program open" in refusal(daemon, box)
+    daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
 
 
 # Devices whose other end is a file
@@ -533,7 +613,7 @@ def test_network_that_forwards(internet: Internet, daemon: Daemon, box: Namespac
 
 REQUEST = f"T /smuggled HTTP/1.1\r\nHost: {plan.OTHER}\r\n\r\n"
 HELLO = hellos.records(hellos.ordinary(plan.OTHER))
-LATE = {
+LATE: dict[str, list[str | bytes]] = {
     "request": ["", "GE" + REQUEST],
     "request in the middle of a word": ["GE", REQUEST],
     "request in the middle of white space": ["\r\n \r", "\nGE" + REQUEST],
