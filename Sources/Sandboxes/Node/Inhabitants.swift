@@ -93,28 +93,39 @@ enum Inhabitants {
         return nil
     }
 
-    /// The first process in `namespace` that has a BPF program open, or one that shares a PID namespace with those in there, but
-    /// not with this process, and could hand it to them. Loading one takes capabilities, attaching it to a device of one's own
-    /// network takes none.
-    static func programHolder(in namespace: NetworkNamespace) throws -> Holder? {
-        guard let wanted = try namespace.enter({ try netFile(of: "thread-self") }) else { return nil }
+    /// What gets around the rules without a capability, once a program that had one has made it.
+    enum Keepsake: String, CaseIterable {
+        /// Attached to a device of one's own network by whoever has it open.
+        case program = "anon_inode:bpf-prog"
+        /// Does what it is asked with credentials that were registered with it (IORING_REGISTER_PERSONALITY), of which the kernel
+        /// tells nobody.
+        case ring = "anon_inode:[io_uring]"
+    }
+
+    /// The first process in `namespace` that has one of each open, or one that shares a PID namespace with those in there, but
+    /// not with this process, and could hand it to them.
+    static func holders(in namespace: NetworkNamespace) throws -> [Keepsake: Holder] {
+        guard let wanted = try namespace.enter({ try netFile(of: "thread-self") }) else { return [:] }
         let all = try processes().filter { $0 != getpid() }
         let inside = Set(
             try all.filter { process in
                 try threads(of: process).contains { try netFile(of: $0) == wanted }
             }
         )
-        let shared = Set(inside.compactMap(processNamespace)).subtracting(
-            [processNamespace("thread-self")].compactMap(\.self)
-        )
+        let own = processNamespace("thread-self")
+        let shared = Set(inside.compactMap(processNamespace)).filter { $0 != own }
+        var found: [Keepsake: Holder] = [:]
         for process in all where inside.contains(process) || processNamespace(process).map(shared.contains) == true {
             // A thread may have descriptors of its own.
-            for thread in try threads(of: process)
-            where descriptors(below: "/proc/\(thread)/fd").contains("anon_inode:bpf-prog") {
-                return Holder(process: process, program: (try? Status(of: thread)?.name) ?? "?", device: nil)
+            for thread in try threads(of: process) {
+                let links = descriptors(below: "/proc/\(thread)/fd")
+                for keepsake in Keepsake.allCases where found[keepsake] == nil && links.contains(keepsake.rawValue) {
+                    let program = (try? Status(of: thread)?.name) ?? "?"
+                    found[keepsake] = Holder(process: process, program: program, device: nil)
+                }
             }
         }
-        return nil
+        return found
     }
 
     private static func processNamespace(_ process: Int32) -> ino_t? { processNamespace("\(process)") }

@@ -209,32 +209,33 @@ extension NodeSandbox {
         guard record.attachment != .create, let reference = record.namespace else { return }
         // Who could still make something is looked for before what was made.
         if !record.acceptsRawSockets { try await refuseInhabitants(of: reference) }
-        if !record.acceptsSidePaths {
-            try await refuseHolders(in: reference)
-            try await refuseSidePaths(in: reference)
-        }
+        if !record.acceptsRawSockets || !record.acceptsSidePaths { try await refuseHolders(in: reference) }
+        if !record.acceptsSidePaths { try await refuseSidePaths(in: reference) }
     }
 
+    /// Who keeps something from when it had capabilities.
     private func refuseHolders(in reference: NamespaceReference) async throws {
-        typealias Holders = (ofDevice: Inhabitants.Holder?, ofProgram: Inhabitants.Holder?)
+        typealias Holders = (ofDevice: Inhabitants.Holder?, others: [Inhabitants.Keepsake: Inhabitants.Holder])
         let found = try await Keeper.run { [namespaces = services.namespaces] () throws -> Holders in
-            guard let namespace = try namespaces.reopen(reference) else { return (nil, nil) }
+            guard let namespace = try namespaces.reopen(reference) else { return (nil, [:]) }
             let devices = try namespace.enter { try SideWays.heldDevices() }
-            return (try Inhabitants.holder(of: devices), try Inhabitants.programHolder(in: namespace))
+            return (try Inhabitants.holder(of: devices), try Inhabitants.holders(in: namespace))
         }
-        if let holder = found.ofDevice {
-            throw NodeError.unprocessable(
-                field: "attachment",
-                "process \(holder.process) (\(holder.program)) has device \(holder.device ?? "?") of this namespace open, and what it "
-                    + "writes there would come from outside for the rules: end it, or say acceptSidePaths"
-            )
+        func refuse(_ holder: Inhabitants.Holder?, _ what: String, _ consent: String) throws {
+            guard let holder else { return }
+            let why = "process \(holder.process) (\(holder.program)) has \(what): end it, or say \(consent)"
+            throw NodeError.unprocessable(field: "attachment", why)
         }
-        if let holder = found.ofProgram {
-            throw NodeError.unprocessable(
-                field: "attachment",
-                "process \(holder.process) (\(holder.program)) has a BPF program open, which could be attached to devices of this "
-                    + "namespace without any capability: end it, or say acceptSidePaths"
-            )
+        if !record.acceptsSidePaths {
+            let device = found.ofDevice?.device ?? "?"
+            let what = "device \(device) of this namespace open, and what it writes there comes from outside for the rules"
+            try refuse(found.ofDevice, what, "acceptSidePaths")
+            let program = "a BPF program open, which can be attached to devices of this namespace without a capability"
+            try refuse(found.others[.program], program, "acceptSidePaths")
+        }
+        if !record.acceptsRawSockets {
+            let ring = "an io_uring open, which may have kept capabilities that it had, and open packet sockets by them"
+            try refuse(found.others[.ring], ring, "acceptRawSockets")
         }
     }
 
