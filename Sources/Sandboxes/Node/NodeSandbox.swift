@@ -228,7 +228,7 @@ extension NodeSandbox {
         }
         if !record.acceptsSidePaths {
             let device = found.ofDevice?.device ?? "?"
-            let what = "device \(device) of this namespace open, and what it writes there comes from outside for the rules"
+            let what = "device \(device) of this namespace open, whose packets come from outside for the rules"
             try refuse(found.ofDevice, what, "acceptSidePaths")
             let program = "a BPF program open, which can be attached to devices of this namespace without a capability"
             try refuse(found.others[.program], program, "acceptSidePaths")
