@@ -99,9 +99,11 @@ def i386(family: int, kind: int) -> int:
 
 
 def main(way: str, families: list[int]) -> None:
-    ring = Ring() if way == "io_uring" else None
     ways: dict[str, Callable[[int, int], int]] = {"direct": direct, "pair": pair, "x32": x32, "i386": i386, "wide": wide}
-    attempt: Callable[[int, int], int] = ring.socket if ring else ways[way]
+    if way == "io_uring":
+        ring = Ring()
+        ways[way] = lambda family, kind: ring.socket(family, kind)
+    attempt = ways[way]
     for family in families:
         for kind in KINDS:
             try:
