@@ -208,19 +208,23 @@ static const struct sock_filter unix_filter[] = {
     ALLOW,
 };
 
-// The limit of core dumps stays, and whoever sets it is told that it was done: those who want none get none, and programs that
-// keep secrets do not go on where they are refused.
+// The limit of core dumps stays, and whoever sets its own is told that it was done: those who want none get none, and programs
+// that keep secrets do not go on where they are refused.
 static const struct sock_filter dump_filter[] = {
     LOAD(nr),
-    UNLESS_SKIP(SYS_prlimit64, 8),
+    UNLESS_SKIP(SYS_prlimit64, 11),
     LOAD_ARGUMENT(1),
-    UNLESS_SKIP(RLIMIT_CORE, 5),
+    UNLESS_SKIP(RLIMIT_CORE, 8),
     // The new limit's address: none where only the old one is asked for.
     LOAD_ARGUMENT(2),
     UNLESS_SKIP(0, 2),
     LOAD_UPPER_HALF(2),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 4, 0),
+    // Whose: 0 is the caller.
+    LOAD_ARGUMENT(0),
+    UNLESS_SKIP(0, 1),
     REFUSE(0),
+    REFUSE(EPERM),
     ALLOW,
     UNLESS_SKIP(SYS_setrlimit, 3),
     LOAD_ARGUMENT(0),

@@ -428,7 +428,10 @@ way, name = sys.argv[1:]
 zero = (resource.RLIMIT_CORE, (0, 0))
 limit = (ctypes.c_uint64 * 2)(0, 0)
 if way == "none": resource.setrlimit(*zero)
-elif way == "of another": resource.prlimit(os.getppid(), *zero); resource.prlimit(os.getpid(), *zero)
+elif way == "of another":
+    for process in (os.getppid(), os.getpid()):
+        try: resource.prlimit(process, *zero)
+        except PermissionError as error: print(error)
 elif way == "old call": libc.syscall(160 if os.uname().machine == "x86_64" else 164, 4, limit)
 elif way == "high address":
     # The lower half of the new limit's address is 0.
