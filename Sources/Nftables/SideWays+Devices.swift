@@ -20,6 +20,8 @@ private struct Device {
 
     /// Its name as ip-link(8) and tc(8) take it: its number, which they know as well, where that is not plain.
     var word: String { SidePath.isPlain(name) ? name : "if\(index)" }
+    /// A name that it could have instead.
+    var plainName: String { index == KernelConstants.loopbackIndex ? "lo" : "dev\(index)" }
 }
 
 /// A queueing discipline.
@@ -126,7 +128,7 @@ extension SideWays {
                     // bpftool(8) knows devices by their names only.
                     remedy: SidePath.isPlain(device.name)
                         ? "bpftool net detach tcx_\(word) dev \(device.name)"
-                        : "ip link set dev \(device.word) name dev\(device.index)"
+                        : "ip link set dev \(device.word) name \(device.plainName)"
                 )
             )
         }

@@ -429,9 +429,11 @@ zero = (resource.RLIMIT_CORE, (0, 0))
 limit = (ctypes.c_uint64 * 2)(0, 0)
 if way == "none": resource.setrlimit(*zero)
 elif way == "of another":
-    for process in (os.getppid(), os.getpid()):
-        try: resource.prlimit(process, *zero)
+    if (child := os.fork()) == 0:
+        try: resource.prlimit(os.getppid(), *zero)
         except PermissionError as error: print(error)
+        os._exit(0)
+    os.waitpid(child, 0)
 elif way == "old call": libc.syscall(160 if os.uname().machine == "x86_64" else 164, 4, limit)
 elif way == "high address":
     # The lower half of the new limit's address is 0.
