@@ -421,7 +421,9 @@ extension DNSResolver.Outcome {
 
 extension DNSResolver {
     private func judge() -> QueryJudge {
-        QueryJudge(
+        // Taken once: each time costs as much as the rest of this.
+        let attachment = attachment
+        return QueryJudge(
             policy: attachment.policy,
             pins: attachment.pinner.table,
             isPaused: attachment.isPaused,
@@ -464,11 +466,10 @@ extension DNSResolver {
         )
         let lookup = Lookup(query, waiter)
         lookups[key] = lookup
-        let upstreamQuery = (local?.resolver ?? upstream).send(query.encode()) { [weak self] result in
+        // What comes of it is put off, even where it has ended within the call.
+        lookup.upstreamQuery = (local?.resolver ?? upstream).send(query.encode()) { [weak self] result in
             self?.take(Arrival(key: key, lookup: lookup, result: result))
         }
-        // It may have ended within the call.
-        if lookups[key] === lookup { lookup.upstreamQuery = upstreamQuery }
     }
 
     /// Puts off what follows from an answer until no more of them are at hand: then one message to the kernel pins what all

@@ -19,6 +19,12 @@ public struct DNSCache {
             self.type = type
             self.isDNSSECOK = isDNSSECOK
         }
+
+        /// The small ones in one piece, and before the name: behind bytes of any number each would cost as much as they do.
+        public func hash(into hasher: inout Hasher) {
+            hasher.combine(UInt64(type.rawValue) << 1 | (isDNSSECOK ? 1 : 0))
+            hasher.combine(name)
+        }
     }
 
     /// Bounds.
