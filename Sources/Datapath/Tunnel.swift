@@ -65,8 +65,6 @@ final class Tunnel: KeepingSource {
     private var timer: TimerToken?
     /// By what it was judged when it was let in.
     var layer: AuditEvent.Layer?
-    /// What the loop tells of ``upstream`` while nobody wants to know.
-    private var upstreamWatch: KeepingSource?
     /// `nil` when it was forgotten, or nobody has asked for it yet.
     private var keptBeginning: TunnelBeginning?
     /// Bytes that passed before the relay took over: what was passed on of a first line, what the server said first.
@@ -228,24 +226,25 @@ extension Tunnel {
 
     func releaseUpstream() -> CInt? {
         guard upstream >= 0 else { return nil }
-        if let upstreamWatch { attachment.loop.deregister(upstreamWatch) }
-        upstreamWatch = nil
+        if let watch = keptBeginning?.upstreamWatch { attachment.loop.deregister(watch) }
+        keptBeginning?.upstreamWatch = nil
         defer { upstream = -1 }
         return upstream
     }
 
     /// Takes a server's socket, which stays registered with the loop until somebody wants to know of it.
     func keepUpstream(_ socket: WatchedSocket) -> CInt {
-        upstreamWatch = socket.source
+        beginning.upstreamWatch = socket.source
         upstream = socket.descriptor
         return upstream
     }
 
     /// Both sockets, registered as they are; `nil` when one of them is not.
     func releaseWatched() -> (downstream: CInt, upstream: CInt, watch: KeepingSource)? {
-        guard downstream >= 0, upstream >= 0, let upstreamWatch else { return nil }
-        defer { (self.upstreamWatch, downstream, upstream) = (nil, -1, -1) }
-        return (downstream, upstream, upstreamWatch)
+        guard downstream >= 0, upstream >= 0, let watch = keptBeginning?.upstreamWatch else { return nil }
+        keptBeginning?.upstreamWatch = nil
+        defer { (downstream, upstream) = (-1, -1) }
+        return (downstream, upstream, watch)
     }
 
     /// What is known only until it is relayed; once forgotten it is as it was before the first byte.

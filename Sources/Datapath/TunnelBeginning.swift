@@ -12,6 +12,8 @@ final class TunnelBeginning {
     /// What the client sent that was passed on while it could still have become a request line.
     var passedOn: [UInt8] = []
     var connector: Connector?
+    /// What the loop tells of the server's socket while nobody wants to know.
+    var upstreamWatch: KeepingSource?
     /// What the connector tries.
     var dialled: [Endpoint] = []
     /// When the client was first waited for to say what this is.

@@ -3,14 +3,16 @@ public struct IPPrefix: Hashable, Sendable {
     /// The lowest address of the block.
     public let address: IPAddress
     /// The number of leading bits that are fixed: 0...32 or 0...128.
-    public let length: Int
+    @inlinable public var length: Int { Int(shortLength) }
+    // A byte behind the address's last one; a word would take eight more, in every live connection's rule too.
+    @usableFromInline let shortLength: UInt8
 
     /// The block of `length` bits that holds `address`; host bits are cleared. Traps when `length` is out of bounds.
     public init(_ address: IPAddress, length: Int) {
         precondition((0...address.family.bitWidth).contains(length), "prefix length out of bounds")
         let cleared = address.value & ~Self.hostMask(address.family, length)
         self.address = IPAddress(family: address.family, value: cleared)!
-        self.length = length
+        self.shortLength = UInt8(length)
     }
 
     /// The block that is one address.
