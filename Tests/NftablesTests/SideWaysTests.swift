@@ -74,6 +74,23 @@ import Testing
         #expect(paths.map(\.description) == ["an IPsec policy (ip xfrm policy flush)"])
     }
 
+    @Test func devicesWhoseOtherEndIsAFile() throws {
+        #expect(try found("ip tuntap add left0 mode tap") == [])
+        let paths = try found("ip tuntap add left0 mode tap; ip link set left0 up")
+        #expect(paths.map(\.remedy) == ["ip link del dev left0"])
+    }
+
+    /// What removes them is pasted to a shell.
+    @Test func namesAreNoCommands() throws {
+        let device = "'x;>y;x'"
+        let paths = try found("ip link add \(device) type bridge; tc qdisc add dev \(device) clsact")
+        #expect(paths.count == 1, "\(paths)")
+        #expect(paths.first?.remedy.wholeMatch(of: /tc qdisc del dev if[0-9]+ clsact/) != nil, "\(paths)")
+        #expect(SidePath(what: "a\u{1b}[2J", remedy: "").what == "a\\u{1b}[2J")
+        for name in ["eth0", "my-table_1.2"] { #expect(SidePath.isPlain(name)) }
+        for name in ["", "-h", "a b", "a;b", "$(a)", "a\n", "é"] { #expect(!SidePath.isPlain(name), "\(name)") }
+    }
+
     @Test func ourOwnTablesAreNone() throws {
         try inNamespace {
             let table = try SandboxTableTests.makeTable()
