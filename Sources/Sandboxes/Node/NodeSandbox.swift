@@ -213,13 +213,16 @@ extension NodeSandbox {
         if !record.acceptsSidePaths { try await refuseSidePaths(in: reference) }
     }
 
-    /// Who keeps something from when it had capabilities.
+    /// Who keeps something from when it had capabilities. Where packet sockets are accepted, who has them needs no BPF program, and
+    /// not every process of the machine is looked at.
     private func refuseHolders(in reference: NamespaceReference) async throws {
         typealias Holders = (ofDevice: Inhabitants.Holder?, others: [Inhabitants.Keepsake: Inhabitants.Holder])
+        let acceptsRawSockets = record.acceptsRawSockets
         let found = try await Keeper.run { [namespaces = services.namespaces] () throws -> Holders in
             guard let namespace = try namespaces.reopen(reference) else { return (nil, [:]) }
             let devices = try namespace.enter { try SideWays.heldDevices() }
-            return (try Inhabitants.holder(of: devices), try Inhabitants.holders(in: namespace))
+            let others = acceptsRawSockets ? [:] : try Inhabitants.holders(in: namespace)
+            return (try Inhabitants.holder(of: devices), others)
         }
         func refuse(_ holder: Inhabitants.Holder?, _ what: String, _ consent: String) throws {
             guard let holder else { return }
