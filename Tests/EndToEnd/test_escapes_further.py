@@ -276,19 +276,21 @@ signal.pause()
 )
 @pytest.mark.parametrize("place", ["in the network", "in another network"])
 def test_device_that_is_held(internet: Internet, daemon: Daemon, box: Namespace, place: str) -> None:
-    """What can be done with it is what the test before this one does."""
-    holder = Child([PYTHON, "-c", HOLD, place, f"/run/netns/{box.name}"], "holding")
-    try:
+    """What can be done with it is what the test before this one does. Whoever is in another network is of the same container, told
+    by its PID namespace."""
+    script = f"{PYTHON} -c \"$0\" \"$@\" & exec ip netns exec {box.name} {shlex.join(BARE)} sleep 60"
+    inside = ["unshare", "--pid", "--fork", "/bin/sh", "-c", script, HOLD, place, f"/run/netns/{box.name}"]
+    with holding(inside):
+        wait_until(lambda: "held0" in box.check("ip", "-o", "link", "show"), "the device")
         message = refusal(daemon, box)
-        assert f"process {holder.process.pid} " in message and "held0" in message, message
-    finally:
-        holder.stop()
+        assert "device held0 of this namespace open" in message, message
     daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
 
 
 @pytest.mark.honest("networks that a program of the machine serves by a tap device (pasta, slirp4netns)")
-def test_device_that_the_machine_holds(internet: Internet, daemon: Daemon, box: Namespace) -> None:
-    holder = Child([PYTHON, "-c", HOLD, "in the machine's network", f"/run/netns/{box.name}"], "holding")
+@pytest.mark.parametrize("place", ["in the machine's network", "in another network"])
+def test_device_that_the_machine_holds(internet: Internet, daemon: Daemon, box: Namespace, place: str) -> None:
+    holder = Child([PYTHON, "-c", HOLD, place, f"/run/netns/{box.name}"], "holding")
     try:
         daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
     finally:

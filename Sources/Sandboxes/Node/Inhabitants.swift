@@ -24,6 +24,13 @@ enum Inhabitants {
         let program: String
         /// Which device, where it is one.
         let device: String?
+
+        /// The process of a thread, which is a directory below /proc.
+        fileprivate init(_ thread: String, device: String?) {
+            process = thread.split(separator: "/").first.flatMap { Int32($0) } ?? 0
+            program = (try? Status(of: thread)?.name) ?? "?"
+            self.device = device
+        }
     }
 
     /// Of linux/capability.h: what counts over the namespace.
@@ -71,23 +78,36 @@ enum Inhabitants {
         return outside.subtracting(others)
     }
 
-    /// The first process that holds one of `devices`, tun or tap devices of a namespace, and is in another network than this
-    /// one: a program of the sandbox's. Those that serve a network from outside (pasta, slirp4netns) are in the machine's.
-    static func holder(of devices: Set<String>) throws -> Holder? {
+    /// The processes in `namespace`, and those that share a PID namespace with one of these but not with this process: they are of
+    /// the same container, and could hand over what they have.
+    static func neighbours(of namespace: NetworkNamespace) throws -> [Int32] {
+        guard let wanted = try namespace.enter({ try netFile(of: "thread-self") }) else { return [] }
+        let all = try processes().filter { $0 != getpid() }
+        let inside = Set(
+            try all.filter { process in
+                try threads(of: process).contains { try netFile(of: $0) == wanted }
+            }
+        )
+        let own = processNamespace("thread-self")
+        let shared = Set(inside.compactMap(processNamespace)).filter { $0 != own }
+        return all.filter { inside.contains($0) || processNamespace($0).map(shared.contains) == true }
+    }
+
+    /// The first of `processes` that holds one of `devices`, tun or tap devices of a namespace. Who serves a network from outside by
+    /// one (pasta, slirp4netns) is none of its ``neighbours(of:)``.
+    static func holder(of devices: Set<String>, among processes: [Int32]) throws -> Holder? {
         guard !devices.isEmpty else { return nil }
-        let own = try netFile(of: "thread-self")
-        for process in try processes() where try netFile(of: "\(process)") != own {
-            for name in (try? DirectoryStream.names(in: "/proc/\(process)/fd")) ?? [] {
+        for thread in try processes.flatMap(threads) {
+            for name in (try? DirectoryStream.names(in: "/proc/\(thread)/fd")) ?? [] {
                 var status = stat()
-                guard stat("/proc/\(process)/fd/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFCHR,
+                guard stat("/proc/\(thread)/fd/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFCHR,
                     status.st_rdev == tunDevice
                 else { continue }
-                let text = try? DurableFile.read("/proc/\(process)/fdinfo/\(name)")
+                let text = try? DurableFile.read("/proc/\(thread)/fdinfo/\(name)")
                 let device = text.map { String(decoding: $0, as: UTF8.self) }?.split(separator: "\n")
                     .first { $0.hasPrefix("iff:\t") }?.dropFirst(5)
                 guard let device, devices.contains(String(device)) else { continue }
-                let program = (try? Status(of: "\(process)/task/\(process)")?.name) ?? "?"
-                return Holder(process: process, program: program, device: String(device))
+                return Holder(thread, device: String(device))
             }
         }
         return nil
@@ -102,27 +122,14 @@ enum Inhabitants {
         case ring = "anon_inode:[io_uring]"
     }
 
-    /// The first process in `namespace` that has one of each open, or one that shares a PID namespace with those in there, but
-    /// not with this process, and could hand it to them.
-    static func holders(in namespace: NetworkNamespace) throws -> [Keepsake: Holder] {
-        guard let wanted = try namespace.enter({ try netFile(of: "thread-self") }) else { return [:] }
-        let all = try processes().filter { $0 != getpid() }
-        let inside = Set(
-            try all.filter { process in
-                try threads(of: process).contains { try netFile(of: $0) == wanted }
-            }
-        )
-        let own = processNamespace("thread-self")
-        let shared = Set(inside.compactMap(processNamespace)).filter { $0 != own }
+    /// The first of `processes` that has one of each open.
+    static func holders(among processes: [Int32]) throws -> [Keepsake: Holder] {
         var found: [Keepsake: Holder] = [:]
-        for process in all where inside.contains(process) || processNamespace(process).map(shared.contains) == true {
-            // A thread may have descriptors of its own.
-            for thread in try threads(of: process) {
-                let links = descriptors(below: "/proc/\(thread)/fd")
-                for keepsake in Keepsake.allCases where found[keepsake] == nil && links.contains(keepsake.rawValue) {
-                    let program = (try? Status(of: thread)?.name) ?? "?"
-                    found[keepsake] = Holder(process: process, program: program, device: nil)
-                }
+        // A thread may have descriptors of its own.
+        for thread in try processes.flatMap(threads) {
+            let links = descriptors(below: "/proc/\(thread)/fd")
+            for keepsake in Keepsake.allCases where found[keepsake] == nil && links.contains(keepsake.rawValue) {
+                found[keepsake] = Holder(thread, device: nil)
             }
         }
         return found

@@ -221,8 +221,10 @@ extension NodeSandbox {
         let found = try await Keeper.run { [namespaces = services.namespaces] () throws -> Holders in
             guard let namespace = try namespaces.reopen(reference) else { return (nil, [:]) }
             let devices = try namespace.enter { try SideWays.heldDevices() }
-            let others = acceptsRawSockets ? [:] : try Inhabitants.holders(in: namespace)
-            return (try Inhabitants.holder(of: devices), others)
+            guard !acceptsRawSockets || !devices.isEmpty else { return (nil, [:]) }
+            let processes = try Inhabitants.neighbours(of: namespace)
+            let others = acceptsRawSockets ? [:] : try Inhabitants.holders(among: processes)
+            return (try Inhabitants.holder(of: devices, among: processes), others)
         }
         func refuse(_ holder: Inhabitants.Holder?, _ what: String, _ consent: String) throws {
             guard let holder else { return }
