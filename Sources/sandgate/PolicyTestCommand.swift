@@ -83,6 +83,8 @@ struct PolicyTest {
         let text: String
         let expected: RuleAction
         let verdict: Verdict
+        /// Whether it happened, rather than being expected by who wrote the policy.
+        var isRecorded = false
         var actual: RuleAction { verdict.isReportOnly ? .deny : verdict.action }
         var isMet: Bool { actual == expected }
     }
@@ -114,7 +116,14 @@ struct PolicyTest {
                 outcomes += try RecordedDestinations(path: audit).destinations.map {
                     // What was allowed may have been so in set-up alone; what was denied may have been so after it.
                     let verdict = $0.verdict(of: $0.action == .allow ? inSetup : locked, at: now)
-                    return Outcome(file: audit, line: $0.line, text: $0.text, expected: $0.action, verdict: verdict)
+                    return Outcome(
+                        file: audit,
+                        line: $0.line,
+                        text: $0.text,
+                        expected: $0.action,
+                        verdict: verdict,
+                        isRecorded: true
+                    )
                 }
             }
             self.outcomes = outcomes
@@ -141,9 +150,13 @@ struct PolicyTest {
         outcomes.filter { !$0.isMet }.map { outcome in
             let rule = outcome.verdict.rule.map { " by \($0.place)" } ?? ""
             let report = outcome.verdict.isReportOnly ? ", but for report mode" : ""
-            let actual = outcome.actual == .allow ? "allowed" : "denied"
-            return "\(outcome.file):\(outcome.line): expected to \(outcome.expected.rawValue) \(outcome.text): "
-                + "\(actual)\(rule) (\(outcome.verdict.reason.rawValue))\(report)"
+            let told = { (action: RuleAction) in action == .allow ? "allowed" : "denied" }
+            let why = "\(told(outcome.actual))\(rule) (\(outcome.verdict.reason.rawValue))\(report)"
+            let what =
+                outcome.isRecorded
+                ? "\(outcome.text) was \(told(outcome.expected)), and would be"
+                : "expected to \(outcome.expected.rawValue) \(outcome.text):"
+            return "\(outcome.file):\(outcome.line): \(what) \(why)"
         }
     }
 
