@@ -118,9 +118,13 @@ struct FileSystemTests {
         func mounts() throws -> [MountedFileSystem] {
             try MountTable.current().mounts.filter { $0.type != "nsfs" && $0.point != "/run/netns" }
         }
-        let before = try mounts()
-        #expect(try sh("mount | wc -l").status == .exited(0))
-        #expect(try mounts() == before)
+        // So may those of others on this machine, such as a container engine: what a run does, it does each time.
+        let isUntouched = try (0..<5).contains { _ in
+            let before = try mounts()
+            #expect(try sh("mount | wc -l").status == .exited(0))
+            return try mounts() == before
+        }
+        #expect(isUntouched)
     }
 
     @Test func sharedMemoryIsItsOwn() throws {
