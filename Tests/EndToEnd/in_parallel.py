@@ -236,11 +236,11 @@ def be_node(directory: Path, command: list[str]) -> int:
         Path(path).mkdir(parents=True, exist_ok=True)
         source.chmod(Path(path).stat().st_mode & 0o7777)
     # What a lab on the machine has mounted there would be covered, and vanish from this node's mounts when that lab ends.
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        point = Path(line.split(" ")[4])
-        is_covered = any(point != Path(path) and point.is_relative_to(path) for path in PRIVATE)
-        if is_covered and not any(place.is_relative_to(point) for place in (ROOT, directory)):
-            subprocess.run(["umount", "--lazy", str(point)], check=True)
+    for point in _covered(directory):
+        subprocess.run(["umount", "--lazy", str(point)], capture_output=True)
+    # It may have vanished meanwhile.
+    if left := _covered(directory):
+        sys.exit(f"in_parallel.py: {left[0]} cannot be unmounted")
     opened = [(path, os.open(source, os.O_PATH)) for path, source in sources]
     if any(ROOT.is_relative_to(path) for path in PRIVATE):
         opened.append((str(ROOT), tree))  # It was covered just now.
@@ -262,6 +262,18 @@ def be_node(directory: Path, command: list[str]) -> int:
         pid, status = os.waitpid(-1, 0)
         if pid == main:
             return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _covered(directory: Path) -> list[Path]:
+    """What is mounted below the private directories, those last that others are mounted on; but for what leads to this tree or
+    to `directory`."""
+    points = [Path(line.split(" ")[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [
+        point
+        for point in reversed(points)
+        if any(point != Path(path) and point.is_relative_to(path) for path in PRIVATE)
+        and not any(place.is_relative_to(point) for place in (ROOT, directory))
+    ]
 
 
 def run_beside(jobs: list[Job], workers: int) -> None:
