@@ -1,3 +1,4 @@
+import Glibc
 import NetPrimitives
 
 /// The rules about names, found by a name.
@@ -18,6 +19,17 @@ struct NameIndex: Sendable {
 
         func hash(into hasher: inout Hasher) {
             bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+        }
+
+        /// With one call, where slices compare byte after byte.
+        static func == (left: Key, right: Key) -> Bool {
+            left.bytes.withUnsafeBytes { left in
+                right.bytes.withUnsafeBytes { right in
+                    guard left.count == right.count else { return false }
+                    guard let first = left.baseAddress, let second = right.baseAddress else { return true }
+                    return memcmp(first, second, left.count) == 0
+                }
+            }
         }
     }
 
@@ -52,18 +64,32 @@ struct NameIndex: Sendable {
         }
     }
 
-    private var nodes: [Key: Node] = [:]
+    /// In the order in which their names were first spoken of.
+    private var nodes: [Node] = []
+    /// Where the node of a name is. A dictionary of nodes would hand out copies of them, which cost more than the look-up.
+    private var places: [Key: Int32] = [:]
 
     /// An index with room for about so many names.
     init(capacity: Int = 0) {
         nodes.reserveCapacity(capacity)
+        places.reserveCapacity(capacity)
+    }
+
+    /// Where the node of a name is, which is made if there is none.
+    private mutating func place(of name: ArraySlice<UInt8>) -> Int {
+        // One look-up, whether it is there or not.
+        func known(_ place: inout Int32) -> Int32 { place }
+        let count = Int32(nodes.count)
+        let place = known(&places[Key(bytes: name), default: count])
+        if place == count { nodes.append(Node()) }
+        return Int(place)
     }
 
     /// Enters a rule; positions must rise. A target of addresses is none of this index's business.
     mutating func insert(_ target: Target, _ position: Int32, _ rule: CompiledRule) {
         switch target {
         case .name(let name):
-            nodes[Key(bytes: name.bytes[...]), default: Node()].exact.append(position)
+            nodes[place(of: name.bytes[...])].exact.append(position)
             noteAllowance(above: name.bytes, 0, rule)
         case .subdomains(let parent):
             enter(below: parent, rule) { $0.below.append(position) }
@@ -79,7 +105,7 @@ struct NameIndex: Sendable {
 
     /// Enters a rule about names below `name`, with one look-up for it and for what it allows.
     private mutating func enter(below name: DomainName, _ rule: CompiledRule, _ body: (inout Node) -> Void) {
-        let isNews = nodes[Key(bytes: name.bytes[...]), default: Node()].enter(rule, body)
+        let isNews = nodes[place(of: name.bytes[...])].enter(rule, body)
         if isNews { noteAllowance(above: name.bytes, 0, rule) }
     }
 
@@ -88,25 +114,20 @@ struct NameIndex: Sendable {
         var next = Self.nextLabel(bytes, start)
         while let start = next {
             // Whatever stands above a name that was noted has been noted too.
-            guard nodes[Key(bytes: bytes[start...]), default: Node()].noteAllowance(rule) else { return }
+            guard nodes[place(of: bytes[start...])].noteAllowance(rule) else { return }
             next = Self.nextLabel(bytes, start)
         }
     }
 
     /// To be called once, when all rules are in.
     mutating func freeze(_ rules: [CompiledRule]) {
-        // By place: a look-up for each name would cost as much as entering it, and going through the names a copy of all.
-        var index = nodes.startIndex
-        while index != nodes.endIndex {
-            nodes.values[index].freeze(rules)
-            nodes.formIndex(after: &index)
-        }
+        for place in nodes.indices { nodes[place].freeze(rules) }
     }
 
     /// Whether an allow rule that has not expired speaks of a name below `name`.
     func allowsSomethingBelow(_ name: DomainName, at time: Int64) -> Bool {
-        guard let node = nodes[Key(bytes: name.bytes[...])] else { return false }
-        return node.allowsBelowUntil > time
+        guard let place = place(ofKnown: name.bytes[...]) else { return false }
+        return nodes[place].allowsBelowUntil > time
     }
 
     /// Calls `body` with the rules of every target that matches `name`.
@@ -114,16 +135,18 @@ struct NameIndex: Sendable {
     func forEach(matching name: DomainName, work: inout Int, _ body: (RuleBucket, Kind) -> Void) {
         let bytes = name.bytes
         work += 1
-        if let node = nodes[Key(bytes: bytes[...])], !node.exact.positions.isEmpty { body(node.exact, .exact) }
+        if let place = place(ofKnown: bytes[...]), !nodes[place].exact.positions.isEmpty {
+            body(nodes[place].exact, .exact)
+        }
         guard var start = Self.nextLabel(bytes, 0) else { return }
         let label = bytes[..<(start - 1)]
         var isParent = true
         while true {
             work += 1
-            if let node = nodes[Key(bytes: bytes[start...])] {
-                if !node.below.positions.isEmpty { body(node.below, .wildcard) }
-                if isParent && !node.patterns.isEmpty {
-                    Self.forEachPattern(in: node.patterns, matching: label, work: &work) { body($0, .wildcard) }
+            if let place = place(ofKnown: bytes[start...]) {
+                if !nodes[place].below.positions.isEmpty { body(nodes[place].below, .wildcard) }
+                if isParent && !nodes[place].patterns.isEmpty {
+                    Self.forEachPattern(in: nodes[place].patterns, matching: label, work: &work) { body($0, .wildcard) }
                 }
             }
             isParent = false
@@ -136,9 +159,17 @@ struct NameIndex: Sendable {
     func forEach(matchingAllBelow name: DomainName, _ body: (RuleBucket) -> Void) {
         var start: Int? = 0
         while let from = start {
-            if let node = nodes[Key(bytes: name.bytes[from...])], !node.below.positions.isEmpty { body(node.below) }
+            if let place = place(ofKnown: name.bytes[from...]), !nodes[place].below.positions.isEmpty {
+                body(nodes[place].below)
+            }
             start = Self.nextLabel(name.bytes, from)
         }
+    }
+
+    /// Where the node of a name is, if there is one.
+    @inline(__always)
+    private func place(ofKnown name: ArraySlice<UInt8>) -> Int? {
+        places[Key(bytes: name)].map(Int.init)
     }
 
     @inline(__always)
