@@ -48,16 +48,11 @@ public final class Link {
     /// Adds an address with a prefix of its own width, so that nothing becomes on-link by it. IPv6 addresses are usable
     /// when this returns: duplicate address detection is skipped (IFA_F_NODAD).
     public func add(address: IPAddress) throws(NamespaceError) {
-        var info = ifaddrmsg()
-        info.ifa_family = address.family.number
-        info.ifa_prefixlen = UInt8(address.family.bitWidth)
-        info.ifa_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
-        info.ifa_index = UInt32(index)
         let message = RouteMessage(
             "cannot add address \(address) to \(name)",
             type: RTM_NEWADDR,
             flags: NLM_F_CREATE | NLM_F_EXCL,
-            payload: info
+            payload: addressInfo(address, prefixLength: UInt8(address.family.bitWidth))
         )
         message.put(IFA_LOCAL, bytes: address.networkBytes)
         message.put(IFA_ADDRESS, bytes: address.networkBytes)
@@ -118,39 +113,49 @@ public final class Link {
 
     /// Adds the default route of the gateway's family. The gateway need not be on-link (RTNH_F_ONLINK).
     public func addDefaultRoute(via gateway: IPAddress) throws(NamespaceError) {
+        let what = "cannot add a default route through \(gateway)"
+        var info = defaultRoute(of: gateway.family)
+        info.rtm_flags = UInt32(RTNH_F_ONLINK)
+        let message = RouteMessage(what, type: RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_EXCL, payload: info)
+        try put(message, via: gateway)
+    }
+
+    private func defaultRoute(of family: IPAddress.Family) -> rtmsg {
         var info = rtmsg()
-        info.rtm_family = gateway.family.number
+        info.rtm_family = family.number
         info.rtm_table = UInt8(RT_TABLE_MAIN.rawValue)
         info.rtm_protocol = UInt8(RTPROT_STATIC)
         info.rtm_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
         info.rtm_type = UInt8(RTN_UNICAST)
-        info.rtm_flags = UInt32(RTNH_F_ONLINK)
-        let message = RouteMessage(
-            "cannot add a default route through \(gateway)",
-            type: RTM_NEWROUTE,
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-            payload: info
-        )
+        return info
+    }
+
+    /// Completes a message about a route through this device, and sends it.
+    private func put(_ message: RouteMessage, via gateway: IPAddress) throws(NamespaceError) {
         message.put(Int(RTA_GATEWAY.rawValue), bytes: gateway.networkBytes)
         message.put(Int(RTA_OIF.rawValue), UInt32(index))
         try socket.transact(message)
+    }
+
+    private func addressInfo(_ address: IPAddress, prefixLength: UInt8) -> ifaddrmsg {
+        var info = ifaddrmsg()
+        info.ifa_family = address.family.number
+        info.ifa_prefixlen = prefixLength
+        info.ifa_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
+        info.ifa_index = UInt32(index)
+        return info
     }
 }
 
 extension Link {
     /// Has an address that the device has stay for good.
     func keep(address: IPAddress, prefixLength: UInt8) throws(NamespaceError) {
-        var info = ifaddrmsg()
-        info.ifa_family = address.family.number
-        info.ifa_prefixlen = prefixLength
-        info.ifa_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
-        info.ifa_index = UInt32(index)
         // Without IFA_CACHEINFO its lifetimes are without end.
         let message = RouteMessage(
             "cannot keep address \(address) of \(name)",
             type: RTM_NEWADDR,
             flags: NLM_F_REPLACE,
-            payload: info
+            payload: addressInfo(address, prefixLength: prefixLength)
         )
         message.put(IFA_LOCAL, bytes: address.networkBytes)
         message.put(IFA_ADDRESS, bytes: address.networkBytes)
@@ -159,22 +164,14 @@ extension Link {
 
     /// Puts a default route that stays in place of that of the same metric.
     func keepDefaultRoute(via gateway: IPAddress, metric: UInt32) throws(NamespaceError) {
-        var info = rtmsg()
-        info.rtm_family = gateway.family.number
-        info.rtm_table = UInt8(RT_TABLE_MAIN.rawValue)
-        info.rtm_protocol = UInt8(RTPROT_STATIC)
-        info.rtm_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
-        info.rtm_type = UInt8(RTN_UNICAST)
         let message = RouteMessage(
             "cannot keep the default route through \(gateway)",
             type: RTM_NEWROUTE,
             flags: NLM_F_CREATE | NLM_F_REPLACE,
-            payload: info
+            payload: defaultRoute(of: gateway.family)
         )
-        message.put(Int(RTA_GATEWAY.rawValue), bytes: gateway.networkBytes)
-        message.put(Int(RTA_OIF.rawValue), UInt32(index))
         message.put(Int(RTA_PRIORITY.rawValue), metric)
-        try socket.transact(message)
+        try put(message, via: gateway)
     }
 }
 

@@ -88,9 +88,9 @@ enum Inhabitants {
                 try threads(of: process).contains { try netFile(of: $0) == wanted }
             }
         )
-        let own = processNamespace("thread-self")
-        let shared = Set(inside.compactMap(processNamespace)).filter { $0 != own }
-        return all.filter { inside.contains($0) || processNamespace($0).map(shared.contains) == true }
+        let own = namespaceNumber("pid", of: "thread-self")
+        let shared = Set(inside.compactMap { namespaceNumber("pid", of: "\($0)") }).filter { $0 != own }
+        return all.filter { inside.contains($0) || namespaceNumber("pid", of: "\($0)").map(shared.contains) == true }
     }
 
     /// The first of `processes` that holds one of `devices`, tun or tap devices of a namespace. Who serves a network from outside by
@@ -135,13 +135,6 @@ enum Inhabitants {
         return found
     }
 
-    private static func processNamespace(_ process: Int32) -> ino_t? { processNamespace("\(process)") }
-
-    private static func processNamespace(_ process: String) -> ino_t? {
-        var status = stat()
-        return stat("/proc/\(process)/ns/pid", &status) == 0 ? status.st_ino : nil
-    }
-
     /// /dev/net/tun: makedev(10, 200).
     private static let tunDevice: dev_t = 10 << 8 | 200
 
@@ -160,18 +153,24 @@ enum Inhabitants {
 
     /// Whether a thread is known to be in another user namespace than this process.
     private static func isInAnotherUserNamespace(_ thread: String) -> Bool {
-        var (own, other) = (stat(), stat())
-        return stat("/proc/thread-self/ns/user", &own) == 0 && stat("/proc/\(thread)/ns/user", &other) == 0
-            && own.st_ino != other.st_ino
+        guard let own = namespaceNumber("user", of: "thread-self"), let other = namespaceNumber("user", of: thread)
+        else {
+            return false
+        }
+        return own != other
     }
 
     /// Whether a process is in the PID and the user namespace of this one.
     private static func isOurs(_ process: Int32) -> Bool {
         ["pid", "user"].allSatisfy { kind in
-            var (own, other) = (stat(), stat())
-            return stat("/proc/thread-self/ns/\(kind)", &own) == 0 && stat("/proc/\(process)/ns/\(kind)", &other) == 0
-                && own.st_ino == other.st_ino
+            namespaceNumber(kind, of: "thread-self").map { $0 == namespaceNumber(kind, of: "\(process)") } ?? false
         }
+    }
+
+    /// The number of a thread's namespace of a kind; `nil` when it has ended, or may not be looked at.
+    private static func namespaceNumber(_ kind: String, of thread: String) -> ino_t? {
+        var status = stat()
+        return stat("/proc/\(thread)/ns/\(kind)", &status) == 0 ? status.st_ino : nil
     }
 
     /// The number of a file that each network namespace has; `nil` for a thread that has ended. `/proc/PID/ns/net` says
