@@ -63,11 +63,9 @@ class Nameserver:
         """What was asked since the last call; everything sent before this call is in it."""
         marker = f"marker-{uuid.uuid4().hex}.example"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(5)
             asking.connect((self.address, 53))
-            asking.send(dns.message.make_query(marker, "A").to_wire())
-            asking.recv(4096)
-        lines = self._log.lines_until(marker)
+            query = dns.message.make_query(marker, "A").to_wire()
+            lines = self._log.lines_until(marker, lambda: asking.send(query))
         found = (Query(*match.group("type", "name", "client")) for match in _LINE.finditer(lines))
         return [query for query in found if not query.name.startswith("marker-")]
 

@@ -2,7 +2,8 @@
 
 Runs as a program of its own inside a namespace: services.py LOG SERVICE… where a service is tcp-sink, udp-sink, smtp or
 mysql, a comma, an address, a comma and a port. Prints "serving" when all of them listen, and writes a JSON line to LOG
-for every connection and every piece of data.
+for every connection and every piece of data. A datagram that begins with "marker-" is noted behind all that arrived
+before it, at whichever of the services.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ import ipaddress
 import json
 import socket
 import sys
+import time
 from typing import TextIO
 
 SMTP_BANNER = b"220 mail.example ESMTP ready\r\n"
+MARKER = b"marker-"
+QUIET_TURNS = 20
 MYSQL_GREETING = b"\x4a\x00\x00\x00\x0a8.0.36-lab\x00" + bytes(65)
+
+# <asm-generic/socket.h>
+SO_RCVBUFFORCE = 33
+RECEIVE_BUFFER = 16 << 20
 
 
 class Journal:
@@ -23,26 +31,45 @@ class Journal:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self.noted = 0
+        """How many events, so that it can be seen whether more come."""
 
     def note(self, event: str, service: str, local: tuple[str, int], peer: tuple[str, int], data: bytes = b"") -> None:
         record = {"event": event, "service": service, "address": local[0], "port": local[1]}
         record |= {"peer": peer[0], "peer_port": peer[1], "data": data.decode("latin-1")}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        self.noted += 1
 
 
 class DatagramSink(asyncio.DatagramProtocol):
-    """Notes every datagram and sends it back."""
+    """Notes every datagram and sends it back; markers wait for what came before them."""
 
     def __init__(self, journal: Journal, local: tuple[str, int]) -> None:
         self._journal, self._local = journal, local
+        self._marking: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        if data.startswith(MARKER):
+            marking = asyncio.ensure_future(self._mark(data, address))
+            self._marking.add(marking)
+            return marking.add_done_callback(self._marking.discard)
         self._journal.note("data", "udp-sink", self._local, address, data)
         self._transport.sendto(data, address)
+
+    async def _mark(self, data: bytes, address: tuple[str, int]) -> None:
+        """Notes a marker when nothing else has come for some turns of the loop: one datagram of each socket is read in
+        a turn, and a connection takes several turns to its first byte. For who sends without a pause it waits a second.
+        """
+        deadline, quiet = time.monotonic() + 1, 0
+        while quiet < QUIET_TURNS and time.monotonic() < deadline:
+            before = self._journal.noted
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._journal.noted == before else 0
+        self._journal.note("data", "udp-sink", self._local, address, data)
 
 
 async def serve_connection(
@@ -121,10 +148,12 @@ async def start(journal: Journal, service: str, address: str, port: int) -> None
     """Makes one service listen."""
     local = (address, port)
     if service == "udp-sink":
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: DatagramSink(journal, local), local_addr=local, family=family
-        )
+        sink = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        # A thousand datagrams at once are more than the kernel keeps otherwise: each counts with its buffer.
+        sink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        sink.setblocking(False)
+        sink.bind(local)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: DatagramSink(journal, local), sock=sink)
     elif service == "proxy":
         await asyncio.start_server(serve_proxy, address, port)
     elif service == "socks":

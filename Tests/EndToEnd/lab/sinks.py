@@ -45,8 +45,8 @@ class Services:
         marker = f"marker-{uuid.uuid4().hex}"
         family = socket.AF_INET6 if ":" in self._marker_address[0] else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
-            sender.sendto(marker.encode(), self._marker_address)
-        found = (Arrival(**json.loads(line)) for line in self._journal.lines_until(marker).splitlines())
+            lines = self._journal.lines_until(marker, lambda: sender.sendto(marker.encode(), self._marker_address))
+        found = (Arrival(**json.loads(line)) for line in lines.splitlines())
         return [arrival for arrival in found if not arrival.data.startswith("marker-")]
 
     def data(self) -> str:
