@@ -28,16 +28,23 @@ def daemon(internet: Internet, tmp_path: Path) -> Iterator[Daemon]:
 
 
 def asked_again(sandbox: Sandbox, name: str) -> subprocess.Popen[str]:
-    """Asks for a page until that is a question, as what allowed it is over; who waits for the answer."""
-    waiting = [curl(sandbox, name)]
+    """Asks for a page until that is a question, as what allowed it is over; who waits for the answer.
+
+    It may be a connection that is asked about, whose addresses came while they were allowed and were let go since: a yes
+    does not bring those back. So who waits is one that begins now, with a query.
+    """
+    asking = [curl(sandbox, name)]
 
     def is_asked() -> bool:
-        if waiting[-1].poll() is not None:
-            waiting.append(curl(sandbox, name))
+        if asking[-1].poll() is not None:
+            asking.append(curl(sandbox, name))
         return bool(questions(sandbox))
 
     wait_until(is_asked, "the next question", 15)
-    return waiting[-1]
+    (asked,) = questions(sandbox)
+    waiting = curl(sandbox, name)
+    wait_until(lambda: questions(sandbox)[0]["waiters"] > asked["waiters"], "another that waits")
+    return waiting
 
 
 def kinds(daemon: Daemon, sandbox: Sandbox) -> list[str]:
