@@ -1,3 +1,4 @@
+import Audit
 import EgressPolicy
 import HostDetection
 
@@ -26,11 +27,10 @@ struct CommandDetection {
 
     private func tell(_ detection: Detection, of tool: Tool) {
         for host in detection.hosts {
-            Console.error(
-                "--detect: allowed \(host.target), port \(host.port) (\(host.sources.joined(separator: "; ")))"
-            )
+            let sources = Printable.text(host.sources.joined(separator: "; "), limit: .max)
+            Console.error("--detect: allowed \(host.target), port \(host.port) (\(sources))")
         }
-        for note in detection.notes { Console.error("--detect: \(note)") }
+        for note in detection.notes { Console.error("--detect: \(Printable.text(note, limit: .max))") }
         if detection.hosts.isEmpty {
             Console.error("--detect: \(tool.rawValue) is configured to use no host; allow one with --allow")
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Audit
 import FoundationEssentials
 import HostDetection
 
@@ -83,8 +84,7 @@ struct DetectedPolicy {
         return lines + detection.notes.map { "# \(comment($0))" }
     }
 
-    /// File names may hold anything; a comment is one line.
-    private func comment(_ text: String) -> String {
-        text.unicodeScalars.map { $0.escaped(asASCII: false) }.joined()
-    }
+    /// Names of files and remotes may hold anything; a comment is one line, for YAML, which knows more ends of lines than one, and for a
+    /// terminal.
+    private func comment(_ text: String) -> String { Printable.text(text, limit: .max) }
 }

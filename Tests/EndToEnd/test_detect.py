@@ -96,6 +96,23 @@ def test_rules_have_ports_and_comments_and_no_passwords(detect: Detect, tmp_path
     assert checked.returncode == 0 and "valid: 1 rule" in checked.stdout, checked.stderr
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085"])
+def test_name_that_would_be_a_rule(detect: Detect, project: Path, tmp_path: Path, end: str) -> None:
+    """YAML's lines end in more ways than one, and a terminal obeys more than ASCII's control characters."""
+    need("git")
+    subprocess.run(["git", "init", "--quiet", project], check=True)
+    name = f"a{end}    - {{action: allow, target: 0.0.0.0/0}}{end}    # \u009b2J\u202e"
+    with (project / ".git" / "config").open("a") as file:
+        file.write(f'[remote "{name}"]\n\turl = https://git.example/x\n')
+    done = detect("git")
+    assert done.returncode == 0 and done.stdout.isascii(), done
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(done.stdout)
+    rules = subprocess.run([binary(), "policy", "check", "--json", policy], capture_output=True, text=True, check=True)
+    targets = [rule["target"] for rule in json.loads(rules.stdout)[0]["policy"]["egress"]]
+    assert targets == ["git.example"], done.stdout
+
+
 def test_pip_variables(detect: Detect) -> None:
     need("pip")
     variables = {"PIP_INDEX_URL": "https://one.example/simple", "PIP_EXTRA_INDEX_URL": "http://two.example/ https://[2001:db8::3]/"}
