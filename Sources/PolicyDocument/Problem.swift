@@ -22,9 +22,24 @@ public struct Problem: Hashable, Sendable {
 }
 
 extension Problem: CustomStringConvertible {
-    /// `file:line:column: path: message`.
+    /// `file:line:column: path: message`, in one line.
     public var description: String {
-        "\(file):\(line):\(column): " + (path.isEmpty ? "" : "\(path): ") + message
+        let text = "\(file):\(line):\(column): " + (path.isEmpty ? "" : "\(path): ") + message
+        return text.inOneLine
+    }
+}
+
+extension String {
+    /// It as a line for a terminal: what would end the line, hide in it or move the cursor is escaped as `\u{1B}`. A document may
+    /// come from anywhere, and what is said of it quotes it.
+    package var inOneLine: String {
+        unicodeScalars.map { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: scalar.escaped(asASCII: true)
+            default: String(scalar)
+            }
+        }
+        .joined()
     }
 }
 

@@ -124,7 +124,7 @@ struct PolicyLintCommand: ParsableCommand {
         /// `FILE:LINE:COLUMN: SEVERITY: PATH: MESSAGE; ADVICE [CODE]`, as compilers have it.
         var text: String {
             let subject = path.map { "\($0): " } ?? ""
-            return "\(file):\(line):\(column): \(severity): \(subject)\(message); \(advice) [\(code)]"
+            return "\(file):\(line):\(column): \(severity): \(subject)\(message); \(advice) [\(code)]".inOneLine
         }
     }
 }

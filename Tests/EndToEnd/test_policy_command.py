@@ -69,6 +69,20 @@ def test_explain(policy: Path, destination: str, verdict: str, rule: str, reason
         assert "egress[{index}] {action} {target}".format(**as_json["rule"]) == rule
 
 
+@pytest.mark.parametrize("command", ["check", "lint", "fmt", "explain"])
+def test_problems_are_lines_for_a_terminal(tmp_path: Path, command: str) -> None:
+    """A document from elsewhere may hold anything: it clears no screen, and makes up no problem of its own."""
+    document = {"egress": [{"action": "\x1b[2J\x1b]0;title\x07", "target": "a.example"}], "a\npolicy.json:1:1: b\x9b\u202e": 1}
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(document))
+    done = tool("policy", command, path, *(["--host", "a.example"] if command == "explain" else []))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert said.replace("\n", "").isprintable(), said
+    assert not [line for line in said.splitlines() if line.startswith("policy.json:")], said
+    assert "\\u{1B}[2J" in said, said
+
+
 def test_explain_names_the_rule_that_has_expired(policy: Path) -> None:
     done = tool("policy", "explain", policy, "--host", "old.example")
     lines = done.stdout.splitlines()
