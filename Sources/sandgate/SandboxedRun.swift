@@ -54,6 +54,8 @@ final class SandboxedRun {
     private static let forwardedSignals = [
         SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP, SIGCONT,
     ]
+    /// Of these, signals that ask for no end: before there is a command, a window that is resized is nobody's business.
+    private static let signalsForNobody = [SIGWINCH, SIGTSTP, SIGCONT]
     /// Signals that a terminal sends to those who use it from the background; being told a refusal is no reason to stop.
     private static let ignoredSignals = [SIGTTIN, SIGTTOU]
 
@@ -224,6 +226,8 @@ final class SandboxedRun {
 
 extension SandboxedRun {
     private func selfTestEnded(_ problem: SelfTestFailure?) {
+        // Ended by a signal meanwhile.
+        guard failure == nil else { return }
         if let problem {
             failure = problem
             process?.kill()
@@ -298,7 +302,7 @@ extension SandboxedRun {
         guard Self.forwardedSignals.contains(number) else { return }
         if isReleased {
             process?.signal(number)
-        } else {
+        } else if !Self.signalsForNobody.contains(number) {
             failure = SetupError("ended by signal \(number) before the command was started")
             process?.kill()
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -53,6 +54,36 @@ def test_signal_is_passed_on(internet: Internet, sandgate: Sandgate, number: sig
     running.process.send_signal(number)
     done = running.finish()
     assert done.returncode == 42 and "caught" in done.stdout, done
+
+
+@pytest.mark.parametrize("number", [signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP])
+def test_signal_before_there_is_a_command(internet: Internet, sandgate: Sandgate, number: signal.Signals) -> None:
+    """A window may be resized at any time."""
+    running = sandgate.start(allowing(), shell("exit 7"))
+    while running.process.poll() is None:
+        running.process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Not before: a process that has not set up its signals yet ends by no SIGWINCH, but is stopped by a SIGTSTP.
+            running.process.wait(0.002)
+        if number == signal.SIGTSTP:
+            running.process.send_signal(signal.SIGCONT)
+    done = running.finish()
+    assert done.returncode == 7, done
+
+
+def test_signal_that_ends_it_before_there_is_a_command(internet: Internet, sandgate: Sandgate) -> None:
+    running = sandgate.start(allowing(), shell("echo started; sleep 60"))
+    wait_until(lambda: _catches(running.process.pid, signal.SIGTERM), "its signals to be set up")
+    running.process.send_signal(signal.SIGTERM)
+    done = running.finish()
+    assert done.returncode in (125, 128 + signal.SIGTERM) and "Broken pipe" not in done.stderr, done
+    assert done.returncode != 125 or "ended by signal 15 before the command was started" in done.stderr, done
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has blocked a signal, to be told of it by signalfd(2)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigBlk:")[1].split()[0], 16) >> (number - 1) & 1)
 
 
 def test_standard_streams_are_the_commands(internet: Internet, sandgate: Sandgate) -> None:
