@@ -157,10 +157,21 @@ public final class AnswerFile: Sendable {
         return file
     }
 
+    /// How long the lock is waited for: who may read a file may lock it, the command that is asked about too, and keep us from all
+    /// else as long as it likes. One of us has it for a moment.
+    private static let patienceMilliseconds = 1_000
+    private static let pauseMilliseconds = 10
+
     private static func lock(_ file: CInt, _ path: String) throws {
-        while flock(file, LOCK_EX) != 0 {
-            guard errno == EINTR else { throw SystemError.current("lock", path) }
+        for _ in 0..<(patienceMilliseconds / pauseMilliseconds) {
+            if flock(file, LOCK_EX | LOCK_NB) == 0 { return }
+            switch errno {
+            case EINTR: continue
+            case EWOULDBLOCK: usleep(UInt32(pauseMilliseconds * 1_000))
+            default: throw SystemError.current("lock", path)
+            }
         }
+        throw Invalid(description: "\(path): another process has locked it")
     }
 
     private static func read(_ file: CInt, _ path: String) throws -> [UInt8] {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lab import plan
 from lab.asking import asker, listed
 from lab.internet import Internet
-from lab.sandgate import Sandgate, allowing
+from lab.sandgate import Sandgate, allowing, shell
 
 
 def test_run_keeps_answers(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
@@ -52,6 +53,28 @@ def test_the_command_cannot_write_answers(internet: Internet, sandgate: Sandgate
     )
     assert f"served {plan.OTHER}" in finished.stdout and f"served {plan.DENIED}" not in finished.stdout, finished
     assert [rule.target for rule in listed(file)] == [plan.OTHER], finished
+
+
+@pytest.mark.attack(
+    "T16", "locks the file that answers for always are written to, to have its guard wait for it", stopped_by="limits"
+)
+def test_the_command_locks_the_answers(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    """Whoever may read a file may lock it."""
+    file = tmp_path / "answers.yaml"
+    program, _ = asker(tmp_path, denied_example={"answer": "always"})
+    fetch = f"curl -sS -m 20 https://{plan.DENIED}/"
+    script = f"exec 9<{file}; flock 9 || exit 9; {fetch}; flock -u 9; sleep 0.1; {fetch}"
+    options = ("--ask-command", program, "--answers", str(file), "--ask-timeout", "4")
+    # Without us it takes no more than this.
+    file.touch()
+    assert subprocess.run(["/bin/sh", "-c", f"exec 9<{file}; flock 9"], timeout=20).returncode == 0
+    file.unlink()
+    finished = sandgate.run(allowing(), *shell(script), options=options)
+    assert finished.returncode == 0, finished
+    # One who has it for good gets nothing; the next answer is kept.
+    assert f"{file}: another process has locked it" in finished.stderr, finished
+    assert finished.stdout.count(f"served {plan.DENIED}") == 1, finished
+    assert [rule.target for rule in listed(file)] == [plan.DENIED]
 
 
 def test_answer_that_is_none_is_shown_how_one_looks(internet: Internet, sandgate: Sandgate) -> None:
