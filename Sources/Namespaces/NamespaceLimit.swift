@@ -37,13 +37,19 @@ enum KernelSetting {
         contents(of: "/proc/sys/\(path)")?.split(whereSeparator: \.isWhitespace).first.map(String.init)
     }
 
-    /// The first 8 KiB of a file.
+    /// All of a file, which the kernel gives out in parts.
     static func contents(of path: String) -> String? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
+        var contents: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 8192)
-        let count = read(descriptor, &buffer, buffer.count)
-        return count < 0 ? nil : String(decoding: buffer[..<count], as: UTF8.self)
+        while true {
+            let count = read(descriptor, &buffer, buffer.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { return nil }
+            if count == 0 { return String(decoding: contents, as: UTF8.self) }
+            contents += buffer.prefix(count)
+        }
     }
 }

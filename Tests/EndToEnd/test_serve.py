@@ -234,6 +234,36 @@ def test_threads_that_could_get_around_the_rules(
         child.communicate()
 
 
+CROWD = """\
+import os, sys
+os.setgroups(range(1_000_000, 1_000_000 + int(sys.argv[1])))
+print("in them", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.attack(
+    "T10 T10a",
+    "lives in the namespace with CAP_NET_RAW when it is attached, in so many groups that what /proc says of it is long",
+    stopped_by="start",
+)
+@pytest.mark.parametrize("groups", [2_000, 60_000])
+def test_process_in_many_groups(internet: Internet, daemon: Daemon, box: Namespace, groups: int) -> None:
+    """Its groups stand before its capabilities."""
+    command = box.command("/usr/bin/python3", "-c", CROWD, str(groups))
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "in them\n"
+        body = {"id": "box", "attachment": {"netns": f"/run/netns/{box.name}"}}
+        answer = daemon.request("POST", "/v1/sandboxes", body)
+        assert answer.status == 422 and "CAP_NET_RAW" in answer.json["message"], answer
+        assert f"process {child.pid} " in answer.json["message"], answer
+    finally:
+        child.kill()
+        child.communicate()
+
+
 KEEP = """\
 import ctypes, socket, sys
 kept = socket.socket(int(sys.argv[1]), socket.SOCK_RAW, 0)

@@ -243,28 +243,29 @@ enum Inhabitants {
 
         /// `nil` for a thread that has ended.
         init?(of thread: String) throws(SystemError) {
-            let path = "/proc/\(thread)/status"
-            let file = open(path, O_RDONLY | O_CLOEXEC)
-            guard file >= 0 else {
-                if saysThatItEnded(errno) { return nil }
-                throw .current("open", path)
+            let bytes: [UInt8]
+            do {
+                // All of it: before what it can do stand its groups, of which it may have joined as many as it likes.
+                bytes = try DurableFile.read("/proc/\(thread)/status")
+            } catch {
+                if saysThatItEnded(error.errno) { return nil }
+                throw error
             }
-            defer { close(file) }
-            var bytes = [UInt8](repeating: 0, count: 8_192)
-            let count = read(file, &bytes, bytes.count)
-            guard count > 0 else {
-                if count == 0 || saysThatItEnded(errno) { return nil }
-                throw .current("read", path)
-            }
-            for line in String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: "\n") {
+            guard !bytes.isEmpty else { return nil }
+            var stated: Set<Substring> = []
+            for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
                 let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
                 guard words.count >= 2 else { continue }
                 switch words[0] {
                 case "Name:": name = String(words[1])
-                case "CapPrm:", "CapBnd:": capabilities |= UInt64(words[1], radix: 16) ?? .max
+                case "CapPrm:", "CapBnd:":
+                    stated.insert(words[0])
+                    capabilities |= UInt64(words[1], radix: 16) ?? .max
                 default: continue
                 }
             }
+            // Of one that is not known to be without, the worst is assumed.
+            if stated.count < 2 { capabilities = .max }
         }
     }
 }
