@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dns.message
@@ -19,7 +20,7 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Daemon, Sandbox, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -238,6 +239,23 @@ def test_operator_may_forbid_it(internet: Internet, tmp_path: Path, box: Namespa
         configuration.write_text("")
         daemon.start()
         assert sandbox.state == "Running" and sandbox.reaches(plan.ALLOWED)
+
+
+def test_limit_holds_for_requests_at_once(internet: Internet, tmp_path: Path) -> None:
+    configuration = tmp_path / "configuration.yaml"
+    configuration.write_text("maximumUpstreamInside: 1\n")
+    boxes = [Namespace(f"box{number}") for number in range(6)]
+    try:
+        with running(internet, tmp_path, "--config", str(configuration)) as daemon, ThreadPoolExecutor(len(boxes)) as pool:
+
+            def create(box: Namespace) -> int:
+                body = {"attachment": attachment(box, upstreamInside=True)}
+                return daemon.request("POST", "/v1/sandboxes", body).status
+
+            assert sorted(pool.map(create, boxes)) == [201, 503, 503, 503, 503, 503]
+    finally:
+        for box in boxes:
+            box.remove()
 
 
 # Docker's resolver, played by this process: its sockets are in the network, and nobody in there holds one.

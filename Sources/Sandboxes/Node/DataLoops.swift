@@ -12,6 +12,8 @@ import Synchronization
 final class DataLoops: Sendable {
     private struct State {
         var own: [ObjectIdentifier: DataLoop] = [:]
+        /// How many are about to be among those.
+        var opening = 0
         var next = 0
         /// What those have counted that have ended.
         var past = LatencyCounts()
@@ -66,9 +68,15 @@ final class DataLoops: Sendable {
                 "the operator of this node does not allow it (maximumUpstreamInside: 0)"
             )
         }
-        guard state.withLock({ $0.own.count < maximumOwn }) else {
+        let isRoom = state.withLock { state in
+            guard state.own.count + state.opening < maximumOwn else { return false }
+            state.opening += 1
+            return true
+        }
+        guard isRoom else {
             throw NodeError.failed("\(maximumOwn) sandboxes connect from inside, which is the node's limit")
         }
+        defer { state.withLock { $0.opening -= 1 } }
         let servers = upstream.nameservers.isEmpty ? servers : upstream.nameservers
         if let server = servers.first(where: \.address.isLoopback) {
             throw NodeError.unprocessable(
