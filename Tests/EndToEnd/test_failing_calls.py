@@ -406,6 +406,35 @@ def test_process_that_cannot_be_seen(trials: Trials, box: Namespace) -> None:
     assert not trials.failures, "\n\n".join(trials.failures)
 
 
+def test_pause_and_resume(trials: Trials, box: Namespace) -> None:
+    """What could not be paused runs on, and what could not be resumed is asked again for it."""
+    sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
+
+    def attempt(verb: str, trial: tuple[Call, Fault] | None) -> None:
+        before, after = ("Running", "Paused") if verb == "pause" else ("Paused", "Running")
+        other = "resume" if verb == "pause" else "pause"
+        assert sandbox.state == after or sandbox.ask("POST", f"/{verb}").status == 200
+        assert sandbox.ask("POST", f"/{other}").json["status"]["state"] == before
+        answer = trials.ask("POST", f"{sandbox.path}/{verb}", None, trial)
+        state = sandbox.state
+        assert state in (before, after)
+        assert answer is None or state == (after if answer.status == 200 else before), answer
+        for _ in range(2):
+            assert trials.served(sandbox.namespace) == ({plan.ALLOWED} if state == "Running" else set()), (state, answer)
+            # On the disk as well.
+            trials.daemon.restart()
+            assert sandbox.state == state
+
+    for verb in ("pause", "resume"):
+        attempt(verb, None)
+        calls = [call for call in trials.faults.calls if call.kind in ("open", "write", "synchronise", "rename")]
+        places = {(call.place, call.kind): call for call in calls if "/sandboxes" in call.text or call.kind != "open"}
+        tried = [(call, fault) for call in places.values() for fault in (FAULTS[call.kind][0], KILL)]
+        assert {"write", "synchronise", "rename"} <= {call.kind for call, _ in tried}
+        trials.each(tried, lambda trial: attempt(verb, trial))
+    assert not trials.failures, "\n\n".join(trials.failures)
+
+
 @pytest.mark.attack(
     "T4 T8 N9",
     "floods while its policy is changed by a daemon of which any one call to the kernel fails, or is the last",

@@ -100,6 +100,39 @@ actor NodeSandbox {
         }
         record = changed
     }
+
+    /// Puts a changed record on the disk, has it enforced, and puts it in place: all of it or nothing. `undo` enforces again what was
+    /// enforced before.
+    private func save(
+        _ changed: SandboxRecord,
+        enforcing enforce: () async throws -> Void,
+        orElse undo: () async throws -> Void
+    ) async throws {
+        let staged = try await Blocking.run { [state = services.state] in
+            do { return try state.stage(changed) } catch { throw Self.nodeError(error) }
+        }
+        do {
+            try await enforce()
+        } catch {
+            services.state.discard(staged)
+            throw error
+        }
+        do {
+            try await Blocking.run { [services, record] in
+                do {
+                    try services.state.commit(staged)
+                } catch {
+                    // It may be there though it does not count.
+                    try? services.state.save(record)
+                    throw error
+                }
+            }
+        } catch {
+            try? await undo()
+            throw NodeError.failed("\(error)")
+        }
+        record = changed
+    }
 }
 
 // MARK: - Beginning
@@ -492,30 +525,11 @@ extension NodeSandbox {
                 )
             }
             changed.revision += 1
-            let staged = try await Blocking.run { [state = services.state, changed] in
-                do { return try state.stage(changed) } catch { throw NodeError.failed("\(error)") }
-            }
-            do {
-                try await enforce(rules.compile(changed))
-            } catch {
-                services.state.discard(staged)
-                throw error
-            }
-            do {
-                try await Blocking.run { [services, record] in
-                    do {
-                        try services.state.commit(staged)
-                    } catch {
-                        // It may be there though it does not count.
-                        try? services.state.save(record)
-                        throw error
-                    }
-                }
-            } catch {
-                try? await enforce(rules.compile(record))
-                throw NodeError.failed("\(error)")
-            }
-            record = changed
+            try await save(
+                changed,
+                enforcing: { try await enforce(rules.compile(changed)) },
+                orElse: { try await enforce(rules.compile(record)) }
+            )
             return changed
         }
     }
@@ -607,39 +621,55 @@ extension NodeSandbox {
 extension NodeSandbox {
     /// Denies everything; policy and pins stay.
     func pause() async throws -> SandboxRecord {
-        try await move(from: .running, to: .paused, "be paused") { try $0.attachment.pause() }
+        try await move(from: .running, to: .paused, "be paused") { changed in
+            try await save(changed, enforcing: { try await closeDoor() }, orElse: { try await openDoor() })
+        }
     }
 
     /// Puts the policy in force again.
     func resume() async throws -> SandboxRecord {
-        try await move(from: .paused, to: .running, "be resumed") { try $0.attachment.resume() }
+        try await move(from: .paused, to: .running, "be resumed") { changed in
+            let before = record
+            // The door opens after the disk says so.
+            try await save(changed)
+            do {
+                try await openDoor()
+            } catch {
+                try? await save(before)
+                throw Self.nodeError(error)
+            }
+        }
     }
 
     private func move(
         from: SandboxRecord.State,
         to: SandboxRecord.State,
         _ verb: String,
-        _ change: @escaping @Sendable (Sandbox) throws -> Void
+        _ change: (SandboxRecord) async throws -> Void
     ) async throws -> SandboxRecord {
         try await exclusively {
             if record.state == to { return record }
             guard record.state == from else { throw conflict(verb) }
-            let before = record
             var changed = record
             changed.enter(to, at: .current)
-            // The door closes before the disk says so, and opens after it did.
-            let isOpening = to == .running
-            if isOpening { try await save(changed) }
-            do {
-                let id = record.id
-                try await loop.run { residents in try residents[id].map(change) }
-                if !isOpening { try await save(changed) }
-            } catch {
-                if isOpening { try? await save(before) }
-                throw Self.nodeError(error)
-            }
+            try await change(changed)
             return record
         }
+    }
+
+    private func closeDoor() async throws {
+        let id = record.id
+        do {
+            try await loop.run { residents in try residents[id]?.attachment.pause() }
+        } catch {
+            try? await openDoor()
+            throw Self.nodeError(error)
+        }
+    }
+
+    private func openDoor() async throws {
+        let id = record.id
+        try await loop.run { residents in try residents[id]?.attachment.resume() }
     }
 
     /// Gives it until `time`.
