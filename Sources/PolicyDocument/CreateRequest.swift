@@ -112,7 +112,20 @@ extension CreateRequest {
 
     /// Reads a request. Nothing is taken over in part: the error holds all problems. A `timeout` counts from `now`.
     public static func load(bytes: [UInt8], file: String, now: WallTime) throws(DocumentError) -> CreateRequest {
-        let root = try PolicyDocument.tree(bytes, .json, file)
+        try make(try PolicyDocument.tree(bytes, .json, file), file, now)
+    }
+
+    /// Reads one from a file of our own. Times that have passed are no error there.
+    package static func load(stored bytes: [UInt8], file: String) throws(DocumentError) -> CreateRequest {
+        let root = try PolicyDocument.tree(bytes, .json, file, atMost: DocumentLimits.storedBytes)
+        return try make(root, file, WallTime(microseconds: .min))
+    }
+
+    private static func make(
+        _ root: DocumentNode?,
+        _ file: String,
+        _ now: WallTime
+    ) throws(DocumentError) -> CreateRequest {
         var reader = CreateRequestReader(file: file, now: now)
         let request = reader.read(root)
         try PolicyDocument.refuse(reader.problems)

@@ -76,6 +76,8 @@ struct SyntaxError: Error {
 /// Bounds that both syntaxes share.
 package enum DocumentLimits {
     static let bytes = 4 * 1024 * 1024
+    /// Of a file of our own, in which what came in a document of ``bytes`` may take more room.
+    package static let storedBytes = 16 * bytes
     static let depth = 32
     package static let rules = 100_000
 }

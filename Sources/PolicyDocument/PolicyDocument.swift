@@ -124,15 +124,19 @@ extension PolicyDocument {
     }
 
     /// The tree of a document; `nil` for an empty one.
-    package static func tree(_ bytes: [UInt8], _ format: Format, _ file: String) throws(DocumentError) -> DocumentNode?
-    {
+    package static func tree(
+        _ bytes: [UInt8],
+        _ format: Format,
+        _ file: String,
+        atMost limit: Int = DocumentLimits.bytes
+    ) throws(DocumentError) -> DocumentNode? {
         func failure(_ position: DocumentNode.Position, _ message: String, path: String = "") -> DocumentError {
             DocumentError(problems: [
                 Problem(file: file, line: position.line, column: position.column, path: path, message: message)
             ])
         }
-        guard bytes.count <= DocumentLimits.bytes else {
-            throw failure(.init(), "\(bytes.count) bytes: at most \(DocumentLimits.bytes) are accepted")
+        guard bytes.count <= limit else {
+            throw failure(.init(), "\(bytes.count) bytes: at most \(limit) are accepted")
         }
         guard String(validating: bytes, as: UTF8.self) != nil else { throw failure(.init(), "not UTF-8") }
         let text = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? Array(bytes.dropFirst(3)) : bytes

@@ -9,7 +9,8 @@ public struct StoredStatus: Sendable {
     public init(bytes: [UInt8], file: String) throws(DocumentError) {
         self.file = file
         var texts: [String: String] = [:]
-        if let root = try PolicyDocument.tree(bytes, .json, file), case .mapping(let members) = root.value,
+        let root = try PolicyDocument.tree(bytes, .json, file, atMost: DocumentLimits.storedBytes)
+        if let root, case .mapping(let members) = root.value,
             let status = members.first(where: { $0.key == "status" }), case .mapping(let fields) = status.value.value
         {
             for field in fields {

@@ -642,6 +642,21 @@ def test_tunnels_of_the_old_process_end(internet: Internet, daemon: Daemon) -> N
     assert sandbox.reaches(plan.ALLOWED)
 
 
+def test_large_policy_is_taken_up_again(internet: Internet, daemon: Daemon) -> None:
+    """What was acknowledged is on the disk in a form that is read again: also what grew by and by."""
+    rules = [{"target": f"host-{number}.some-domain.example"} for number in range(60_000)]
+    sandbox = daemon.create(allowing(*rules, plan.ALLOWED), id="large")
+    more = [{"action": "allow", "target": f"more-{number}.some-domain.example"} for number in range(30_000)]
+    assert sandbox.ask("PATCH", "/policy", more).status == 200
+    others = [{**rule, "target": f"other-{rule['target']}"} for rule in more]
+    answer = sandbox.ask("PATCH", "/policy", others)
+    assert answer.status == 422 and "at most 100000 are accepted" in answer.json["message"], answer
+    before = sandbox.ask("GET").json
+    daemon.restart()
+    assert sandbox.ask("GET").json == before
+    assert sandbox.reaches(plan.ALLOWED)
+
+
 def test_two_daemons_do_not_share_a_state(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
     state = ("--state-dir", tmp_path / "state")
     rest = ("--runtime-dir", tmp_path / "x", "--audit-dir", tmp_path / "y", "--upstream-dns", plan.DNS4)

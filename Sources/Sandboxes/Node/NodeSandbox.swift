@@ -95,7 +95,7 @@ actor NodeSandbox {
             } catch {
                 // It may be there though it does not count; before the first there is nothing to go back to.
                 if record.state != .pending { try? services.state.save(record) }
-                throw NodeError.failed("\(error)")
+                throw Self.nodeError(error)
             }
         }
         record = changed

@@ -1,3 +1,4 @@
+import EgressPolicy
 import FoundationEssentials
 import NetPrimitives
 import PolicyDocument
@@ -64,19 +65,28 @@ extension SandboxRecord: Encodable {
         }
     }
 
-    /// The bytes of the file.
+    /// The bytes of the file. A policy that has grown so large that they could not be read again is refused.
     var stored: [UInt8] {
         get throws {
+            for (field, rules) in [("egress", policy?.rules), ("setup.egress", policy?.setup?.rules)] {
+                guard let count = rules?.count, count > DocumentLimits.rules else { continue }
+                let why = "\(count) rules: at most \(DocumentLimits.rules) are accepted"
+                throw NodeError.unprocessable(field: "networkPolicy.\(field)", why)
+            }
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
-            return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+            let bytes = Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+            guard bytes.count <= DocumentLimits.storedBytes else {
+                let why = "\(bytes.count) bytes on the disk: at most \(DocumentLimits.storedBytes) are accepted"
+                throw NodeError.unprocessable(field: "networkPolicy", why)
+            }
+            return bytes
         }
     }
 
     /// Reads what ``stored`` wrote. `file` is for messages.
     init(stored bytes: [UInt8], file: String) throws(DocumentError) {
-        // Times that have passed are no error here.
-        let request = try CreateRequest.load(bytes: bytes, file: file, now: WallTime(microseconds: .min))
+        let request = try CreateRequest.load(stored: bytes, file: file)
         let status = try StoredStatus(bytes: bytes, file: file)
         guard let id = request.id else { throw status.missing("id") }
         self.init(request, id: id, now: try status.time("createdAt"))
