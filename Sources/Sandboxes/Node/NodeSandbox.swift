@@ -7,6 +7,7 @@ import NetPrimitives
 import Nftables
 import PolicyDocument
 import Reactor
+import Synchronization
 
 /// What a node judges by besides each sandbox's own policy.
 struct NodeRules: Sendable {
@@ -40,6 +41,26 @@ struct NodeServices: Sendable {
     let limits: Attachment.Limits
     /// Where the node's API is served over TCP, as sandboxes might reach it.
     let control: [Endpoint]
+    let nodeAddresses: CurrentNodeAddresses
+}
+
+/// The node's addresses as they are now: a policy is compiled before it is put in force, and by then they may be others.
+final class CurrentNodeAddresses: Sendable {
+    private let addresses: Mutex<[IPAddress]>
+
+    init(_ addresses: [IPAddress]) {
+        self.addresses = Mutex(addresses)
+    }
+
+    /// Before the loops are visited, so that a policy is either compiled with these or found in its loop then.
+    func set(_ current: [IPAddress]) {
+        addresses.withLock { $0 = current }
+    }
+
+    /// Has a sandbox guard them whose policy has just been put in force.
+    func guardThem(in sandbox: Sandbox) {
+        sandbox.guardNode(at: addresses.withLock { $0 })
+    }
 }
 
 /// One sandbox of a node, from its request to its release. What is asked of it is done one thing after the other, each
@@ -400,7 +421,7 @@ extension NodeSandbox {
         let (id, isAsking) = (record.id, record.ask != nil)
         var bounds = services.limits
         if let seconds = record.ask?.seconds { bounds.questions.deadlineSeconds = UInt64(seconds) }
-        let limits = bounds
+        let (limits, addresses) = (bounds, services.nodeAddresses)
         try await loop.run { residents in
             let sandbox = try Sandbox(
                 id: id,
@@ -428,6 +449,7 @@ extension NodeSandbox {
                 throw error
             }
             residents[id] = sandbox
+            addresses.guardThem(in: sandbox)
         }
         isServed = true
         if let unserved {
@@ -588,7 +610,11 @@ extension NodeSandbox {
         let id = record.id
         do {
             if !policy.datagramReach(at: .current).isEmpty { try await serveDatagrams() }
-            try await loop.run { residents in try residents[id]?.attachment.replacePolicy(with: policy) }
+            try await loop.run { [addresses = services.nodeAddresses] residents in
+                guard let sandbox = residents[id] else { return }
+                try sandbox.attachment.replacePolicy(with: policy)
+                addresses.guardThem(in: sandbox)
+            }
         } catch {
             throw NodeError.failed("the policy was not changed: \(error)")
         }

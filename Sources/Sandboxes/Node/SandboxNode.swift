@@ -94,6 +94,12 @@ public actor SandboxNode {
         self.journal = journal
         let vanished = AsyncStream<String>.makeStream()
         let moved = AsyncStream<[IPAddress]>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        let watch = try NamespaceWatch(
+            onEnd: { vanished.continuation.yield($0) },
+            onAddresses: { moved.continuation.yield($0) }
+        )
+        // Watched already, so that no change is missed.
+        let addresses = try nodeAddresses()
         loops = try DataLoops(configuration, outlet: journal.outlet)
         services = NodeServices(
             state: try StateDirectory(path: "\(configuration.stateDirectory)/sandboxes"),
@@ -101,21 +107,19 @@ public actor SandboxNode {
                 directory: "\(configuration.runtimeDirectory)/netns",
                 containers: configuration.containers
             ),
-            watch: try NamespaceWatch(
-                onEnd: { vanished.continuation.yield($0) },
-                onAddresses: { moved.continuation.yield($0) }
-            ),
+            watch: watch,
             journal: journal,
             loops: loops,
             limits: configuration.limits,
-            control: configuration.control
+            control: configuration.control,
+            nodeAddresses: CurrentNodeAddresses(addresses)
         )
         var always = configuration.always
         always.answers = configuration.answers?.rulesAtOpening ?? []
         rules = NodeRules(
             defaultPolicy: configuration.defaultPolicy,
             always: always,
-            nodeAddresses: try nodeAddresses()
+            nodeAddresses: addresses
         )
         answers = configuration.answers
         maximumSandboxes = configuration.maximumSandboxes
@@ -512,7 +516,8 @@ extension SandboxNode {
         do {
             for sandbox in sandboxes.values { try await Self.reapply(changed, to: sandbox) }
         } catch {
-            rules = before
+            // The node's addresses may have become others meanwhile.
+            (rules.defaultPolicy, rules.always) = (before.defaultPolicy, before.always)
             for sandbox in sandboxes.values { try? await Self.reapply(before, to: sandbox) }
             throw error
         }
@@ -520,6 +525,8 @@ extension SandboxNode {
 
     private func guardNode(at addresses: [IPAddress]) async {
         rules.nodeAddresses = addresses
+        // For policies that were compiled before and are put in force after this.
+        services.nodeAddresses.set(addresses)
         for loop in loops.all { try? await loop.run { $0.guardNode(at: addresses) } }
     }
 
