@@ -258,14 +258,16 @@ extension SandboxNode {
         sandboxes[id] = sandbox
         do {
             let inode = try await sandbox.findNamespace()
-            if let owner = owners[inode] {
+            guard sandboxes[id] === sandbox else { throw NodeError.unknownSandbox(id) }
+            // One that was just made is nobody's: the kernel gives numbers of those that are gone again.
+            if request.attachment != .create, let owner = owners[inode] {
                 throw NodeError.conflict("this network namespace is that of sandbox \(owner)")
             }
             owners[inode] = id
             try await sandbox.begin(under: rules)
         } catch {
             // A failed one stays, with its door closed, until it is released.
-            if await sandbox.record.state != .failed { forget(id) }
+            if await sandbox.record.state != .failed, sandboxes[id] === sandbox { forget(id) }
             throw error
         }
         let begun = await sandbox.record
