@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Answer, Daemon, Sandbox, running
+from lab.daemon import Answer, Daemon, Sandbox, attachment, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -161,6 +161,46 @@ def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namesp
     sandbox.wait_for("gone")
     # Six listeners and two netlink sockets. What the daemon has open for a moment only, such as a state file, is waited for.
     wait_until(lambda: daemon.descriptors <= before - 8, "the end of the sandbox's descriptors")
+
+
+def test_namespaces_that_vanish_from_two_names_of_a_directory(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """inotify(7) has one watch for a directory, whatever it is called: who looks by one name does not end it for the other."""
+    others = [Namespace("one"), Namespace("two")]
+    try:
+        sandbox = attach(daemon, box, allowing(plan.ALLOWED))
+        one, two = [
+            daemon.create(allowing(), attachment={"netns": f"/var/run/netns/{other.name}"}) for other in others
+        ]
+        assert one.namespace.startswith("/var/run/") and sandbox.namespace.startswith("/run/")
+        others[0].remove()
+        one.wait_for("gone")
+        assert two.ask("DELETE").status == 204
+        box.remove()
+        sandbox.wait_for("gone")
+    finally:
+        for other in others:
+            other.remove()
+
+
+def test_namespace_of_a_failed_sandbox_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """The kernel gives the number of a namespace that is gone to the next one."""
+    box.check("nft", "table ip before { chain c { type filter hook output priority -1; ip daddr 169.254.169.254 drop; }; }")
+    body = {"id": "box", "attachment": attachment(box), "networkPolicy": allowing(plan.ALLOWED)}
+    assert daemon.request("POST", "/v1/sandboxes", body).status == 503
+    sandbox = Sandbox(daemon, "box", f"/run/netns/{box.name}")
+    assert sandbox.state == "Failed"
+    box.remove()
+    sandbox.wait_for("gone")
+
+
+def test_namespace_of_a_sandbox_that_was_not_taken_up_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box))
+    daemon.end(signal.SIGKILL)
+    box.check("nft", "add table ip before { chain c { type filter hook output priority -1; ip daddr 169.254.169.254 drop; }; }")
+    daemon.start()
+    assert sandbox.state == "Failed"
+    box.remove()
+    sandbox.wait_for("gone")
 
 
 def test_process_that_is_about_to_end(daemon: Daemon, box: Namespace) -> None:

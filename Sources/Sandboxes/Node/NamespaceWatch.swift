@@ -119,19 +119,22 @@ private final class ProcessWatcher: EventSource {
     }
 }
 
-/// Tells when files have been removed (inotify(7)): one watch for each directory they are in.
+/// Tells when files have been removed (inotify(7)): one watch for each directory they are in. A directory that has several names
+/// (/run and /var/run) has one watch for all of them.
 private final class FileWatcher: EventSource {
     var onRemoval: (String) -> Void = { _ in }
 
-    private struct Directory {
+    private struct Place {
+        let path: String
         let watch: CInt
-        /// By the file's name.
-        var ids: [String: String] = [:]
+        /// The file's, in its directory.
+        let name: String
     }
 
     private let inotify: CInt
-    private var directories: [String: Directory] = [:]
-    private var places: [String: (directory: String, name: String)] = [:]
+    private var places: [String: Place] = [:]
+    /// Whose file it is, by the directory's watch and the file's name. A file that took the place of another one is that of two.
+    private var ids: [CInt: [String: Set<String>]] = [:]
 
     init(loop: EventLoop) throws(SystemError) {
         inotify = inotify_init1(CInt(IN_CLOEXEC) | CInt(IN_NONBLOCK))
@@ -142,27 +145,31 @@ private final class FileWatcher: EventSource {
 
     func watch(_ id: String, path: String) {
         guard let slash = path.lastIndex(of: "/") else { return onRemoval(id) }
+        // Of a file that has gone before, not of the one that is in its place now.
+        takeEvents()
         let directory = slash == path.startIndex ? "/" : String(path[..<slash])
-        let name = String(path[path.index(after: slash)...])
-        if directories[directory] == nil {
-            let events = UInt32(IN_DELETE) | UInt32(IN_MOVED_FROM)
-            directories[directory] = Directory(watch: inotify_add_watch(inotify, directory, events))
-        }
-        directories[directory]?.ids[name] = id
-        places[id] = (directory, name)
+        let watch = inotify_add_watch(inotify, directory, UInt32(IN_DELETE) | UInt32(IN_MOVED_FROM))
+        let place = Place(path: path, watch: watch, name: String(path[path.index(after: slash)...]))
+        ids[watch, default: [:]][place.name, default: []].insert(id)
+        places[id] = place
         // It may have gone before the watch was there.
         if access(path, F_OK) != 0 { onRemoval(id) }
     }
 
     func forget(_ id: String) {
-        guard let (directory, name) = places.removeValue(forKey: id) else { return }
-        directories[directory]?.ids[name] = nil
-        guard let empty = directories[directory], empty.ids.isEmpty else { return }
-        inotify_rm_watch(inotify, empty.watch)
-        directories[directory] = nil
+        guard let place = places.removeValue(forKey: id) else { return }
+        ids[place.watch]?[place.name]?.remove(id)
+        if ids[place.watch]?[place.name]?.isEmpty == true { ids[place.watch]?[place.name] = nil }
+        guard ids[place.watch]?.isEmpty == true else { return }
+        inotify_rm_watch(inotify, place.watch)
+        ids[place.watch] = nil
     }
 
     override func handle(_ readiness: Readiness) {
+        takeEvents()
+    }
+
+    private func takeEvents() {
         var hasLost = false
         var removed: [(watch: CInt, name: String)] = []
         var buffer = [UInt8](repeating: 0, count: 64 * 1024)
@@ -181,12 +188,10 @@ private final class FileWatcher: EventSource {
                 offset = nameStart + Int(event.len)
             }
         }
-        let byWatch = Dictionary(directories.map { ($1.watch, $0) }) { first, _ in first }
         for (watch, name) in removed {
-            guard let directory = byWatch[watch], let id = directories[directory]?.ids[name] else { continue }
-            onRemoval(id)
+            for id in ids[watch]?[name] ?? [] { onRemoval(id) }
         }
         guard hasLost else { return }
-        for (id, place) in places where access("\(place.directory)/\(place.name)", F_OK) != 0 { onRemoval(id) }
+        for (id, place) in places where access(place.path, F_OK) != 0 { onRemoval(id) }
     }
 }

@@ -198,6 +198,7 @@ extension NodeSandbox {
             try await save(running)
         } catch {
             await abandon(after: error)
+            if !isReleased { watchNamespace() }
             throw Self.nodeError(error)
         }
         event(.sandboxAttached, cause)
@@ -211,13 +212,14 @@ extension NodeSandbox {
     /// released. `handed` is what the process before this one left to go on with.
     func adopt(under rules: NodeRules, _ handed: HandedSandbox?) async {
         try? await exclusively {
+            defer { watchNamespace() }
             guard record.state == .running || record.state == .paused else {
                 handed?.close()
                 if record.state == .pending {
                     isGuarded = true
                     await abandon(after: NodeError.failed("the daemon ended while it was being attached"))
                 }
-                return watchNamespace()
+                return
             }
             if lockIfSetupEnded() {
                 try? await save(record)
@@ -232,7 +234,6 @@ extension NodeSandbox {
                     isPaused: isPaused,
                     handed
                 )
-                watchNamespace()
             } catch {
                 await abandon(after: error)
             }
@@ -739,6 +740,7 @@ extension NodeSandbox {
                     try services.state.remove(record.id)
                 }
             } catch {
+                watchNamespace()
                 throw Self.nodeError(error)
             }
             if wasLive {
