@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -180,6 +184,21 @@ def test_namespaces_that_vanish_from_two_names_of_a_directory(internet: Internet
     finally:
         for other in others:
             other.remove()
+
+
+def test_namespace_that_vanishes_waits_for_no_other(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    other = Namespace("other")
+    try:
+        busy = attach(daemon, box, allowing())
+        sandbox = daemon.create(allowing(), attachment=attachment(other))
+        with _hanging(daemon, busy):
+            box.remove()
+            other.remove()
+            sandbox.wait_for("gone")
+            assert busy.state == "Running"
+        busy.wait_for("gone")
+    finally:
+        other.remove()
 
 
 def test_namespace_of_a_failed_sandbox_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
@@ -480,6 +499,37 @@ def test_expiry(internet: Internet, daemon: Daemon) -> None:
     assert not Path(sandbox.namespace).exists()
 
 
+@pytest.mark.attack("N9", "uses a pinned address after it has expired, while the daemon waits for the disk", stopped_by="kernel")
+def test_expiry_waits_for_no_other(internet: Internet, daemon: Daemon) -> None:
+    """One that cannot expire yet, as a change to it waits for a disk that hangs, keeps no other one open."""
+    busy = daemon.create(allowing(), id="busy", timeout=2)
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box", timeout=3)
+    assert sandbox.reaches(plan.ALLOWED)
+    with _hanging(daemon, busy):
+        sandbox.wait_for("Terminated")
+        assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        assert busy.state == "Running"
+    busy.wait_for("Terminated")
+
+
+@contextlib.contextmanager
+def _hanging(daemon: Daemon, sandbox: Sandbox) -> Iterator[None]:
+    """Has a change to a sandbox wait for the disk."""
+    # Where a record is written first: a pipe takes nothing while nobody reads.
+    pipe = daemon.record(sandbox.id).with_suffix(".json.new")
+    os.mkfifo(pipe)
+    answers: list[Answer] = []
+    change = threading.Thread(target=lambda: answers.append(sandbox.ask("PUT", "/policy", allowing(plan.OTHER))))
+    change.start()
+    try:
+        yield
+        assert not answers, answers
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        change.join()
+    assert [answer.status for answer in answers] == [503], answers
+
+
 def test_renewal(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(allowing(plan.ALLOWED), timeout=2)
     answer = sandbox.ask("POST", "/renew-expiration", {"expiresAt": "2099-01-01T00:00:00Z"})
@@ -624,6 +674,20 @@ def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
         assert by_default.reaches(plan.OTHER) and not own.reaches(plan.DENIED)
 
 
+def test_operators_rules_wait_for_no_other(internet: Internet, tmp_path: Path) -> None:
+    """Sandboxes that wait for the disk keep no other one from what is denied from now on."""
+    deny, config = tmp_path / "deny.always", tmp_path / "config.yaml"
+    deny.write_text("")
+    config.write_text(f"denyAlways: {deny}\n")
+    with running(internet, tmp_path, "--config", str(config)) as daemon, contextlib.ExitStack() as stack:
+        sandbox = daemon.create(allowing(plan.ALLOWED))
+        assert sandbox.reaches(plan.ALLOWED)
+        for busy in [daemon.create(allowing()) for _ in range(6)]:
+            stack.enter_context(_hanging(daemon, busy))
+        deny.write_text(f"{plan.ALLOWED}\n")
+        wait_until(lambda: not sandbox.reaches(plan.ALLOWED), "the file to be read", 10)
+
+
 # Restarts
 
 
@@ -670,6 +734,33 @@ def test_what_ended_while_no_daemon_ran(internet: Internet, daemon: Daemon, box:
     assert gone.ask("GET").status == 404
     short.wait_for("Terminated")
     assert not short.reaches(plan.ALLOWED)
+
+
+@pytest.mark.attack(
+    "N9", "expires while no daemon runs, and tries while the next one has not taken up the others", stopped_by="kernel"
+)
+def test_what_expired_is_not_served_by_the_next_daemon(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Not for the moment that it takes to try what guards the others."""
+    short = daemon.create(allowing(plan.ALLOWED), id="short", timeout=4)
+    attach(daemon, box, allowing(plan.ALLOWED), acceptRawSockets=True)
+    assert short.reaches(plan.ALLOWED)
+    daemon.end(signal.SIGKILL)
+    # The others' probes are not answered: that is noticed after a while.
+    box.check("nft", "add table ip before { chain c { type filter hook output priority -1; ip daddr 169.254.169.254 drop; }; }")
+    expiry = datetime.fromisoformat(json.loads(daemon.record("short").read_text())["expiresAt"])
+    wait_until(lambda: datetime.now(UTC) > expiry, "the expiry")
+    internet.forget()
+    attempt = "while :; do curl -sS -m 1 -H 'Connection: close' --resolve $2 http://$1/; sleep 0.02; done"
+    client = short.start("/bin/sh", "-c", attempt, "sh", plan.ALLOWED, f"{plan.ALLOWED}:80:{plan.SHARED4}")
+    try:
+        daemon.start()
+        short.wait_for("Terminated")
+    finally:
+        client.kill()
+        client.communicate()
+    assert internet.web.requests() == []
+    events = [record["event"] for record in daemon.records(sandbox="short")]
+    assert events[-1] == "sandbox.expired" and events.count("sandbox.expired") == 1, events
 
 
 @pytest.mark.attack("B4 T4", "keeps a connection across a crash of the daemon", stopped_by="kernel")

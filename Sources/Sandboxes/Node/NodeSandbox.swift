@@ -42,6 +42,9 @@ struct NodeServices: Sendable {
     /// Where the node's API is served over TCP, as sandboxes might reach it.
     let control: [Endpoint]
     let nodeAddresses: CurrentNodeAddresses
+    /// Sandboxes that end by themselves are noted on the disk one after the other: many may end at once, and each write takes a
+    /// thread.
+    let endings: Turns
 }
 
 /// The node's addresses as they are now: a policy is compiled before it is put in force, and by then they may be others.
@@ -221,6 +224,10 @@ extension NodeSandbox {
                 }
                 return
             }
+            guard !hasExpired else {
+                handed?.close()
+                return await terminate()
+            }
             if lockIfSetupEnded() {
                 try? await save(record)
                 event(.sandboxLocked, Self.timeIsOver)
@@ -246,7 +253,7 @@ extension NodeSandbox {
     func retry(under rules: NodeRules, _ cause: String) async throws -> SandboxRecord {
         try await exclusively {
             guard record.state == .failed else { throw conflict("be tried again") }
-            guard record.expiresAt.map({ $0 > .current }) ?? true else {
+            guard !hasExpired else {
                 throw NodeError.conflict("the time of sandbox \(record.id) is over: delete it")
             }
             try await enforce(under: rules, because: cause)
@@ -714,14 +721,25 @@ extension NodeSandbox {
     /// Ends it when its time is over: closes the door for good. The rules stay until it is released.
     func expire() async {
         try? await exclusively {
-            guard record.state == .running || record.state == .paused, let expiry = record.expiresAt, expiry <= .current
-            else { return }
-            await shut()
-            event(.sandboxExpired)
-            var ended = record
-            ended.enter(.terminated, reason: "expired", message: "its time was over", at: .current)
-            do { try await save(ended) } catch { record = ended }
+            guard record.state == .running || record.state == .paused, hasExpired else { return }
+            await terminate()
         }
+    }
+
+    private var hasExpired: Bool { record.expiresAt.map { $0 <= .current } ?? false }
+
+    /// Closes the door, also one that a process before this one left.
+    private func terminate() async {
+        if isServed {
+            await shut()
+        } else if let namespace = try? await reopenNamespace() {
+            _ = await Self.closeRemains(in: namespace)
+        }
+        event(.sandboxExpired)
+        record.enter(.terminated, reason: "expired", message: "its time was over", at: .current)
+        await services.endings.take()
+        defer { services.endings.give() }
+        try? await save(record)
     }
 
     /// Releases it: nothing of it is left, neither rules nor files.
@@ -765,6 +783,8 @@ extension NodeSandbox {
             await shut()
             event(.sandboxDetached)
             isReleased = true
+            await services.endings.take()
+            defer { services.endings.give() }
             try? await Keeper.run { [services, record] in
                 if record.attachment == .create { try services.namespaces.remove(record.id) }
                 try services.state.remove(record.id)

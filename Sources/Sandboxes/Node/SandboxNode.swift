@@ -112,7 +112,8 @@ public actor SandboxNode {
             loops: loops,
             limits: configuration.limits,
             control: configuration.control,
-            nodeAddresses: CurrentNodeAddresses(addresses)
+            nodeAddresses: CurrentNodeAddresses(addresses),
+            endings: Turns()
         )
         var always = configuration.always
         always.answers = configuration.answers?.rulesAtOpening ?? []
@@ -124,7 +125,10 @@ public actor SandboxNode {
         answers = configuration.answers
         maximumSandboxes = configuration.maximumSandboxes
         Task { [weak self] in
-            for await id in vanished.stream { await self?.namespaceVanished(id) }
+            for await id in vanished.stream {
+                // As for expiry, one that is busy keeps no other one waiting.
+                Task { await self?.namespaceVanished(id) }
+            }
         }
         Task { [weak self] in
             for await addresses in moved.stream { await self?.guardNode(at: addresses) }
@@ -157,6 +161,8 @@ public actor SandboxNode {
             expiries[record.id] = record.expiresAt
             adopting.append((sandbox, handed.take(record.id)))
         }
+        // The time of one may be over before the others are taken up.
+        armExpiry()
         let rules = rules
         // Two at a time for each core: most of it is waiting for the kernel.
         await withTaskGroup(of: Bool.self) { group in
@@ -172,7 +178,6 @@ public actor SandboxNode {
                 }
             }
         }
-        armExpiry()
         return beginning
     }
 
@@ -431,19 +436,26 @@ extension SandboxNode {
         expiryTask = (deadline, task)
     }
 
-    private func expireDue() async {
+    private func expireDue() {
         expiryTask = nil
         let now = WallTime.current
         for (id, expiry) in expiries where expiry <= now {
             expiries[id] = nil
-            await sandboxes[id]?.expire()
-            // It may have been given more time meanwhile.
-            guard let record = await sandboxes[id]?.record, record.state == .running || record.state == .paused,
-                expiries[id] == nil
-            else { continue }
-            expiries[id] = record.expiresAt
+            guard let sandbox = sandboxes[id] else { continue }
+            // What keeps one busy, a disk that hangs for one, keeps no other one open.
+            Task { await expire(sandbox) }
         }
         armExpiry()
+    }
+
+    private func expire(_ sandbox: NodeSandbox) async {
+        await sandbox.expire()
+        // It may have been given more time meanwhile.
+        let record = await sandbox.record
+        guard record.state == .running || record.state == .paused, sandboxes[record.id] === sandbox,
+            expiries[record.id] == nil
+        else { return }
+        noteExpiry(of: record)
     }
 }
 
@@ -516,13 +528,32 @@ extension SandboxNode {
         let before = rules
         rules = changed
         do {
-            for sandbox in sandboxes.values { try await Self.reapply(changed, to: sandbox) }
+            try await reapply(changed)
         } catch {
             // The node's addresses may have become others meanwhile.
             (rules.defaultPolicy, rules.always) = (before.defaultPolicy, before.always)
-            for sandbox in sandboxes.values { try? await Self.reapply(before, to: sandbox) }
+            try? await reapply(before)
             throw error
         }
+    }
+
+    /// In how many sandboxes at once rules are put in force: few that are busy keep the others from nothing.
+    private static let mostAtOnce = 32
+
+    /// Puts rules in force in all sandboxes, also when one fails.
+    private func reapply(_ rules: NodeRules) async throws {
+        var failure: (any Error)?
+        await withTaskGroup(of: (any Error)?.self) { group in
+            for (number, sandbox) in sandboxes.values.enumerated() {
+                if number >= Self.mostAtOnce, let ended = await group.next() { failure = ended ?? failure }
+                group.addTask {
+                    do { try await Self.reapply(rules, to: sandbox) } catch { return error }
+                    return nil
+                }
+            }
+            for await ended in group { failure = ended ?? failure }
+        }
+        if let failure { throw failure }
     }
 
     private func guardNode(at addresses: [IPAddress]) async {

@@ -145,6 +145,10 @@ class Daemon:
         records, namespaces = self.directory / "state" / "sandboxes", self._runtime / "netns"
         return {path.name for path in records.iterdir()}, {path.name for path in namespaces.iterdir()}
 
+    def record(self, id: str) -> Path:
+        """What it has on the disk of a sandbox."""
+        return self.directory / "state" / "sandboxes" / f"{id}.json"
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends it; what it guards stays. Returns its exit status. What it would have kept is closed."""
         for descriptor in self._end(number):
