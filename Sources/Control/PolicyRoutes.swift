@@ -63,7 +63,7 @@ struct PolicyRoutes {
 
     /// The rule before which rules are to be put, when the request names one.
     private func position(_ request: Request) throws -> Int? {
-        guard let text = request.uri.queryParameters["before"] else { return nil }
+        guard let text = try QueryParameters(request, known: ["before"])["before"] else { return nil }
         guard let number = Int(text), number >= 0 else {
             throw APIError.parameter("before", "expected the index of a rule, or how many there are")
         }

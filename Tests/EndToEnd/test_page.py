@@ -521,6 +521,7 @@ def test_position_needs_a_revision(daemon: Daemon) -> None:
     assert sandbox.ask("PATCH", "/policy?before=0", rule).status == 400
     assert sandbox.ask("PATCH", "/policy?before=2", rule, If_Match='"1"').status == 400
     assert sandbox.ask("PATCH", "/policy?before=x", rule, If_Match='"1"').status == 400
+    assert sandbox.ask("PATCH", "/policy?befor=1", rule, If_Match='"1"').status == 400
     assert sandbox.ask("PATCH", "/policy?before=1", rule, If_Match='"7"').status == 412
     answer = sandbox.ask("PATCH", "/policy?before=1", rule, If_Match='"1"')
     assert [one["target"] for one in answer.json["policy"]["egress"]] == [plan.ALLOWED, plan.OTHER]
