@@ -161,12 +161,12 @@ extension SidecarSettings {
 enum OwnNetwork {
     /// Refuses where it is no sandbox's but the machine's own: everything on the machine would be guarded.
     static func requireSandbox(_ environment: [String: String]) throws {
-        guard environment["SANDGATE_ACCEPT_HARDWARE"] == nil else { return }
+        guard !SidecarSettings.isTrue(environment["SANDGATE_ACCEPT_HARDWARE"] ?? "") else { return }
         for (device, _) in outerDevices() {
             for mark in ["device", "bridge"] where access("/sys/class/net/\(device)/\(mark)", F_OK) == 0 {
                 throw SetupError(
                     "\(device) is a \(mark == "bridge" ? "bridge" : "hardware device"): this is a machine's network, not a "
-                        + "sandbox's. Where the sandbox is a virtual machine of its own, set SANDGATE_ACCEPT_HARDWARE=1"
+                        + "sandbox's. Where the sandbox is a virtual machine of its own, set SANDGATE_ACCEPT_HARDWARE=true"
                 )
             }
         }

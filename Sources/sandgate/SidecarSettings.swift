@@ -36,6 +36,8 @@ struct SidecarSettings {
                                                  take packets past the rules
         SANDGATE_LIMITS                          bounds on what the sandbox may take, NAME=NUMBER, comma-separated;
                                                  sandgate serve --print-config shows those there are
+        SANDGATE_ACCEPT_HARDWARE                 true: begins also where the network has a hardware device, as that of a virtual
+                                                 machine has
         SANDGATE_AUDIT_DIR                       where the audit trail is written (/var/log/sandgate)
         SANDGATE_RULES_DIR                       deny.always and allow.always, read again when they change
                                                  (/var/egress/rules)
@@ -81,13 +83,13 @@ struct SidecarSettings {
     /// Reads the environment. Throws a problem that names the variable.
     init(_ environment: [String: String]) throws {
         func value(_ name: String) -> String? {
-            environment[Self.prefix + name].map { $0.trimmed }.flatMap { $0.isEmpty ? nil : $0 }
+            Self.text(environment[Self.prefix + name])
         }
         func fail(_ name: String, _ expectation: String) -> SetupError {
             SetupError("\(Self.prefix)\(name): expected \(expectation)")
         }
-        auditDirectory = environment["SANDGATE_AUDIT_DIR"] ?? auditDirectory
-        rulesDirectory = environment["SANDGATE_RULES_DIR"] ?? rulesDirectory
+        auditDirectory = Self.text(environment["SANDGATE_AUDIT_DIR"]) ?? auditDirectory
+        rulesDirectory = Self.text(environment["SANDGATE_RULES_DIR"]) ?? rulesDirectory
         server.isReadOnlyFromInside = Self.isTrue(environment["SANDGATE_READ_ONLY_FROM_INSIDE"] ?? "")
         sidecar.acceptsSidePaths = Self.isTrue(environment["SANDGATE_ACCEPT_SIDE_PATHS"] ?? "")
         do {
@@ -299,7 +301,8 @@ struct SidecarSettings {
     }
 
     private static func policy(_ rules: String?, file: String?) throws -> Policy? {
-        if let file, access(file, F_OK) == 0 {
+        // One that cannot be looked at is not taken for one that is not there.
+        if let file, access(file, F_OK) == 0 || errno != ENOENT {
             return try PolicyFile.load(file, kept: true, refusingSetup: SidecarServer.noSetup).policy
         }
         guard let rules, !["{}", "null"].contains(rules) else { return nil }
@@ -313,11 +316,17 @@ struct SidecarSettings {
         }
     }
 
+    /// What a variable says; `nil` for one that is empty, which says nothing.
+    private static func text(_ value: String?) -> String? {
+        value.map { $0.trimmed }.flatMap { $0.isEmpty ? nil : $0 }
+    }
+
     private static func list(_ text: String?) -> [String] {
         (text ?? "").split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
     }
 
-    private static func isTrue(_ text: String) -> Bool {
+    /// Whether a switch is on.
+    static func isTrue(_ text: String) -> Bool {
         ["1", "true", "yes", "y", "on"].contains(text.trimmed.lowercased())
     }
 }

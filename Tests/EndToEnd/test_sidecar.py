@@ -233,6 +233,15 @@ def test_machine_is_refused(tmp_path: Path) -> None:
     assert done.returncode != 0 and "this is a machine's network" in done.stderr, done
 
 
+def test_machine_is_refused_unless_it_is_said_to_be_the_sandbox(shared: Sidecar) -> None:
+    """A switch that is off is off."""
+    shared.namespace.ip("link", "add", "bridge", "type", "bridge")
+    shared.namespace.ip("link", "set", "bridge", "up")
+    for value in ("", "false", "0"):
+        assert "bridge is a bridge" in shared.refuses(SANDGATE_ACCEPT_HARDWARE=value)
+    shared.start(SANDGATE_ACCEPT_HARDWARE="true")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
@@ -244,6 +253,7 @@ def test_machine_is_refused(tmp_path: Path) -> None:
         ("MAX_RULES", "many", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
         ("MAX_RULES", "-1", "OPENSANDBOX_EGRESS_MAX_RULES: expected a number"),
         ("POLICY_FILE", "/opt/opensandbox/policy.json", "a place that the sandbox cannot write"),
+        ("POLICY_FILE", "/etc/hostname/policy.json", "/etc/hostname/policy.json: Not a directory"),
         ("DNS_UPSTREAM", "127.0.0.11", "the sandbox could answer in its name"),
         ("DNS_UPSTREAM", "dns.example", "OPENSANDBOX_EGRESS_DNS_UPSTREAM dns.example: expected IP, IP:PORT or [IPv6]:PORT"),
         ("DNS_UPSTREAM", " , ", "OPENSANDBOX_EGRESS_DNS_UPSTREAM: expected addresses, comma-separated"),
