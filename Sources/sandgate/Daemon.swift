@@ -48,6 +48,8 @@ struct Daemon {
         let configuration = try settings.nodeConfiguration()
         let identity = try settings.tlsIdentity()
         let webhook = try settings.webhookEndpoint().map { DenialWebhook($0, node: Self.hostName(), log: log) }
+        // What could keep it from serving is known before it takes over from the process before this one.
+        let places = try places(identity)
         let node = try SandboxNode(configuration)
         webhook?.start(on: node.journal)
         let beginning = try await node.begin(handedOver())
@@ -58,7 +60,7 @@ struct Daemon {
                 "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
             ]
         )
-        let servers = try servers(node, webhook, identity)
+        let servers = servers(at: places, node, webhook)
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
             notifier.ready()
@@ -137,26 +139,11 @@ struct Daemon {
         let signal: UnixSignal
     }
 
-    private func servers(
-        _ node: SandboxNode,
-        _ webhook: DenialWebhook?,
-        _ identity: TLSIdentity?
-    ) throws -> [ControlServer] {
-        let archive = AuditArchive(directory: settings.auditDir)
+    /// Where the API is served.
+    private func places(_ identity: TLSIdentity?) throws -> [ControlServer.Place] {
         try SocketPlace.prepare(settings.socket)
-        // Named in commands that the API suggests.
-        let socket = settings.socket == APIClient.defaultSocket ? nil : settings.socket
-        var servers = [
-            ControlServer(
-                node: node,
-                archive: archive,
-                place: .socket(path: settings.socket),
-                socket: socket,
-                webhook: webhook,
-                log: log
-            )
-        ]
-        guard let listen = settings.listen else { return servers }
+        let socket = ControlServer.Place.socket(path: settings.socket)
+        guard let listen = settings.listen else { return [socket] }
         guard let path = settings.tokenFile else { throw SetupError("--listen needs --token-file") }
         guard let endpoint = settings.listenEndpoint else {
             throw SetupError("--listen \(listen): expected IP:PORT or [IPv6]:PORT")
@@ -167,17 +154,20 @@ struct Daemon {
         } catch let error as AccessTokens.FormatError {
             throw SetupError("\(path): \(error)")
         }
-        servers.append(
-            ControlServer(
-                node: node,
-                archive: archive,
-                place: .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens, tls: identity),
-                socket: socket,
-                webhook: webhook,
-                log: log
-            )
-        )
-        return servers
+        return [socket, .tcp(host: "\(endpoint.address)", port: Int(endpoint.port), tokens: tokens, tls: identity)]
+    }
+
+    private func servers(
+        at places: [ControlServer.Place],
+        _ node: SandboxNode,
+        _ webhook: DenialWebhook?
+    ) -> [ControlServer] {
+        let archive = AuditArchive(directory: settings.auditDir)
+        // Named in commands that the API suggests.
+        let socket = settings.socket == APIClient.defaultSocket ? nil : settings.socket
+        return places.map { place in
+            ControlServer(node: node, archive: archive, place: place, socket: socket, webhook: webhook, log: log)
+        }
     }
 
     /// Reads the certificate and its key again, for connections from now on.

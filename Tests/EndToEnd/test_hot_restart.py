@@ -292,6 +292,28 @@ def test_what_nobody_takes_over_is_closed(internet: Internet, daemon: Daemon) ->
         client.end()
 
 
+def test_process_that_cannot_serve_takes_nothing_over(internet: Internet, tmp_path: Path) -> None:
+    """A mistake in its files is corrected, and the next process goes on with what was kept."""
+    tokens = tmp_path / "tokens"
+    good = "full-token-of-sixteen\n"
+    tokens.write_text(good)
+    with running(internet, tmp_path, "--listen", "127.0.0.1:64480", "--token-file", str(tokens)) as daemon:
+        sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+        client = asker(sandbox, plan.ALLOWED)
+        try:
+            before = client.ask()
+            assert f"served {plan.ALLOWED}" in before
+            kept = daemon.end_keeping()
+            tokens.write_text("short\n")
+            assert not daemon.tries_to_start(os.dup(kept))
+            assert f"{tokens}: " in daemon.log
+            tokens.write_text(good)
+            daemon.start(kept)
+            assert client.ask() == before, daemon.log
+        finally:
+            client.end()
+
+
 @pytest.mark.attack("B4 T4", "keeps a connection across a hot restart and a crash", stopped_by="kernel")
 def test_crash_after_a_restart(internet: Internet, daemon: Daemon) -> None:
     """What was taken over is in nobody else's hands: a crash ends it as it ends everything."""
