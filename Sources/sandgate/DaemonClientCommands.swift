@@ -27,6 +27,26 @@ private struct SandboxSummary: Decodable {
         struct Rule: Decodable {
             let action: String
             let target: String
+            let ports: [Port]?
+            let `protocol`: String?
+            let expiresAt: String?
+
+            /// One line: `allow a.example, ports 443, 8000-8100, tcp, until 2030-01-01T00:00:00Z`.
+            var text: String {
+                let ports = ports.map { ", ports \($0.map(\.text).joined(separator: ", "))" } ?? ""
+                let ending = [`protocol`, expiresAt.map { "until \($0)" }].compactMap { $0.map { ", \($0)" } }
+                return "\(action) \(target)\(ports)\(ending.joined())"
+            }
+        }
+
+        /// A number, or a range as a text.
+        struct Port: Decodable {
+            let text: String
+
+            init(from decoder: any Decoder) throws {
+                let value = try decoder.singleValueContainer()
+                text = try (try? value.decode(Int.self)).map(String.init) ?? value.decode(String.self)
+            }
         }
 
         struct Setup: Decodable {
@@ -35,6 +55,7 @@ private struct SandboxSummary: Decodable {
         }
 
         let defaultAction: String
+        let mode: String?
         let egress: [Rule]
         let setup: Setup?
 
@@ -123,11 +144,12 @@ struct InspectCommand: ParsableCommand {
         Console.output("namespace:  \(sandbox.networkNamespace ?? "-")")
         Console.output("created:    \(sandbox.createdAt)")
         Console.output("expires:    \(sandbox.expiresAt ?? "never")")
-        Console.output("policy:     revision \(sandbox.revision), default \(sandbox.policy.defaultAction)")
-        for rule in sandbox.policy.egress { Console.output("  \(rule.action) \(rule.target)") }
+        let mode = sandbox.policy.mode.map { ", mode \($0)" } ?? ""
+        Console.output("policy:     revision \(sandbox.revision), default \(sandbox.policy.defaultAction)\(mode)")
+        for rule in sandbox.policy.egress { Console.output("  \(rule.text)") }
         if let setup = sandbox.policy.setup {
             Console.output("set-up:     until it is locked, or \(setup.expiresAt)")
-            for rule in setup.egress { Console.output("  \(rule.action) \(rule.target)") }
+            for rule in setup.egress { Console.output("  \(rule.text)") }
         }
         if let lockedAt = sandbox.lockedAt { Console.output("locked:     \(lockedAt)") }
     }

@@ -945,13 +945,15 @@ def test_sandboxes_cannot_ask_for_their_release(internet: Internet, daemon: Daem
 def test_commands(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path) -> None:
     at = ("--socket", daemon.socket)
     policy = tmp_path / "policy.yaml"
-    policy.write_text(f"networkPolicy:\n  egress:\n    - {{action: allow, target: {plan.ALLOWED}}}\n")
+    rule = f"{{action: allow, target: {plan.ALLOWED}, ports: [443, 8000-8100], protocol: tcp, expiresAt: 2099-01-01T00:00:00Z}}"
+    policy.write_text(f"networkPolicy:\n  mode: report\n  egress:\n    - {rule}\n    - {{action: deny, target: {plan.DENIED}}}\n")
     attached = tool("attach", *at, "--netns", f"/run/netns/{box.name}", "--policy", policy, "--id", "box")
     assert (attached.returncode, attached.stdout) == (0, "box\n"), attached
     listed = tool("ps", *at)
     assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [["box", "Running"]], listed
     shown = tool("inspect", *at, "box")
-    assert f"allow {plan.ALLOWED}" in shown.stdout, shown
+    assert f"\n  allow {plan.ALLOWED}, ports 443, 8000-8100, tcp, until 2099-01-01T00:00:00Z\n" in shown.stdout, shown
+    assert f"\n  deny {plan.DENIED}\n" in shown.stdout and "default deny, mode report\n" in shown.stdout, shown
     assert tool("detach", *at, "box").returncode == 0
     missing = tool("inspect", *at, "box")
     assert missing.returncode == 1 and "there is no sandbox box" in missing.stderr, missing
