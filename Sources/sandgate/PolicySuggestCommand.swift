@@ -119,8 +119,8 @@ struct PolicySuggestCommand: ParsableCommand {
             Console.write(STDOUT_FILENO, Array(text.utf8)[...])
             return
         }
-        if force || output == policy {
-            try WrittenFile.replace(output, with: text)
+        if force || output == policy, access(output, F_OK) == 0 {
+            try ReplacedFile.write(Array(text.utf8), to: output)
         } else {
             let descriptor = try WrittenFile.create(output, unless: "say --force")
             do {
@@ -215,24 +215,6 @@ extension SuggestedPolicy {
 
 /// Files that a command writes as a whole.
 enum WrittenFile {
-    /// Puts `text` in place of the file at `path`, at once: who reads it sees the old one or the new one.
-    static func replace(_ path: String, with text: String) throws(SetupError) {
-        let temporary = "\(path).\(getpid()).new"
-        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw SetupError("cannot write \(path): \(String(cString: strerror(errno)))") }
-        do {
-            try write(text, to: descriptor, path)
-        } catch {
-            unlink(temporary)
-            throw error
-        }
-        guard rename(temporary, path) == 0 else {
-            let failure = errno
-            unlink(temporary)
-            throw SetupError("cannot write \(path): \(String(cString: strerror(failure)))")
-        }
-    }
-
     /// Makes a file that is not there yet, for a text to come. `way` is what else to do where it is there, for messages.
     static func create(_ path: String, unless way: String) throws(SetupError) -> CInt {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o666)

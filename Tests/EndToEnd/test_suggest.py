@@ -341,6 +341,29 @@ def test_policy_is_completed_in_place(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".new")] == []
 
 
+@pytest.mark.parametrize("options", [("--policy", "{link}", "-o", "{link}"), ("-o", "{link}", "--force")])
+def test_file_that_is_written_anew_keeps_what_it_is(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A link stays one, and nobody else may read or write it than before."""
+    audit, policy, link = tmp_path / "audit.jsonl", tmp_path / "policy.yaml", tmp_path / "link.yaml"
+    audit.write_text(record(host="a.example") + "\n")
+    policy.write_text("egress: []\n")
+    policy.chmod(0o640)
+    link.symlink_to("policy.yaml")
+    done = tool("policy", "suggest", "--audit", audit, *(option.format(link=link) for option in options))
+    assert done.returncode == 0, done.stderr
+    assert link.is_symlink() and policy.stat().st_mode & 0o777 == 0o640
+    assert "a.example" in policy.read_text()
+
+
+def test_device_is_not_replaced(tmp_path: Path) -> None:
+    audit, pipe = tmp_path / "audit.jsonl", tmp_path / "pipe"
+    audit.write_text(record(host="a.example") + "\n")
+    os.mkfifo(pipe)
+    done = tool("policy", "suggest", "--audit", audit, "-o", pipe, "--force")
+    assert done.returncode == 1 and "not a file" in done.stderr, done
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
