@@ -158,6 +158,62 @@ def test_namespace_of_a_process(internet: Internet, daemon: Daemon) -> None:
     assert [record["event"] for record in daemon.records(sandbox="proc")] == ["sandbox.attached", "sandbox.detached"]
 
 
+@contextlib.contextmanager
+def _engine(path: Path, answer: bytes | None) -> Iterator[None]:
+    """A container engine that says the same to everybody, or nothing."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                clients.append(client)
+                if answer is not None:
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + answer)
+                    client.close()
+
+    clients: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for client in clients:
+                client.close()
+
+
+def test_container_engine_that_has_ended(internet: Internet, tmp_path: Path) -> None:
+    """Its socket is still there: the next one is asked. One that says nothing is said to."""
+    dead, live, silent = tmp_path / "dead.sock", tmp_path / "live.sock", tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(dead))
+    configuration = tmp_path / "configuration.yaml"
+    command = ["unshare", "--net", "setpriv", "--bounding-set=-net_raw,-net_admin,-sys_admin", "sleep", "60"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "the process's program")
+            state = json.dumps({"State": {"Pid": process.pid, "Running": True}}).encode()
+            body = {"id": "box", "attachment": {"container": "web"}}
+            configuration.write_text(f"containerSockets: [{dead}, {live}]\n")
+            with _engine(live, state), running(internet, tmp_path, "--config", str(configuration)) as daemon:
+                answer = daemon.request("POST", "/v1/sandboxes", body)
+                assert answer.status == 201, answer
+                assert daemon.request("DELETE", "/v1/sandboxes/box").status == 204
+                daemon.end()
+                configuration.write_text(f"containerSockets: [{dead}, {silent}]\n")
+                with _engine(silent, None):
+                    daemon.start()
+                    answer = daemon.request("POST", "/v1/sandboxes", body)
+                    assert answer.status == 422 and f"cannot read from {silent}: nothing for 5 s" in answer.text, answer
+        finally:
+            process.kill()
+
+
 def test_namespace_that_vanishes(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     sandbox = attach(daemon, box, allowing(plan.ALLOWED))
     before = daemon.descriptors

@@ -44,7 +44,7 @@ public struct ContainerRuntime: Sendable {
         let field = "attachment.container"
         var isUnknown = false
         for path in sockets where access(path, F_OK) == 0 {
-            let (status, body) = try ask(path, "/containers/\(name)/json")
+            guard let (status, body) = try ask(path, "/containers/\(name)/json") else { continue }
             if status == 404 {
                 isUnknown = true
                 continue
@@ -64,10 +64,12 @@ public struct ContainerRuntime: Sendable {
         )
     }
 
-    /// HTTP/1.0, so that the answer is neither chunked nor followed by another one.
-    private func ask(_ path: String, _ target: String) throws(NodeError) -> (status: Int, body: ArraySlice<UInt8>) {
+    /// HTTP/1.0, so that the answer is neither chunked nor followed by another one. `nil` where nobody listens: an engine that was
+    /// ended leaves its socket.
+    private func ask(_ path: String, _ target: String) throws(NodeError) -> (status: Int, body: ArraySlice<UInt8>)? {
         func failure(_ what: String) -> NodeError {
-            .unprocessable(field: "attachment.container", "cannot \(what) \(path): \(String(cString: strerror(errno)))")
+            let cause = errno == EAGAIN ? "nothing for \(Self.patienceSeconds) s" : String(cString: strerror(errno))
+            return .unprocessable(field: "attachment.container", "cannot \(what) \(path): \(cause)")
         }
         let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { throw failure("open a socket for") }
@@ -76,7 +78,10 @@ public struct ContainerRuntime: Sendable {
         for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
             setsockopt(descriptor, SOL_SOCKET, option, &patience, socklen_t(MemoryLayout<timeval>.size))
         }
-        guard Self.connect(descriptor, path) else { throw failure("connect to") }
+        guard Self.connect(descriptor, path) else {
+            if errno == ECONNREFUSED { return nil }
+            throw failure("connect to")
+        }
         let request = Array("GET \(target) HTTP/1.0\r\nHost: localhost\r\n\r\n".utf8)
         guard send(descriptor, request, request.count, CInt(MSG_NOSIGNAL)) == request.count else {
             throw failure("write to")
