@@ -54,12 +54,43 @@ public struct ClientHelloParser {
         }
     }
 
+    private static let changeOfCipherRecord: UInt8 = 20
+    private static let alertRecord: UInt8 = 21
     private static let handshakeRecord: UInt8 = 22
 
-    /// A stream that does not begin with a handshake record: TLS all the same if it is an SSLv2 ClientHello (RFC 5246
-    /// E.2), which old servers understand and which hides its name in another format.
+    /// A stream that does not begin with a handshake record: TLS all the same if a server may take it for that.
     private static func judgeOther(_ bytes: [UInt8]) -> Outcome {
-        guard bytes[0] & 0x80 != 0 else { return .notTLS }
+        switch bytes[0] {
+        case changeOfCipherRecord, alertRecord: judgeRecordInFront(bytes)
+        case 0x80...: judgeSSLv2(bytes)
+        default: .notTLS
+        }
+    }
+
+    /// An alert, or a change of cipher, in the clear: servers skip a warning that comes before the ClientHello (Go's crypto/tls,
+    /// in a record of whatever version below 16.0; BoringSSL). Of other protocols none has been seen that begins with such
+    /// six bytes.
+    private static func judgeRecordInFront(_ bytes: [UInt8]) -> Outcome {
+        let isAlert = bytes[0] == alertRecord
+        let length = recordHeaderLength + 1
+        for (index, byte) in bytes.prefix(length).enumerated() {
+            let fits =
+                switch index {
+                case 1: byte < 16
+                case 3: byte == 0
+                case 4: byte == (isAlert ? 2 : 1)
+                // A warning or a fatal alert (RFC 8446 6); the one value of a change of cipher.
+                case 5: byte == 1 || isAlert && byte == 2
+                default: true
+                }
+            guard fits else { return .notTLS }
+        }
+        guard bytes.count >= length else { return .needMore(length) }
+        return .malformed(WireError(offset: 0, problem: "another record before the ClientHello"))
+    }
+
+    /// An SSLv2 ClientHello (RFC 5246 E.2), which old servers understand and which hides its name in another format.
+    private static func judgeSSLv2(_ bytes: [UInt8]) -> Outcome {
         guard bytes.count >= 3 else { return .needMore(3) }
         return bytes[2] == 1 ? .malformed(WireError(offset: 0, problem: "an SSLv2 ClientHello")) : .notTLS
     }

@@ -41,6 +41,7 @@ HELLOS = [
     "bytes behind the extensions",
     "without extensions",
     "behind an alert",
+    "behind a warning",
     "behind a change of cipher",
     "behind application data",
     "behind a heartbeat",
@@ -83,7 +84,19 @@ def test_hello_made_by_hand(internet: Internet, sandgate: Sandgate, kind: str) -
     "P2 P1", "says another server name, several or none on a port that is not the web's", stopped_by="tls-sni"
 )
 @pytest.mark.parametrize("port", [22, 80, 853, 4444, 8443])
-@pytest.mark.parametrize("kind", ["other name", "two names", "two lists", "empty extension", "without extensions"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "other name",
+        "two names",
+        "two lists",
+        "empty extension",
+        "without extensions",
+        "behind an alert",
+        "behind a warning",
+        "behind a change of cipher",
+    ],
+)
 def test_hello_on_another_port(internet: Internet, sandgate: Sandgate, kind: str, port: int) -> None:
     command = hello(kind, port)
     internet.unenforced(command)

@@ -19,12 +19,47 @@ import pytest
 from lab import plan
 from lab.daemon import Daemon, attachment
 from lab.internet import Internet
+from lab.lenient import Lenient
 from lab.namespaces import Namespace
 from lab.processes import Child
 from lab.retrying import Retrying, second_hello
 from lab.sandgate import Sandgate, after_resolving, allowing, attack
 
 PYTHON = "/usr/bin/python3"
+
+# What comes before a ClientHello
+
+
+@pytest.fixture
+def lenient(internet: Internet, tmp_path: Path) -> Iterator[Lenient]:
+    made = Lenient(internet, tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.mark.attack(
+    "P1 P2 N3",
+    "says another name behind a TLS warning, which its server skips, on a port where what is not TLS goes by its address",
+    stopped_by="tls-sni",
+)
+@pytest.mark.parametrize("way", ["transparent", "tunnel"])
+def test_hello_behind_a_warning(internet: Internet, sandgate: Sandgate, lenient: Lenient, way: str) -> None:
+    proxied = way == "tunnel"
+    command = attack("hellos", plan.SINK4, Lenient.PORT, "behind a warning", plan.SINK, plan.OTHER)
+    if proxied:
+        command += ["--connect", f"{plan.SINK}:{Lenient.PORT}"]
+    internet.unenforced(command, {"HTTPS_PROXY": plan.OPEN_PROXY} if proxied else None)
+    assert lenient.names() == [plan.OTHER]
+
+    with internet.capture(f"dst host {plan.SINK4}") as outside:
+        run = sandgate.run(
+            allowing(plan.SINK),
+            *after_resolving(plan.SINK, then=command),
+            options=["--proxy-env"] if proxied else [],
+        )
+    assert lenient.names() == [] and plan.OTHER.encode() not in outside.payload, run
+    assert run.audit.denied("tls-sni", reason="malformed-hello", ip=plan.SINK4, port=Lenient.PORT), run
+
 
 # A second ClientHello
 

@@ -303,12 +303,33 @@ private func isMalformed(_ outcome: ClientHelloParser.Outcome) -> Bool {
     }
 
     @Test func otherProtocols() {
-        for text in ["GET / HTTP/1.1\r\n\r\n", "SSH-2.0-x\r\n", "\r\n", "\0", "\u{15}\u{3}\u{3}"] {
+        for text in ["GET / HTTP/1.1\r\n\r\n", "SSH-2.0-x\r\n", "\r\n", "\0", "\u{17}\u{3}\u{3}"] {
             #expect(parse(Array(text.utf8)) == .notTLS)
         }
         #expect(parse([]) == .needMore(1))
         #expect(parse([0xff, 0xfd]) == .needMore(3))
         #expect(parse([0xff, 0xfd, 0x18]) == .notTLS)
+    }
+
+    /// Go's crypto/tls skips warnings there, in records of whatever version below 16.0.
+    @Test(
+        arguments: [
+            [21, 3, 1, 0, 2, 1, 90], [21, 3, 3, 0, 2, 1, 0], [21, 0, 0, 0, 2, 1, 90], [21, 15, 255, 0, 2, 2, 40],
+            [20, 3, 3, 0, 1, 1],
+        ] as [[UInt8]]
+    )
+    func recordInFront(record: [UInt8]) {
+        #expect(isMalformed(parse(record + HelloBuilder.record(HelloBuilder().message))))
+        for count in 1...5 { #expect(parse(Array(record.prefix(count))) == .needMore(6)) }
+    }
+
+    /// The last of them as MongoDB's clients may begin: lengths in the order of little-endian machines.
+    @Test(
+        arguments: [[21, 16], [21, 3, 1, 1], [21, 3, 1, 0, 1], [20, 3, 3, 0, 1, 2], [21, 1, 0, 0, 2, 0]] as [[UInt8]]
+    )
+    func otherProtocolsThatBeginLikeRecords(bytes: [UInt8]) {
+        #expect(parse(bytes) == .notTLS)
+        #expect(parse(bytes.dropLast()) == .needMore(6))
     }
 
     /// RFC 6101 E.1, as OpenSSL 0.9.8 sent it.

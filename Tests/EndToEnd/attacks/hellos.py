@@ -132,6 +132,8 @@ def make(kind: str, name: str, other: str) -> list[bytes]:
     pieces: dict[str, Callable[[], list[bytes]]] = {
         "bytes behind the extensions": lambda: [record(message[:1] + vector(message[4:] + two, 3))],
         "behind an alert": lambda: [record(b"\1\0", 21), record(hidden)],
+        # user_canceled (RFC 8446 6.1).
+        "behind a warning": lambda: [record(b"\1\x5a", 21), record(hidden)],
         "behind a change of cipher": lambda: [record(b"\1", 20), record(hidden)],
         "behind application data": lambda: [record(b"hello", 23), record(hidden)],
         "behind a heartbeat": lambda: [record(b"\1\0\0", 24), record(hidden)],
