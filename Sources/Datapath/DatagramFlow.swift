@@ -142,7 +142,7 @@ final class DatagramFlow: EventSource {
             name: judgement.name,
             destination: redirection.destination,
             over: .udp,
-            basis: judgement.verdict.basis
+            basis: judgement.verdict.shownBasis
         )
     }
 }

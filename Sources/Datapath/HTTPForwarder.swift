@@ -142,7 +142,7 @@ final class HTTPForwarder {
         attachment.judge.judgeAgain(
             name: admission.name,
             destination: endpoint,
-            basis: admission.verdict.basis,
+            basis: admission.verdict.shownBasis,
             once: admission.verdict.isOnce
         )
     }

@@ -85,6 +85,8 @@ extension Tunnel {
         guard case .relaying(let relay) = phase else { return false }
         let verdict = Verdict.deny(reason)
         if let endpoint = course.endpoint, attachment.reports(verdict, at: endpoint) {
+            // What it was let in by, it is not any more.
+            admission = TunnelJudge.Admission(verdict.reported, name: name)
             let event = attachment.connectionEvent(
                 .connectionAllowed,
                 layer: .tlsSNI,

@@ -54,7 +54,7 @@ extension Tunnel {
         }
         var relayed = HandedTunnel.Relayed(
             name: admission.name.map { "\($0)" },
-            basis: admission.verdict.basis,
+            basis: admission.verdict.shownBasis,
             isOnce: admission.verdict.isOnce,
             authority: nil,
             opening: opening.rawValue,

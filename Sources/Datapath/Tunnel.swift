@@ -211,7 +211,7 @@ extension Tunnel {
         return attachment.judge.judgeAgain(
             name: admission.name,
             destination: endpoint,
-            basis: admission.verdict.basis,
+            basis: admission.verdict.shownBasis,
             once: admission.verdict.isOnce
         )
     }

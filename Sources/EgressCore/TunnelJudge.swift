@@ -162,8 +162,8 @@ extension TunnelJudge {
         return verdict.action == .allow ? nil : Judgement(verdict, .refuse, name: nil)
     }
 
-    /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is that of the
-    /// verdict it was let in with: a name rule that came since does not stand in for the address rule that went, since
+    /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is what the
+    /// verdict that it was let in with says it has shown (``Verdict/shownBasis``): a name rule that came since does not stand in for the address rule that went, since
     /// the name was never bound to the address. What was allowed `once` lives on until a rule speaks against it.
     public func judgeAgain(
         name: DomainName?,

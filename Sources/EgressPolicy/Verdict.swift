@@ -47,6 +47,10 @@ public struct Verdict: Hashable, Sendable {
     /// `rule` say what would have denied.
     public var isReportOnly: Bool
 
+    /// What a live connection that it let in has shown, for when it is judged again. What report mode let pass has shown
+    /// nothing: not even, where a rule speaks of its name, that its address is the name's.
+    public var shownBasis: Basis { isReportOnly ? .none : basis }
+
     /// Whether it is an allowance that somebody gave once.
     public var isOnce: Bool { rule?.source == .once }
 

@@ -284,6 +284,10 @@ import Testing
         // It was let in by its address; that the name is allowed now does not bind the name to the address.
         #expect(judge.judgeAgain(name: name, destination: unknown, basis: .address).action == .deny)
         #expect(judge.judgeAgain(name: nil, destination: pinned, basis: .name).action == .deny)
+        // As is what report mode let pass, whatever a rule said of the name.
+        let reported = self.judge(["deny api.example"], mode: .report).judge(name: name, destination: unknown).verdict
+        #expect(reported.basis == .name && reported.shownBasis == .none)
+        #expect(judge.judgeAgain(name: name, destination: unknown, basis: reported.shownBasis).action == .deny)
         let both = self.judge(["allow api.example", "allow 203.0.113.0/24"])
         let verdict = both.judgeAgain(name: name, destination: open, basis: .address)
         #expect(verdict.action == .allow)

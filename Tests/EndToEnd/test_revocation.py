@@ -191,6 +191,33 @@ def test_cached_answer_and_pin(
     assert internet.dns.names() == set() and internet.sinks.arrivals() == []
 
 
+@pytest.mark.attack(
+    "N3 N9 B4",
+    "keeps a connection that report mode let pass, to an address that was never its allowed name's, when the policy is enforced",
+    stopped_by="tls-sni",
+)
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["same daemon", "next daemon"])
+def test_what_report_mode_let_pass(internet: Internet, daemon: Daemon, is_replaced: bool) -> None:
+    """A rule speaks of the name that both show."""
+    sandbox = daemon.create(allowing(plan.ALLOWED, mode="report"))
+    kept, ended = (Asker(sandbox.start(*Asker.command(plan.ALLOWED, at))) for at in ("", plan.DENIED4))
+    try:
+        before = kept.ask()
+        assert f"served {plan.ALLOWED}" in before and f"served {plan.ALLOWED}" in ended.ask()
+        if is_replaced:
+            daemon.hand_over()
+        assert kept.ask() == before and f"served {plan.ALLOWED}" in ended.ask()
+        assert sandbox.ask("PUT", "/policy", allowing(plan.ALLOWED)).status == 200
+        internet.forget()
+        assert kept.ask() == before
+        assert ended.ask().startswith("Traceback")
+        assert [request.server for request in internet.web.requests()] == [plan.SHARED4]
+        assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.DENIED4}")
+    finally:
+        kept.end()
+        ended.end()
+
+
 @pytest.mark.honest("a connection and a flow that stay permitted, without a break, while others are revoked")
 def test_what_stays_permitted_is_not_touched(internet: Internet, daemon: Daemon) -> None:
     sandbox = daemon.create(BEFORE)

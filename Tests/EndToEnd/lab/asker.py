@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 
 PROGRAM = """
-import http.client, sys
+import http.client, socket, sys
 connection = http.client.HTTPSConnection(sys.argv[1])
+if sys.argv[2:]:
+    connection._create_connection = lambda _, *rest: socket.create_connection((sys.argv[2], 443), *rest)
 for line in sys.stdin:
     connection.request("GET", "/")
     print(connection.sock.getsockname()[1], connection.getresponse().read().decode().strip(), flush=True)
@@ -21,8 +23,9 @@ class Asker:
         self._process = process
 
     @staticmethod
-    def command(name: str) -> list[str]:
-        return ["/usr/bin/python3", "-c", PROGRAM, name]
+    def command(name: str, address: str = "") -> list[str]:
+        """With an `address`, the name is not looked up but asked for there."""
+        return ["/usr/bin/python3", "-c", PROGRAM, name, *([address] if address else [])]
 
     def ask(self) -> str:
         """What came back: the client's port and the answer, or the beginning of what the client says when it fails."""
