@@ -39,12 +39,19 @@ public struct HandedTunnel: Sendable {
 
     /// What is known of it.
     public let description: Description
-    /// The client's socket, and behind it what a relay has besides.
+    /// The client's socket, and behind it what a relay has besides: the server's, then the ends of its pipes.
     public let descriptors: [CInt]
 
     /// A connection from its parts.
     public init(_ description: Description, descriptors: [CInt]) {
         self.description = description
         self.descriptors = descriptors
+    }
+
+    /// Ends it, when nobody goes on with it: both peers see a reset.
+    public func close() {
+        let socketCount = 2
+        descriptors.prefix(socketCount).forEach(Sockets.reset)
+        descriptors.dropFirst(socketCount).forEach(Sockets.close)
     }
 }

@@ -115,7 +115,7 @@ extension Attachment {
         let relayed = description.relayed
         guard !isPaused, hasRoomForTunnel, handed.descriptors.count == description.descriptorCount,
             endpoint != nil || description.endpoint == nil, (relayed?.hello != nil) == (relayed?.relay.hasGate ?? false)
-        else { return handed.descriptors.forEach(Sockets.reset) }
+        else { return handed.close() }
         let acceptedAt = MonotonicTime(nanoseconds: description.acceptedAt)
         if let relayed, let endpoint {
             Tunnel(self, downstream: -1, entry: .transparent(endpoint), acceptedAt: acceptedAt)
@@ -127,7 +127,7 @@ extension Attachment {
             Sockets.setReceiveLowWater(client, 1)
             Tunnel(self, downstream: client, entry: entry, acceptedAt: acceptedAt).start()
         } else {
-            handed.descriptors.forEach(Sockets.reset)
+            handed.close()
         }
     }
 }

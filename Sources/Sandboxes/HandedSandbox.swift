@@ -20,6 +20,6 @@ struct HandedSandbox: Sendable {
     /// Closes all of it, when nobody goes on with it: connections are reset.
     func close() {
         families.flatMap(\.descriptors).forEach(Sockets.close)
-        tunnels.flatMap(\.descriptors).forEach(Sockets.reset)
+        tunnels.forEach { $0.close() }
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -12,13 +13,15 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, running
+from lab.daemon import Daemon, Sandbox, attachment, running
 from lab.internet import Internet
+from lab.namespaces import Namespace
 from lab.processes import wait_until
 from lab.retrying import Retrying, second_hello
 from lab.sandgate import allowing
@@ -134,9 +137,18 @@ def test_second_hello_after_a_restart(
     assert daemon.records(sandbox="box", verdict="deny")[0]["host"] == plan.OTHER
 
 
-@pytest.mark.honest("an upload across a hot restart")
-def test_upload_goes_on(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
-    """Bytes that wait in the daemon because the server does not take them are not lost."""
+@dataclasses.dataclass
+class Upload:
+    """24 MiB for a server that reads nothing before it is told to."""
+
+    digest: str
+    client: subprocess.Popen[str]
+    server: subprocess.Popen[str]
+
+
+@contextlib.contextmanager
+def stuck_upload(internet: Internet, daemon: Daemon, sandbox: Sandbox, file: Path) -> Iterator[Upload]:
+    """An upload from a sandbox that may reach plan.SINK4, with bytes in the daemon that it cannot get rid of."""
     server = subprocess.Popen(
         internet.namespace.command("/usr/bin/python3", "-c", SLOW_SERVER, plan.SINK4, "4445"),
         stdin=subprocess.PIPE,
@@ -145,21 +157,57 @@ def test_upload_goes_on(internet: Internet, daemon: Daemon, tmp_path: Path) -> N
     )
     try:
         assert server.stdout is not None and server.stdout.readline() == "listening\n"
-        rule = {"action": "allow", "target": plan.SINK4, "ports": [4445]}
-        sandbox = daemon.create({"egress": [rule]}, id="box")
         payload = os.urandom(24 << 20)
-        (tmp_path / "payload").write_bytes(payload)
-        upload = sandbox.start("/bin/bash", "-c", f"nc -N -w 60 {plan.SINK4} 4445 <{tmp_path}/payload")
+        file.write_bytes(payload)
+        client = sandbox.start("/bin/bash", "-c", f"nc -N -w 60 {plan.SINK4} 4445 <{file}")
         assert server.stdout.readline() == "accepted\n"
         # Both sockets and the pipe between them are full when nothing moves any more.
         wait_until(lambda: _waiting_in(daemon) > 0, "bytes in the daemon's pipe")
-        daemon.hand_over()
-        output, _ = server.communicate("read\n", timeout=60)
-        assert hashlib.sha256(payload).hexdigest() in output
-        assert upload.communicate(timeout=60)[0] == "got all"
+        yield Upload(hashlib.sha256(payload).hexdigest(), client, server)
     finally:
         server.kill()
         server.wait()
+
+
+def to_sink(*targets: str) -> dict[str, Any]:
+    return allowing({"target": plan.SINK4, "ports": [4445]}, *targets)
+
+
+@pytest.mark.honest("an upload across a hot restart")
+def test_upload_goes_on(internet: Internet, daemon: Daemon, tmp_path: Path) -> None:
+    """Bytes that wait in the daemon because the server does not take them are not lost."""
+    sandbox = daemon.create(to_sink(), id="box")
+    with stuck_upload(internet, daemon, sandbox, tmp_path / "payload") as upload:
+        daemon.hand_over()
+        output, _ = upload.server.communicate("read\n", timeout=60)
+        assert upload.digest in output
+        assert upload.client.communicate(timeout=60)[0] == "got all"
+
+
+@pytest.mark.attack(
+    "B3 T4",
+    "has bytes on their way when its daemon is replaced, and is gone before the next one begins, which ends by it",
+    stopped_by="limits",
+)
+def test_upload_of_a_sandbox_that_is_gone(
+    internet: Internet, daemon: Daemon, box: Namespace, tmp_path: Path
+) -> None:
+    """Nobody goes on with its connections; those of others go on."""
+    sandbox = daemon.create(to_sink(), id="box", attachment=attachment(box))
+    client = asker(daemon.create(allowing(plan.ALLOWED), id="other"), plan.ALLOWED)
+    try:
+        before = client.ask()
+        assert f"served {plan.ALLOWED}" in before
+        with stuck_upload(internet, daemon, sandbox, tmp_path / "payload") as upload:
+            kept = daemon.end_keeping()
+            upload.client.kill()
+            upload.client.communicate()
+            box.remove()
+            daemon.start(kept)
+        assert client.ask() == before
+        assert daemon.request("GET", sandbox.path).status == 404
+    finally:
+        client.end()
 
 
 def _waiting_in(daemon: Daemon) -> int:
