@@ -8,6 +8,9 @@ import Reactor
 final class Farewell: EventSource {
     private static let checkNanoseconds: UInt64 = 1_000_000_000
     private static let maximumStalledChecks = 30
+    /// How many times it throws input away before others have their turn, 64 KiB at most each time: several processes that
+    /// send over one connection are as fast.
+    private static let turnLimit = 16
 
     private let loop: EventLoop
     private var descriptor: CInt
@@ -61,7 +64,7 @@ final class Farewell: EventSource {
             Sockets.endOutput(descriptor)
         }
         // What the client still sends is of no interest; how long it is waited for is bounded by the check.
-        while true {
+        for _ in 0..<Self.turnLimit {
             switch Sockets.discard(descriptor) {
             case .bytes: continue
             case .wouldBlock: return
@@ -69,6 +72,7 @@ final class Farewell: EventSource {
             case .failed: return close(abortively: true)
             }
         }
+        loop.runSoon(self)
     }
 
     /// A slow client gets what is already in the kernel's buffer; one that takes nothing does not keep us.

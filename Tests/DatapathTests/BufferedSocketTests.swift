@@ -7,19 +7,6 @@ import Testing
 @testable import Datapath
 
 @Suite(.timeLimit(.minutes(1))) struct BufferedSocketTests {
-    /// Both ends of a TCP connection over loopback, ours non-blocking, the peer's blocking.
-    private func pair() throws -> (ours: CInt, peer: CInt) {
-        let listener = try Sockets.tcpListener(Endpoint(IPAddress("127.0.0.1")!, 0))
-        defer { Sockets.close(listener) }
-        let peer = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
-        #expect(Sockets.connect(peer, to: try #require(Sockets.localEndpoint(listener))) == 0)
-        guard case .accepted(let ours, _) = Sockets.accept(listener) else {
-            Issue.record("nobody connected")
-            throw CancellationError()
-        }
-        return (ours, peer)
-    }
-
     private func read(_ descriptor: CInt, _ count: Int) -> Int {
         var bytes = [UInt8](repeating: 0, count: count)
         return recv(descriptor, &bytes, count, 0)
@@ -27,7 +14,7 @@ import Testing
 
     @Test func keepsNothingThatWasSent() throws {
         let loop = try EventLoop()
-        let (ours, peer) = try pair()
+        let (ours, peer) = try connectedPair()
         var size: CInt = 4_096
         setsockopt(ours, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
         let socket = try BufferedSocket(ours, loop: loop)
@@ -53,7 +40,7 @@ import Testing
 
     @Test(arguments: [false, true]) func readsWhatWasSaidBeforeTheBreak(inOrder: Bool) throws {
         let loop = try EventLoop()
-        let (ours, peer) = try pair()
+        let (ours, peer) = try connectedPair()
         let socket = try BufferedSocket(ours, loop: loop)
         defer { socket.close() }
         socket.send([1, 2, 3])
