@@ -270,10 +270,12 @@ extension SandboxTable {
         return Array(pins.values)
     }
 
-    /// Takes addresses back. They may have expired, or never have been pinned.
+    /// Takes addresses back. They may have expired, or never have been pinned. Where they are too many for one datagram
+    /// (without root, some thousand), some of them may be gone when it throws.
     public func unpin(_ addresses: [IPAddress]) throws(NetlinkError) {
         var batch = Batch()
         for address in addresses {
+            try commitIfFull(&batch)
             let set = SandboxRuleset.pinned(address.family)
             batch.destroy(address, in: set, table: table, kernelDestroys: isOwned)
         }

@@ -75,6 +75,25 @@ import Testing
         }
     }
 
+    /// Without root the kernel takes only small datagrams; many go in several then.
+    @Test func manyAreTakenBackInSeveralBatches() throws {
+        let addresses = (0..<4_000).map { IPAddress(v4: 0x0a00_0000 + $0) }
+        for isOld in [false, true] {
+            try inNamespace {
+                let netlink = try NetlinkSocket(bus: NetlinkSocket.netfilter, bufferSize: 1 << 16)
+                let ports = ListenerPorts(dns: 1, proxy: 2, datagrams: 4)
+                let table = SandboxTable(netlink: netlink, ports: ports, nflogGroup: 5)
+                if isOld { table.giveUpOwnership() }
+                try table.closeDoor()
+                for start in stride(from: 0, to: addresses.count, by: 200) {
+                    try table.pin(addresses[start..<(start + 200)].map { ($0, timeoutSeconds: 60, name: one) })
+                }
+                try table.unpin(addresses)
+                #expect(try SetListing.pins("pinned4").isEmpty)
+            }
+        }
+    }
+
     @Test func unpinDoesNotMindWhatIsGone() throws {
         try withTable { table in
             try table.pin([(first, timeoutSeconds: 60, name: one), (second, timeoutSeconds: 1, name: one)])
