@@ -138,11 +138,10 @@ final class Pinner {
     /// Removes the pins that `policy` no longer has a use for, in the kernel first.
     func revoke(notAllowedBy policy: CompiledPolicy, at wallTime: WallTime) throws(PinError) {
         var remaining = table
-        let gone = remaining.revoke { name, address in
-            guard policy.mayUse(address, at: wallTime) else { return true }
-            if case .allow = policy.decideQuery(name, at: wallTime) { return false }
-            return true
-        }
+        let gone = remaining.revoke(
+            names: { policy.decideQuery($0, at: wallTime) != .allow },
+            addresses: { !policy.mayUse($0, at: wallTime) }
+        )
         if !gone.isEmpty {
             do {
                 try kernel.unpin(gone)
@@ -165,7 +164,7 @@ final class Pinner {
             try install(pins)
         } catch {
             let lost = Set(addresses)
-            _ = table.revoke { lost.contains($1) }
+            _ = table.revoke(names: { _ in false }, addresses: lost.contains)
         }
     }
 

@@ -165,10 +165,19 @@ extension PinTable {
         removeAll { _, _, graceUntil in graceUntil <= now }
     }
 
-    /// Forgets the admissions that `isRevoked` names, after a policy change. Returns the addresses that no name holds
-    /// any more: those the kernel must drop.
-    public mutating func revoke(where isRevoked: (DomainName, IPAddress) -> Bool) -> [IPAddress] {
-        removeAll { name, address, _ in isRevoked(name, address) }
+    /// Forgets the admissions of names and of addresses that are revoked, after a policy change. Returns the addresses that
+    /// no name holds any more: those the kernel must drop.
+    ///
+    /// Each name and each address is asked about once, however many admissions they make together: in a full table a
+    /// hundred times as many.
+    public mutating func revoke(
+        names isRevokedName: (DomainName) -> Bool,
+        addresses isRevokedAddress: (IPAddress) -> Bool
+    ) -> [IPAddress] {
+        let names = Set(addressesPerName.keys.filter(isRevokedName))
+        let addresses = Set(admissions.keys.filter(isRevokedAddress))
+        guard !names.isEmpty || !addresses.isEmpty else { return [] }
+        return removeAll { name, address, _ in addresses.contains(address) || names.contains(name) }
     }
 
     private mutating func removeAll(where isGone: (DomainName, IPAddress, MonotonicTime) -> Bool) -> [IPAddress] {

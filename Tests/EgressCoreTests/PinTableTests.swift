@@ -50,7 +50,7 @@ import Testing
         #expect(!isCurrent([address], name, ttl: 400, after: 0))
         #expect(!isCurrent([address, other], name, after: 0))
         #expect(!isCurrent([address], try DomainName("other.example"), after: 0))
-        _ = pins.revoke { _, _ in true }
+        _ = pins.revoke(names: { _ in true }, addresses: { _ in false })
         #expect(!isCurrent([address], name, after: 0))
     }
 
@@ -86,10 +86,34 @@ import Testing
         try pins.admit(address, for: name, ttl: 60, at: start)
         try pins.admit(address, for: second, ttl: 60, at: start)
         try pins.admit(other, for: name, ttl: 60, at: start)
-        #expect(pins.revoke { revoked, _ in revoked == name } == [other])
+        #expect(pins.revoke(names: { $0 == name }, addresses: { _ in false }) == [other])
         #expect(!pins.holds(name))
         #expect(pins.holds(second))
         #expect(pins.freshNames(at: address, start) == [second])
+    }
+
+    /// A sandbox can have a hundred times as many admissions as names and addresses, and others wait while they are revoked.
+    @Test func everyNameAndAddressIsAskedAboutOnce() throws {
+        var pins = PinTable()
+        let names = try (0..<8).map { try DomainName("name\($0).example") }
+        let addresses = (0..<4).map { IPAddress(v4: 0xc000_0200 + $0) }
+        for name in names {
+            for address in addresses { try pins.admit(address, for: name, ttl: 60, at: start) }
+        }
+        var (askedNames, askedAddresses): ([DomainName], [IPAddress]) = ([], [])
+        let gone = pins.revoke(
+            names: { name in
+                askedNames.append(name)
+                return name == names[0]
+            },
+            addresses: { address in
+                askedAddresses.append(address)
+                return address == addresses[0]
+            }
+        )
+        #expect(gone == [addresses[0]])
+        #expect(askedNames.sorted() == names && askedAddresses.sorted() == addresses)
+        #expect(pins.freshNames(at: addresses[1], start).sorted() == Array(names[1...]))
     }
 
     @Test func refusesMoreAddressesThanItsBoundAndForgetsExpiredOnes() throws {
