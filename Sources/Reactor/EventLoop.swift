@@ -350,10 +350,10 @@ extension EventLoop {
         for (position, registration) in turn.enumerated() {
             // Those who have waited longest are the first in the next turn.
             guard !isAllowanceSpent else { return soon.insert(contentsOf: turn[position...], at: 0) }
+            runDueTimersBeforeEvents()
             let index = Int(registration.slot)
             guard slots[index].generation == registration.generation, slots[index].isQueued else { continue }
             slots[index].isQueued = false
-            runDueTimersBeforeEvents()
             slots[index].source?.handle([])
         }
     }

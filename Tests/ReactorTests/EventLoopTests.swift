@@ -57,6 +57,36 @@ private final class Probe: EventSource {
         loop.deregister(probe)
     }
 
+    /// Between two sources that asked for another turn, a timer may end the registration of the second, and another source
+    /// come by its slot.
+    @Test func anotherTurnIsForWhoAskedForIt() throws {
+        let loop = try EventLoop()
+        let pairs = try [tcpPair(), tcpPair()]
+        defer { pairs.flatMap { [$0.0, $0.1] }.forEach(Sockets.close) }
+        let (first, second, other) = (Probe(), Probe(), Probe())
+        defer { [first, second, other].forEach { $0.forget() } }
+        var told: [String] = []
+        first.onEvent = { readiness in
+            guard readiness.isEmpty else { return loop.runSoon(first) }
+            told.append("first")
+            loop.schedule(at: loop.now, .beforeEvents) {
+                loop.deregister(second)
+                try? loop.register(other, descriptor: pairs[1].0, interest: [])
+                loop.schedule(at: loop.now) { loop.stop() }
+            }
+        }
+        second.onEvent = { $0.isEmpty ? told.append("second") : loop.runSoon(second) }
+        other.onEvent = { _ in told.append("other") }
+        for (probe, pair) in zip([first, second], pairs) {
+            #expect(Sockets.send(pair.1, [1]) == .bytes(1))
+            try loop.register(probe, descriptor: pair.0, interest: .readable, edgeTriggered: true)
+        }
+        try loop.run()
+        #expect(told == ["first"])
+        loop.deregister(first)
+        loop.deregister(other)
+    }
+
     @Test func timersBeforeEventsRunBetweenEventsToo() throws {
         let loop = try EventLoop()
         let pairs = [try tcpPair(), try tcpPair()]
