@@ -49,8 +49,8 @@ final class DatagramFlows {
 
     /// Makes room for another flow. Returns how many bytes may wait in its socket: many while there are few flows.
     func makeRoom() -> Int {
-        while let silent = flows.values.min(by: { $0.lastActivity < $1.lastActivity }),
-            flows.count >= limits.maximumDatagramFlows
+        while flows.count >= limits.maximumDatagramFlows,
+            let silent = flows.values.min(by: { $0.lastActivity < $1.lastActivity })
         {
             silent.end(.flowLimit)
         }
