@@ -103,6 +103,25 @@ def test_second_hello_in_report_mode(internet: Internet, sandgate: Sandgate, ret
     assert run.audit.where(layer="tls-sni", host=plan.OTHER, reason="name-address-mismatch", report=True), run
 
 
+@pytest.mark.attack(
+    "P1 N9 B4",
+    "keeps a connection whose second ClientHello report mode let pass with another name, when the policy is enforced",
+    stopped_by="tls-sni",
+)
+def test_second_hello_that_report_mode_let_pass(retrying: Retrying, daemon: Daemon) -> None:
+    sandbox = daemon.create(allowing(plan.SINK, mode="report"))
+    assert sandbox.run("getent", "ahostsv4", plan.SINK).returncode == 0
+    for mode in ("report", "enforce"):
+        client = sandbox.start(*second_hello(plan.OTHER, "--again"))
+        assert client.stdout is not None
+        said = "".join(iter(client.stdout.readline, f"served {plan.OTHER}\n"))
+        assert "shook hands" in said, said
+        assert sandbox.ask("PUT", "/policy", allowing(plan.SINK, mode=mode)).status == 200
+        said, _ = client.communicate("\n", timeout=30)
+        assert (f"served {plan.OTHER}" in said) == (mode == "report"), said
+    assert sandbox.ask("GET", "/activity").json["connections"] == 0
+
+
 @pytest.mark.honest("a TLS client whose server asks for another ClientHello")
 @pytest.mark.parametrize("way", ["transparent", "proxy"])
 @pytest.mark.parametrize("families", ["1.3", "1.2"])

@@ -1,10 +1,11 @@
 """A TLS client that names another server in its second ClientHello than in its first, where the server asks for a second one
 (HelloRetryRequest); then one request to the second, and the answer on stdout.
 
-    second_hello.py ADDRESS PORT FIRST SECOND [--connect AUTHORITY] [--waits]
+    second_hello.py ADDRESS PORT FIRST SECOND [--connect AUTHORITY] [--waits] [--again]
 
---connect goes through the proxy of HTTPS_PROXY. With --waits it says "asked" and reads a line before the second hello. OpenSSL writes each hello when it is due, so that
-its name can be changed between them and the handshake ends well.
+--connect goes through the proxy of HTTPS_PROXY. With --waits it says "asked" and reads a line before the second hello, with
+--again it reads one after the answer, and asks once more. OpenSSL writes each hello when it is due, so that its name can be
+changed between them and the handshake ends well.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("second")
     parser.add_argument("--connect")
     parser.add_argument("--waits", action="store_true")
+    parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     if arguments.connect:
         connection = hello.connect_through_proxy(arguments.connect)
@@ -103,7 +105,11 @@ def main() -> None:
     connection.settimeout(TIMEOUT)
     session = Session(connection)
     session.shake_hands([arguments.first, arguments.second], arguments.waits)
-    print(session.ask(f"GET / HTTP/1.1\r\nHost: {arguments.second}\r\n\r\n".encode()).decode("latin-1"))
+    request = f"GET / HTTP/1.1\r\nHost: {arguments.second}\r\n\r\n".encode()
+    print(session.ask(request).decode("latin-1"), flush=True)
+    if arguments.again:
+        sys.stdin.readline()
+        print("again", session.ask(request).decode("latin-1"))
 
 
 if __name__ == "__main__":

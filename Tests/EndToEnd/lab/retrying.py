@@ -24,10 +24,10 @@ names = pathlib.Path(log).open("a")
 def serve(connection):
     try:
         with context.wrap_socket(connection, server_side=True) as tls:
-            request = tls.recv(65536).decode()
-            host = next(line[6:] for line in request.split("\\r\\n") if line.lower().startswith("host: "))
-            body = f"served {host}\\n"
-            tls.sendall(f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}".encode())
+            while request := tls.recv(65536).decode():
+                host = next(line[6:] for line in request.split("\\r\\n") if line.lower().startswith("host: "))
+                body = f"served {host}\\n"
+                tls.sendall(f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}".encode())
     except OSError as error: print(error)
 
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
