@@ -131,6 +131,7 @@ def hellos() -> list[bytes]:
         records(client_hello(b"192.0.2.1")),
         records(client_hello(b"example.com.")),
         b"\x80\x2e\x01\3\1\0\x15\0\0\0\x10",
+        b"\x15\3\1\0\2\1\x5a" + records(client_hello(b"example.com")),
     ]
 
 
