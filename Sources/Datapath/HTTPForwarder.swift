@@ -32,6 +32,8 @@ final class HTTPForwarder {
         var endpoint: Endpoint
         /// How many requests were sent to it.
         var requestCount = 0
+        /// What the last of them was let through by.
+        var admission: Admission?
     }
 
     /// What the current request was let through by.
@@ -105,7 +107,7 @@ final class HTTPForwarder {
     /// Ends at once; the client and the server see a reset.
     func abort() {
         onEnd = {}
-        fail()
+        fail(isRevoked: true)
     }
 
     /// Bytes that were passed on so far, until its end was recorded.
@@ -123,13 +125,15 @@ final class HTTPForwarder {
         case .ending, .closed:
             break
         case .exchanging where admission == nil:
-            // Between requests, or a name is being resolved: what comes next is judged by the policy then in force.
-            break
+            // A name is being resolved, say: the request is judged by the policy then in force. The server of the one before
+            // it may still be taking what it was sent.
+            guard let server, let last = server.admission else { break }
+            if verdictNow(last, at: server.endpoint).action == .deny { dropServer(isRevoked: true) }
         case .exchanging, .handedOver:
-            guard let admission else { return fail() }
+            guard let admission else { return fail(isRevoked: true) }
             let endpoints = connector == nil ? [admission.endpoint] : dialled
             guard endpoints.contains(where: { verdictNow(admission, at: $0).action == .deny }) else { return }
-            if case .exchanging = phase, machine.isIdle { dropServer() } else { fail() }
+            if case .exchanging = phase, machine.isIdle { dropServer(isRevoked: true) } else { fail(isRevoked: true) }
         }
     }
 
@@ -242,6 +246,7 @@ extension HTTPForwarder {
     /// The request that was judged may pass, and its server is connected.
     func proceedWithServer() {
         server?.requestCount += 1
+        server?.admission = admission
         perform(machine.admit())
         pump()
     }
@@ -322,12 +327,13 @@ extension HTTPForwarder {
         hasServerEnded = false
     }
 
-    private func dropServer() {
+    private func dropServer(isRevoked: Bool = false) {
         guard let socket = server?.socket else { return }
         server = nil
         bytesUp += socket.bytesSent
-        // A reset where something was cut off: nothing that was not judged complete may look complete.
-        socket.close(abortively: socket.pendingOutput > 0 || !machine.isLastExchangeComplete)
+        // A reset where something was cut off: nothing that was not judged complete may look complete. Also where nothing more
+        // may leave: a server that answers early leaves what it was sent in the kernel, which would go on sending it.
+        socket.close(abortively: isRevoked || socket.pendingOutput > 0 || !machine.isLastExchangeComplete)
     }
 }
 
@@ -351,7 +357,7 @@ extension HTTPForwarder {
         }
     }
 
-    private func fail() {
+    private func fail(isRevoked: Bool = false) {
         let previous = phase
         phase = .closed
         stopWaiting()
@@ -361,7 +367,7 @@ extension HTTPForwarder {
         case .exchanging: recordClosed(bytesDown: client?.bytesSent ?? 0)
         case .closed: break
         }
-        dropServer()
+        dropServer(isRevoked: isRevoked)
         client?.close(abortively: true)
         client = nil
         if clientDescriptor >= 0 { Sockets.reset(clientDescriptor) }

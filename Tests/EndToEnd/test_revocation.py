@@ -7,7 +7,9 @@ link to the Internet is captured; what left there after the client had read the 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -216,6 +218,73 @@ def test_what_report_mode_let_pass(internet: Internet, daemon: Daemon, is_replac
     finally:
         kept.end()
         ended.end()
+
+
+EARLY_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+print("listening", flush=True)
+connection, _ = listener.accept()
+head = b""
+while b"\\r\\n\\r\\n" not in head: head += connection.recv(1)
+connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+sys.stdin.readline()
+count = 0
+try:
+    while piece := connection.recv(65536): count += len(piece)
+except ConnectionResetError: pass
+print(count, flush=True)
+"""
+"""Answers a request when it has its head, and takes the body when it is told to; then says how much of it came."""
+
+EARLY_CLIENT = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", 64128))
+head = f"POST http://{sys.argv[1]}/ HTTP/1.1\\r\\nHost: {sys.argv[1]}\\r\\nContent-Length: {sys.argv[2]}\\r\\n\\r\\n"
+connection.sendall(head.encode() + bytes(int(sys.argv[2])))
+while b"\\r\\n\\r\\n" not in connection.recv(65536): pass
+for name in sys.argv[3:]:
+    connection.sendall(f"GET http://{name}/ HTTP/1.1\\r\\nHost: {name}\\r\\n\\r\\n".encode())
+print("answered", flush=True)
+sys.stdin.readline()
+"""
+"""A request with a body, and when it is answered another one to each of some names."""
+
+
+@pytest.mark.attack(
+    "N9 B4",
+    "has the kernel hold part of a request whose server answers before it has read it, while its rule is taken away",
+    stopped_by="http-host",
+)
+@pytest.mark.parametrize(
+    ("then", "change"),
+    [("nothing", by_replacing), ("a request whose name is being looked up", by_replacing), ("nothing", by_pause)],
+    ids=["put", "put in a look-up", "pause"],
+)
+def test_request_that_was_answered_early(
+    internet: Internet, daemon: Daemon, then: str, change: Callable[[Sandbox], None]
+) -> None:
+    port, length = 9460, 30_000
+    command = internet.namespace.command("/usr/bin/python3", "-c", EARLY_SERVER, plan.SINK4, str(port))
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    sandbox = daemon.create(allowing(plan.SINK, plan.ALLOWED))
+    assert sandbox.run("getent", "ahostsv4", plan.SINK).returncode == 0
+    os.kill(internet.dns.pid, signal.SIGSTOP)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        names = [] if then == "nothing" else [plan.ALLOWED]
+        client = sandbox.start("/usr/bin/python3", "-c", EARLY_CLIENT, f"{plan.SINK}:{port}", str(length), *names)
+        assert client.stdout is not None and client.stdout.readline() == "answered\n"
+        with internet.capture(f"dst host {plan.SINK4} and dst port {port}") as outside:
+            change(sandbox)
+            received, _ = server.communicate("read\n", timeout=30)
+        assert 0 < int(received) < length and not outside.payload, received
+        client.communicate("", timeout=30)
+    finally:
+        os.kill(internet.dns.pid, signal.SIGCONT)
+        server.kill()
+        server.communicate()
 
 
 @pytest.mark.honest("a connection and a flow that stay permitted, without a break, while others are revoked")
