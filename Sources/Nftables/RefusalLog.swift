@@ -87,9 +87,11 @@ public final class RefusalLog {
             case .datagram(let bytes):
                 for message in NetlinkMessages(bytes) { take(message, into: &packets) }
             case .wouldBlock: return packets
-            // Told once for each overrun; the numbers of the packets say how many were lost.
-            case .failed(ENOBUFS): change = change ?? watch?.compare()
-            case .failed(let error): throw NetlinkError(operation: "read refused packets", errno: error)
+            case .failed(let error):
+                // Most often an overrun, which is told once; the numbers of the packets say how many were lost. Whatever it is,
+                // a change may have been told of that nobody has heard.
+                change = change ?? watch?.compare()
+                if error != ENOBUFS { throw NetlinkError(operation: "read refused packets", errno: error) }
             }
         }
         return packets
