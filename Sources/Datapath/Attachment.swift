@@ -88,6 +88,8 @@ public final class Attachment {
     var resolve: (DomainName, @escaping (Result<[IPAddress], ResolutionFailure>) -> Void) -> Void = { _, completion in
         completion(.failure(.upstreamFailed))
     }
+    /// Gives up what is being looked up for names that are not allowed any more. Set when the resolver exists.
+    var reconsiderLookups: () -> Void = {}
 
     private let sink: (AuditEvent) -> Void
     private(set) var tunnels = TunnelTable()
@@ -310,7 +312,7 @@ extension Attachment {
         )
     }
 
-    /// Judges every pin, live tunnel and datagram flow again.
+    /// Judges every pin, live tunnel, datagram flow and look-up again.
     private func enforceAgain() throws {
         let isSetupOver = endSetupByTime()
         defer { if isSetupOver { onSetupEnd() } }
@@ -318,12 +320,14 @@ extension Attachment {
         try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
         for tunnel in tunnels.all { tunnel.reconsider() }
         datagrams.reconsider()
+        reconsiderLookups()
         armExpiry()
     }
 
     private func endEverything() {
         tunnels.all.forEach { $0.abort() }
         datagrams.endAll()
+        reconsiderLookups()
     }
 
     /// Denies everything, keeps policy and pins. Live tunnels and datagram flows end.

@@ -113,6 +113,7 @@ public final class DNSResolver {
             guard let self else { return completion(.failure(.upstreamFailed)) }
             resolve(name, completion: completion)
         }
+        attachment.reconsiderLookups = { [weak self] in self?.reconsider() }
     }
 
     /// Whether nobody waits for an answer, and no TCP client is there who could ask.
@@ -472,6 +473,23 @@ extension DNSResolver {
         }
     }
 
+    /// Judges what is being looked up again after a policy change: nobody outside is asked once more for a name that is not
+    /// allowed any more. An answer that has arrived is judged before it is released.
+    private func reconsider() {
+        for (key, lookup) in lookups where lookup.upstreamQuery != nil {
+            guard let (response, verdict) = judge().judgeRelease(of: key.name) else { continue }
+            lookup.upstreamQuery?.cancel()
+            close(lookup, for: key)
+            lookup.waiters.forEach { $0(.denied(response, verdict)) }
+        }
+    }
+
+    /// From here on a look-up of the same is another one.
+    private func close(_ lookup: Lookup, for key: DNSCache.Key) {
+        lookups[key] = nil
+        pendingCount -= lookup.waiters.count
+    }
+
     /// Puts off what follows from an answer until no more of them are at hand: then one message to the kernel pins what all
     /// of them hold.
     private func take(_ arrival: Arrival) {
@@ -493,10 +511,9 @@ extension DNSResolver {
         }
     }
 
-    /// What becomes of an answer that has arrived. From here on a look-up of the same is another one.
+    /// What becomes of an answer that has arrived.
     private func finish(_ arrival: Arrival) -> Release {
-        lookups[arrival.key] = nil
-        pendingCount -= arrival.lookup.waiters.count
+        close(arrival.lookup, for: arrival.key)
         guard case .success(let bytes) = arrival.result,
             let answer = try? sanitizer.sanitize(bytes, for: arrival.lookup.query)
         else { return .withheld(.failed(.upstreamFailed)) }

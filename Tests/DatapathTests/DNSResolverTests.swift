@@ -39,6 +39,21 @@ import WireFormat
         #expect(stage.records == ["dns.denied secret.other.example default"])
     }
 
+    /// Somebody outside would be asked once more, or the next server for the first time.
+    @Test func givesUpLookingForWhatIsNoLongerAllowed() throws {
+        let stage = try stage("api.example")
+        let (loop, attachment) = (stage.loop, stage.attachment)
+        stage.server.answer = { _ in
+            loop.schedule(at: loop.now) { try? attachment.replacePolicy(with: CompiledPolicy(Policy(), generation: 2)) }
+            return nil
+        }
+        let answer = try stage.run { try DNSProgram.ask("api.example") }
+        #expect(answer.code == .nameError)
+        #expect(stage.resolver.isQuiet)
+        #expect(stage.server.asked == ["api.example A"])
+        #expect(Set(stage.records) == ["policy.changed - -", "dns.denied api.example default"])
+    }
+
     @Test func answersFromTheCacheAndPinsAgain() throws {
         let stage = try stage("api.example")
         stage.server.answerAddresses("198.51.100.7")
