@@ -34,25 +34,28 @@ extension Batch {
         }
     }
 
-    /// Creates a set; an error when it exists.
-    mutating func create(_ set: LookupSet, table: String) {
+    /// Creates a set; an error when it exists, unless it `mayExist` and is the same.
+    mutating func create(_ set: LookupSet, table: String, mayExist: Bool = false) {
         let object = nftnl_set_alloc()
         defer { nftnl_set_free(object) }
         nftnl_set_set_str(object, UInt16(NFTNL_SET_TABLE.rawValue), table)
         nftnl_set_set_str(object, UInt16(NFTNL_SET_NAME.rawValue), set.name)
-        let flags = set.isInterval ? NFT_SET_INTERVAL : NFT_SET_TIMEOUT
-        nftnl_set_set_u32(object, UInt16(NFTNL_SET_FLAGS.rawValue), UInt32(flags.rawValue))
+        let flags = (set.isInterval ? NFT_SET_INTERVAL : NFT_SET_TIMEOUT).rawValue
+        let added = set.isDynamic ? NFT_SET_EVAL.rawValue : 0
+        nftnl_set_set_u32(object, UInt16(NFTNL_SET_FLAGS.rawValue), UInt32(flags | added))
         let keyType =
             switch set.key {
             case .address(.v4): KernelConstants.keyTypeIPv4
             case .address(.v6): KernelConstants.keyTypeIPv6
             case .port: KernelConstants.keyTypePort
+            case .priority: KernelConstants.keyTypePriority
             }
         nftnl_set_set_u32(object, UInt16(NFTNL_SET_KEY_TYPE.rawValue), keyType)
         nftnl_set_set_u32(object, UInt16(NFTNL_SET_KEY_LEN.rawValue), UInt32(set.key.length))
         // Different within the batch; the kernel does not keep it.
         nftnl_set_set_u32(object, UInt16(NFTNL_SET_ID.rawValue), UInt32(changes.count + 1))
-        append(.createSet(set.name), type: UInt16(NFT_MSG_NEWSET.rawValue), flags: NLM_F_CREATE | NLM_F_EXCL) {
+        let creation = mayExist ? NLM_F_CREATE : NLM_F_CREATE | NLM_F_EXCL
+        append(.createSet(set.name), type: UInt16(NFT_MSG_NEWSET.rawValue), flags: creation) {
             nftnl_set_nlmsg_build_payload($0, object)
         }
     }

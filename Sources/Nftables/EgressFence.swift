@@ -9,7 +9,8 @@ public import NetPrimitives
 ///     inet sandgate, chain post    what passed: mark and priority set to the fence's pass
 ///     netdev sandgate, egress      that pass: taken off, accepted; ARP: accepted; anything else: dropped
 ///
-/// ARP frames can carry a few bytes to machines on the same link; without ARP there is no IPv4.
+/// ARP frames can carry a few bytes to machines on the same link; without ARP there is no IPv4. They are told by what is in the
+/// frame and by its length: to a packet socket its caller says what protocol it has, and says ARP of what he likes.
 public final class EgressFence {
     private let netlink: NetlinkSocket
     private let pass: UpstreamPass
@@ -62,7 +63,7 @@ public final class EgressFence {
                 .withoutPass,
                 .accept
             ),
-            Rule("meta protocol arp accept", .addressResolution, .accept),
+            Rule("meta protocol arp ether type arp meta length 42 accept", .addressResolution, .accept),
             Rule("counter", [.counter]),
         ]
     }

@@ -26,6 +26,8 @@ enum Expression: Hashable, Sendable {
     case compare(nft_cmp_ops, [UInt8])
     /// Ends the rule unless the set has the loaded value.
     case lookup(set: String)
+    /// Adds the loaded value to a set, or has it expire anew that many milliseconds from now.
+    case remember(set: String, milliseconds: UInt64)
     /// Loads a constant.
     case immediate([UInt8])
     case verdict(Verdict)
@@ -114,7 +116,7 @@ extension Expression {
             return Self.makeZone((NFTNL_EXPR_CT_SREG, Self.register))
         case .setMeta(let key):
             return Self.make("meta", (NFTNL_EXPR_META_KEY, key.rawValue), (NFTNL_EXPR_META_SREG, Self.register))
-        case .lookup, .verdict, .redirect, .reject, .log, .limit, .counter:
+        case .lookup, .remember, .verdict, .redirect, .reject, .log, .limit, .counter:
             return makeStatement()
         }
     }
@@ -124,6 +126,15 @@ extension Expression {
         case .lookup(let set):
             let expression = Self.make("lookup", (NFTNL_EXPR_LOOKUP_SREG, Self.register))
             nftnl_expr_set_str(expression, UInt16(NFTNL_EXPR_LOOKUP_SET), set)
+            return expression
+        case .remember(let set, let milliseconds):
+            let expression = Self.make(
+                "dynset",
+                (NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE.rawValue),
+                (NFTNL_EXPR_DYNSET_SREG_KEY, Self.register)
+            )
+            nftnl_expr_set_str(expression, UInt16(NFTNL_EXPR_DYNSET_SET_NAME), set)
+            nftnl_expr_set_u64(expression, UInt16(NFTNL_EXPR_DYNSET_TIMEOUT), milliseconds)
             return expression
         case .verdict(let verdict):
             let expression = Self.make(

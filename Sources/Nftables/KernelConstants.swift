@@ -24,4 +24,5 @@ enum KernelConstants {
     static let keyTypeIPv4: UInt32 = 7
     static let keyTypeIPv6: UInt32 = 8
     static let keyTypePort: UInt32 = 13
+    static let keyTypePriority: UInt32 = 23
 }

@@ -92,6 +92,11 @@ extension [Expression] {
         .conntrack(NFT_CT_STATE), .bitwise(mask: UInt32(0b110).hostBytes), .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
     ]
 
+    /// `ct state established`: NF_CT_STATE_BIT of IP_CT_ESTABLISHED.
+    static let established: Self = [
+        .conntrack(NFT_CT_STATE), .bitwise(mask: UInt32(0b10).hostBytes), .compare(NFT_CMP_NEQ, UInt32(0).hostBytes),
+    ]
+
     /// `ct mark 2`: the flow was let in from outside.
     static let served: Self = [.conntrack(NFT_CT_MARK), .compare(NFT_CMP_EQ, SandboxRuleset.servedMark.hostBytes)]
 
@@ -145,6 +150,16 @@ extension [Expression] {
         ]
     }
 
+    /// `meta priority 0x…`: as our own sockets have it, which the kernel tells to everybody.
+    static func priority(of pass: UpstreamPass) -> Self {
+        [.meta(NFT_META_PRIORITY), .compare(NFT_CMP_EQ, pass.priority.hostBytes)]
+    }
+
+    /// `meta priority 0x… meta mark != 0x…`: from somebody who has found out one half of a pass, and tries the other.
+    static func guessing(_ pass: UpstreamPass) -> Self {
+        priority(of: pass) + [.meta(NFT_META_MARK), .compare(NFT_CMP_NEQ, pass.mark.hostBytes)]
+    }
+
     /// `ct original zone 7`: of a flow that one of our own sockets began.
     static let upstreamFlow: Self = [
         .conntrackZone, .compare(NFT_CMP_EQ, SandboxRuleset.upstreamZone.hostBytes),
@@ -166,9 +181,13 @@ extension [Expression] {
         ]
     }
 
-    /// `meta protocol arp`.
+    /// `meta protocol arp ether type arp meta length 42`: a frame of Ethernet with a whole ARP message (RFC 826) and nothing
+    /// behind it. A packet socket says itself which protocol its frame has (packet(7)), so the frame's own word counts too.
     static let addressResolution: Self = [
         .meta(NFT_META_PROTOCOL), .compare(NFT_CMP_EQ, KernelConstants.etherTypeARP.bigEndianBytes),
+        .payload(NFT_PAYLOAD_LL_HEADER, offset: 12, length: 2),
+        .compare(NFT_CMP_EQ, KernelConstants.etherTypeARP.bigEndianBytes), .meta(NFT_META_LEN),
+        .compare(NFT_CMP_EQ, UInt32(42).hostBytes),
     ]
 
     /// `redirect to :1053`.

@@ -66,6 +66,8 @@ struct LookupSet: Hashable, Sendable {
     enum Key: Hashable, Sendable {
         case address(IPAddress.Family)
         case port
+        /// A packet's priority (SO_PRIORITY, socket(7)).
+        case priority
 
         /// In bytes.
         var length: Int {
@@ -73,12 +75,15 @@ struct LookupSet: Hashable, Sendable {
             case .address(.v4): 4
             case .address(.v6): 16
             case .port: 2
+            case .priority: 4
             }
         }
     }
 
     let name: String
     let key: Key
-    /// Whether elements are intervals; otherwise they are single addresses that expire.
+    /// Whether elements are intervals; otherwise they are single ones that expire.
     let isInterval: Bool
+    /// Whether rules add elements (``Expression/remember(set:milliseconds:)``).
+    var isDynamic = false
 }

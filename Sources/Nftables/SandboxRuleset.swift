@@ -1,3 +1,4 @@
+import CNftnl
 import NetPrimitives
 
 /// What the kernel does with the packets of a sandbox, declared. Three outcomes for what a program sends: to our
@@ -9,6 +10,7 @@ import NetPrimitives
 ///     set   pinned_ports       UDP ports that some rule about names lists
 ///     set   possible_ports     UDP ports that some rule about addresses covers
 ///     set   served_ports       TCP ports on which connections from outside are let in
+///     set   guesses            only with an upstream pass: its priority, for a while after somebody had a wrong mark beside it
 ///     chain raw_out        only with an upstream pass: our own flows get a conntrack zone of their own
 ///     chain nat_out        new flows of programs: to the resolver, the proxy or the relay
 ///     chain out            what programs send: to our listeners, on loopback, as replies of served connections, or refused
@@ -47,6 +49,10 @@ struct SandboxRuleset: Hashable, Sendable {
     /// The conntrack zone of flows that our own sockets begin, in the original direction. What a program sends from a port
     /// that one of ours has used finds no entry of that flow, and is judged as what it is.
     static let upstreamZone: UInt16 = 7
+    /// How long nothing is sent with the priority of our own sockets after somebody had another mark beside it. The kernel
+    /// tells priorities to everybody (INET_DIAG_CLASS_ID of sock_diag(7)); all 2³² marks could be tried beside it within hours,
+    /// and at one in so long within centuries.
+    static let guessMilliseconds: UInt64 = 10_000
     /// The prefix of the packets in NFLOG.
     static let logPrefix = "sandgate refused"
 }
@@ -78,11 +84,15 @@ extension SandboxRuleset {
     static let pinnedPorts = LookupSet(name: "pinned_ports", key: .port, isInterval: true)
     static let possiblePorts = LookupSet(name: "possible_ports", key: .port, isInterval: true)
     static let servedPorts = LookupSet(name: "served_ports", key: .port, isInterval: true)
+    static let guesses = LookupSet(name: "guesses", key: .priority, isInterval: false, isDynamic: true)
 
-    static let sets = [
-        pinned4, pinned6, possible4, possible6, possibleUDP4, possibleUDP6, pinnedPorts, possiblePorts,
-        servedPorts,
-    ]
+    /// All sets.
+    var sets: [LookupSet] {
+        [
+            Self.pinned4, Self.pinned6, Self.possible4, Self.possible6, Self.possibleUDP4, Self.possibleUDP6,
+            Self.pinnedPorts, Self.possiblePorts, Self.servedPorts,
+        ] + (upstream == nil ? [] : [Self.guesses])
+    }
 
     static func pinned(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? pinned4 : pinned6 }
     static func possible(_ family: IPAddress.Family) -> LookupSet { family == .v4 ? possible4 : possible6 }
@@ -141,13 +151,30 @@ extension SandboxRuleset {
         case Self.refused: refusal
         case Self.forward: [Rule("counter", [.counter])]
         case Self.incoming:
-            dockersAnswers + [askedDocker] + answers + [answered] + (door == .open ? served : []) + arriving
+            dockersAnswers + [askedDocker] + answers + impostors + [answered] + (door == .open ? served : []) + arriving
         default: (upstream.map(anonymous) ?? []) + [remaining] + bound + (fence.map(judged) ?? [])
         }
     }
 
     private func zoned(_ pass: UpstreamPass) -> [Rule] {
-        [Rule("\(Self.text(pass)) ct original zone set \(Self.upstreamZone)", .from(pass), .markAsUpstream)]
+        let (guesses, priority) = (Self.guesses.name, "meta priority \(pass.priority)")
+        return [
+            // Whatever the mark, so that nothing is learned from it. What our own sockets send again later gets through.
+            Rule(
+                "\(priority) meta priority @\(guesses) counter drop",
+                .priority(of: pass),
+                [.lookup(set: guesses), .counter],
+                .drop
+            ),
+            Rule(
+                "\(priority) meta mark != \(pass.mark) "
+                    + "update @\(guesses) { meta priority timeout \(Self.guessMilliseconds / 1_000)s } goto refused",
+                .guessing(pass),
+                [.meta(NFT_META_PRIORITY), .remember(set: guesses, milliseconds: Self.guessMilliseconds)],
+                .goto(Self.refused)
+            ),
+            Rule("\(Self.text(pass)) ct original zone set \(Self.upstreamZone)", .from(pass), .markAsUpstream),
+        ]
     }
 
     /// Not redirected to ourselves.
@@ -221,6 +248,22 @@ extension SandboxRuleset {
                 .answer,
                 .accept
             ),
+        ]
+    }
+
+    /// A connection from outside goes on from outside. Over loopback a program with CAP_NET_RAW could go on with it in the name
+    /// of who began it: with one to the sidecar's API, for instance. Errors that `refused` makes are related, and pass.
+    private var impostors: [Rule] {
+        guard upstream != nil else { return [] }
+        return [
+            Rule(
+                "iif lo ct mark \(Self.servedMark) ct state established counter drop",
+                .inputDeviceIsLoopback,
+                .served,
+                .established,
+                [.counter],
+                .drop
+            )
         ]
     }
 

@@ -87,7 +87,7 @@ extension SandboxTable {
         let survey = try survey()
         var batch = Batch()
         batch.createTable(table, isOwned: isOwned)
-        for set in SandboxRuleset.sets { batch.create(set, table: table) }
+        for set in ruleset.sets { batch.create(set, table: table) }
         for chain in ruleset.chains { batch.create(chain, table: table) }
         for chain in ruleset.chains {
             for rule in ruleset.rules(of: chain, door: .closed) { batch.add(rule, to: chain, table: table) }
@@ -179,6 +179,10 @@ extension SandboxTable {
     private func adoptTable(_ door: SandboxRuleset.Door) throws(NetlinkError) {
         var batch = Batch()
         batch.adoptTable(table, isOwned: isOwned)
+        // A table of a version before has no such set. There is nothing in it that a packet could miss.
+        if ruleset.sets.contains(SandboxRuleset.guesses) {
+            batch.create(SandboxRuleset.guesses, table: table, mayExist: true)
+        }
         for chain in ruleset.chains {
             batch.flush(chain, table: table)
             for rule in ruleset.rules(of: chain, door: door) { batch.add(rule, to: chain, table: table) }

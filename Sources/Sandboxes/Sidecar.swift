@@ -24,6 +24,9 @@ public actor Sidecar {
         public var always = AlwaysRules()
         /// Where the policy is kept from one process to the next; `nil` where it is not.
         public var policyFile: String?
+        /// Where the key of the network is kept (``NetworkKey``): a directory that is there from one process to the next, and
+        /// no sandbox's.
+        public var keyDirectory = "/var/log/sandgate"
         /// The DNS servers that are asked, in this order.
         public var upstreamServers: [Endpoint] = []
         /// How long a server may take to answer, in milliseconds.
@@ -71,12 +74,15 @@ public actor Sidecar {
         let (id, limits, pass, fencePass) = (configuration.id, configuration.limits, pass, fencePass)
         let compiled = try compile(policy)
         if !configuration.acceptsSidePaths { try await Self.refuseSidePaths() }
-        let notes = configuration.upstreamServers.prefix(Self.notedServers).map(\.description)
+        let key = try await Blocking.run { [configuration] in try NetworkKey.kept(in: configuration.keyDirectory) }
+        let notes = configuration.upstreamServers.prefix(Self.notedServers).map(\.description) + [key.note]
         let (inside, fence): (Transferred<InsideSockets>, Transferred<EgressFence>?) = try await Keeper.run {
+            // What a table has that is not ours is nobody's word: neither pins nor flows.
+            let isOurs = try SandboxTable.notes(try NetlinkSocket()).contains(key.note)
             let inside = try InsideSockets.open(
                 ports: Sandbox.ports,
                 refusals: limits.refusals,
-                inheritance: .pins,
+                inheritance: isOurs ? .pins : .rules,
                 gateways: [],
                 onLink: try onLinkPrefixes(),
                 needsIPv6: false,
@@ -147,11 +153,23 @@ public actor Sidecar {
     /// So many servers are noted; nobody has more.
     private static let notedServers = 32
 
-    /// The DNS servers that the process asked which guarded the calling thread's network before; none where it is the
-    /// first. They stand in the kernel's rules, out of the sandbox's reach. What the system is configured with is not: a
-    /// container shares /etc/resolv.conf with whoever joins its network, or its pod, who may write it.
-    public static func serversAskedBefore() throws -> [Endpoint] {
-        try SandboxTable.notes(try NetlinkSocket()).compactMap { Endpoint(parsing: $0, defaultPort: 53) }
+    /// What the process before this one noted.
+    public struct Predecessor: Sendable {
+        /// The DNS servers that it asked; none where it noted nothing.
+        public let servers: [Endpoint]
+        /// Whether it was one with our key, and not somebody who could change the network before there was a sidecar.
+        public let isKnown: Bool
+    }
+
+    /// What was noted by the process that guarded the calling thread's network before. It stands in the kernel's rules, out of
+    /// the sandbox's reach. What the system is configured with is not: a container shares /etc/resolv.conf with whoever joins
+    /// its network, or its pod, who may write it.
+    public static func predecessor(key: NetworkKey?) throws -> Predecessor {
+        let notes = try SandboxTable.notes(try NetlinkSocket())
+        return Predecessor(
+            servers: notes.compactMap { Endpoint(parsing: $0, defaultPort: 53) },
+            isKnown: key.map { notes.contains($0.note) } ?? false
+        )
     }
 
     private func isClosed(because change: any Error) {

@@ -49,7 +49,8 @@ struct SidecarCommand: StagedCommand {
         }
         try Privileges.requireForSidecar()
         try OwnNetwork.requireSandbox(environment)
-        try settings.completeUpstream(asked: try Sidecar.serversAskedBefore())
+        let key = try NetworkKey(keptIn: settings.auditDirectory)
+        try settings.completeUpstream(after: try Sidecar.predecessor(key: key))
         Diagnostics.start(level: settings.logLevel)
         let log = settings.logger()
         settings.remarks.forEach { log.warning("\($0)") }

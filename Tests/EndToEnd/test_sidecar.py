@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
+from lab.capture import capture
 from lab.flood_watch import Watch, flooding, starting
 from lab.internet import Internet
 from lab.processes import wait_until
@@ -423,16 +424,35 @@ def attack(shared: SharedNetwork, *words: str, timeout: float = 60) -> subproces
     "T10", "writes frames behind every inet hook, with and without the queue, beside a sidecar", stopped_by="fence"
 )
 @pytest.mark.parametrize("bypass", ["queue", "bypass"])
-def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str) -> None:
-    """T10: frames that go behind every inet chain."""
+@pytest.mark.parametrize("called", ["", "0806", "8035", "86dd", "8100", "0003"])
+def test_packet_sockets(internet: Internet, shared: Sidecar, bypass: str, called: str) -> None:
+    """T10: frames that go behind every inet chain; also IPv4 that the socket calls ARP, RARP, IPv6, a VLAN's or anything's."""
     neighbour = shared.namespace.neighbour(OUTSIDE4)
-    words = ("packet", bypass, INSIDE4, plan.SINK4, "4444", neighbour)
+    words = ("packet", bypass, INSIDE4, plan.SINK4, "4444", neighbour, called)
     assert attack(shared, *words).returncode == 0
     assert "stolen by a frame" in internet.sinks.data(), "it works without a sidecar"
     shared.start(allowing(plan.ALLOWED))
     attack(shared, *words)
     assert internet.sinks.data() == ""
     assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6")
+
+
+@pytest.mark.attack("T10 B2", "writes frames of ARP with data behind the message, beside a sidecar", stopped_by="fence")
+@pytest.mark.parametrize("bypass", ["queue", "bypass"])
+def test_data_behind_address_resolution(internet: Internet, shared: Sidecar, tmp_path: Path, bypass: str) -> None:
+    """T10: what the fence lets out is no longer than it has to be."""
+
+    def heard(number: int) -> bytes:
+        with capture(internet.namespace.command(), "any", tmp_path / f"{number}.pcap", "arp") as outside:
+            attack(shared, "arp", bypass, INSIDE4, OUTSIDE4, "stolen behind ARP")
+        return outside.payload
+
+    assert b"stolen behind ARP" in heard(1), "it works without a sidecar"
+    shared.start(allowing(plan.ALLOWED))
+    assert b"stolen behind ARP" not in heard(2)
+    # What the kernel asks goes on.
+    shared.namespace.ip("neigh", "flush", "all")
+    assert shared.reaches(plan.ALLOWED, "-4"), shared.log
 
 
 @pytest.mark.attack(

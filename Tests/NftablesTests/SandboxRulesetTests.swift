@@ -48,9 +48,16 @@ import Testing
         ruleset.asksDocker = pass != nil
         ruleset.fence = pass
         var text = "table inet sandgate {\n"
-        for set in SandboxRuleset.sets {
-            let type = ["inet_service", "ipv4_addr", "ipv6_addr"][[2, 4, 16].firstIndex(of: set.key.length)!]
-            text += "set \(set.name) { type \(type); flags \(set.isInterval ? "interval" : "timeout"); }\n"
+        for set in ruleset.sets {
+            let type =
+                switch set.key {
+                case .address(.v4): "ipv4_addr"
+                case .address(.v6): "ipv6_addr"
+                case .port: "inet_service"
+                case .priority: "classid"
+                }
+            let flags = (set.isInterval ? "interval" : "timeout") + (set.isDynamic ? ",dynamic" : "")
+            text += "set \(set.name) { type \(type); flags \(flags); }\n"
         }
         for chain in ruleset.chains {
             text += "chain \(chain.name) {\n"
