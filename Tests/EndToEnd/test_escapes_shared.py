@@ -218,6 +218,38 @@ def test_sidecar_without_its_directory(internet: Internet, shared: Sidecar) -> N
         shared.end(signal.SIGKILL)
 
 
+DOCKERS = "+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod"
+
+
+@pytest.mark.attack(
+    "T13",
+    "sees the sidecar's processes (shareProcessNamespace of a pod), and traces, reads and takes descriptors from each of its threads",
+    stopped_by="capabilities",
+)
+def test_threads_of_a_sidecar(internet: Internet, shared: Sidecar) -> None:
+    """Root as the sidecar is; some of its threads have no capability that this root has not. What is left it can do to any process
+    of its own user: to count its descriptors, to stop it, or let it open no more files, with which nothing opens."""
+    confined = ("setpriv", f"--bounding-set=-all,{DOCKERS}", f"--inh-caps=-all,{DOCKERS}", "/usr/bin/python3")
+    guard = (*confined, str(ATTACKS.parent / "guard.py"))
+    forbidden = {"ptrace", "pidfd_getfd", "mem", "environ", "namespace", "root"}
+
+    def did(pid: int) -> set[str]:
+        threads = sorted(path.name for path in Path(f"/proc/{pid}/task").iterdir())
+        done = subprocess.run(shared.namespace.command(*guard, *threads), capture_output=True, text=True, timeout=60)
+        assert "tried everything" in done.stdout, done
+        return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("did ")}
+
+    other = Child(shared.namespace.command(*confined, "-c", "import time; print('up', flush=True); time.sleep(60)"), "up")
+    try:
+        assert forbidden <= did(other.process.pid), "what root can do to root"
+    finally:
+        other.stop()
+    shared.start(allowing(plan.ALLOWED), TOKEN="secret")
+    assert shared.process is not None
+    assert not forbidden & did(shared.process.pid)
+    assert shared.reaches(plan.ALLOWED), shared.log
+
+
 @pytest.mark.attack("T5", "is shared with a sidecar that has no CAP_NET_ADMIN", stopped_by="start")
 def test_sidecar_without_privilege(internet: Internet, shared: Sidecar, tmp_path: Path) -> None:
     environment = {"SANDGATE_AUDIT_DIR": str(tmp_path / "a"), "OPENSANDBOX_EGRESS_DNS_UPSTREAM": plan.DNS4}
