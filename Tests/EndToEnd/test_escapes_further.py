@@ -708,3 +708,76 @@ def test_words_that_come_late(internet: Internet, sandgate: Sandgate, words: str
     arrived = outside.payload
     assert b"smuggled" not in arrived and plan.OTHER.encode() not in arrived and b"other" not in arrived, run
     assert run.audit.where(verdict="deny", host=plan.OTHER, port=4444) or run.audit.where(reason="malformed-http"), run
+
+
+# Requests to go on, made to others than our proxy
+
+
+@pytest.mark.attack(
+    "P6 P5", "asks an allowed server that may be a proxy itself for a tunnel to a denied host, past ours", stopped_by="http-host"
+)
+@pytest.mark.parametrize("host", ["of the tunnel", "of the server"])
+@pytest.mark.parametrize("port", [80, 4444])
+def test_tunnel_through_an_allowed_server(internet: Internet, sandgate: Sandgate, host: str, port: int) -> None:
+    name = f"{plan.OTHER}:443" if host == "of the tunnel" else plan.SINK
+    command = attack("pieces", plan.SINK4, port, rf"CONNECT {plan.OTHER}:443 HTTP/1.1\r\nHost: {name}\r\n\r\n", "smuggled")
+    internet.unenforced(command)
+    assert "smuggled" in internet.sinks.data()
+    run = sandgate.run(allowing(plan.SINK), *after_resolving(plan.SINK, then=command))
+    arrived = internet.sinks.data()
+    assert "CONNECT" not in arrived and "smuggled" not in arrived, run
+    assert run.audit.where(verdict="deny"), run
+
+
+# Connections over several paths
+
+MPTCP = 262
+PEER = f"""\
+import socket, sys, time
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM, {MPTCP}) as s:
+    s.bind((sys.argv[1], 0))
+    s.connect((sys.argv[2], 5000))
+    for _ in range(20):
+        s.send(b"x")
+        s.recv(100)
+        time.sleep(0.05)
+"""
+ANSWERING = f"""\
+import socket
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {MPTCP})
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("0.0.0.0", 5000))
+listener.listen()
+print("listening", flush=True)
+while True:
+    with listener.accept()[0] as connection:
+        while data := connection.recv(100): connection.send(data)
+"""
+
+
+@pytest.mark.attack(
+    "T12 T10a",
+    "has its kernel join a connection from outside by another path (MPTCP), to an address that whoever began it announces",
+    stopped_by="kernel",
+)
+def test_path_that_a_peer_announces(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Who had CAP_NET_ADMIN before has had it accept such addresses."""
+    box.check("ip", "mptcp", "limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    internet.namespace.check("ip", "mptcp", "limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    internet.namespace.check("ip", "mptcp", "endpoint", "add", plan.SINK4, "port", "5001", "signal")
+    listening = Child(box.command(*BARE, PYTHON, "-c", ANSWERING), "listening")
+
+    def joins() -> bool:
+        with internet.capture(f"tcp and dst host {plan.SINK4}", unenforced=True) as outside:
+            done = subprocess.run(internet.namespace.command(PYTHON, "-c", PEER, OUTSIDE4, INSIDE4), timeout=30)
+        assert done.returncode == 0, "the connection itself goes on"
+        return any("Flags [S]" in line and INSIDE4 in line for line in outside.lines)
+
+    try:
+        assert joins(), "without rules"
+        daemon.create(allowing(plan.ALLOWED), attachment={"netns": f"/run/netns/{box.name}"})
+        assert not joins()
+    finally:
+        listening.stop()
+        internet.namespace.check("ip", "mptcp", "endpoint", "flush")
+        internet.namespace.check("ip", "mptcp", "limits", "set", "subflows", "2", "add_addr_accepted", "0")
