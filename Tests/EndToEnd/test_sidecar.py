@@ -421,7 +421,9 @@ def attack(shared: SharedNetwork, *words: str, timeout: float = 60) -> subproces
 
 
 @pytest.mark.attack(
-    "T10", "writes frames behind every inet hook, with and without the queue, beside a sidecar", stopped_by="fence"
+    "T10",
+    "writes frames behind every inet hook, with and without the queue, called what they are or ARP and the like, beside a sidecar",
+    stopped_by="fence",
 )
 @pytest.mark.parametrize("bypass", ["queue", "bypass"])
 @pytest.mark.parametrize("called", ["", "0806", "8035", "86dd", "8100", "0003"])
