@@ -18,7 +18,7 @@ from lab.flood_watch import starting
 from lab.internet import Internet
 from lab.processes import Child, wait_until
 from lab.sandgate import allowing
-from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, RAW, SharedNetwork, Sidecar, inside, sidecar
+from lab.sidecar import INSIDE4, INSIDE6, OUTSIDE4, OUTSIDE6, RAW, SharedNetwork, Sidecar, inside, sidecar
 from lab.tool import binary
 
 ATTACKS = Path(__file__).parent / "attacks" / "shared_namespace.py"
@@ -374,6 +374,36 @@ def test_request_in_the_name_of_who_is_outside(internet: Internet, shared: Sidec
         connection.request("GET", "/policy")
         assert b'"defaultAction":"deny"' in connection.getresponse().read(), shared.log
     assert not shared.reaches(plan.DENIED) and shared.policy()["defaultAction"] == "deny", shared.log
+
+
+@pytest.mark.attack(
+    "T2 T12", "begins a connection to the sidecar's policy API in the name of somebody outside", stopped_by="kernel"
+)
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_connection_in_the_name_of_who_is_outside(internet: Internet, shared: Sidecar, family: str) -> None:
+    """CAP_NET_RAW is enough to send from every address (IP_TRANSPARENT). The answer goes to whose address it is."""
+    inside4 = family == "ipv4"
+    (own, outer), level, option = ((INSIDE4, OUTSIDE4), 0, 19) if inside4 else ((INSIDE6, OUTSIDE6), 41, 75)
+    begin = (
+        f"import socket; s = socket.socket(socket.{'AF_INET' if inside4 else 'AF_INET6'})\n"
+        f"s.setsockopt({level}, {option}, 1); s.settimeout(1); s.bind(('{outer}', 0))\n"
+        f"try: s.connect(('{own}', 18080))\n"
+        "except OSError as error: print(error)\n"
+    )
+
+    def is_answered() -> bool:
+        with internet.capture(f"src host {own} and tcp src port 18080", unenforced=True) as outside:
+            assert shared.run("/usr/bin/python3", "-c", begin).returncode == 0
+        return any("Flags [S.]" in line for line in outside.lines)
+
+    server = Child(shared.namespace.command("/usr/bin/python3", "-u", "-m", "http.server", "18080", "-b", own), "Serving")
+    try:
+        assert is_answered(), "it works without a sidecar"
+    finally:
+        server.stop()
+    shared.start(allowing(plan.ALLOWED))
+    assert not is_answered()
+    assert shared.is_healthy()
 
 
 @pytest.mark.attack("T12", "answers a datagram that came from outside, and goes on sending", stopped_by="kernel")
