@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import signal
 import socket
 import subprocess
@@ -206,6 +207,31 @@ def test_entry_from_before(internet: Internet, shared: Sidecar) -> None:
         shared.end(signal.SIGTERM)
     shared.start(allowing(plan.ALLOWED))
     assert not sends(), shared.log
+
+
+@pytest.mark.attack(
+    "T10 T10a", "has left a fence from before that looks like a sidecar's, and lets everything out", stopped_by="fence"
+)
+def test_fence_from_before(internet: Internet, shared: Sidecar) -> None:
+    words = ("packet", "queue", INSIDE4, plan.SINK4, "4444", shared.namespace.neighbour(OUTSIDE4))
+
+    def sends() -> bool:
+        internet.forget()
+        shared.run("/usr/bin/python3", str(ATTACKS), *words)
+        return "stolen by a frame" in internet.sinks.data()
+
+    with left_before(shared):
+        assert not sends()
+        found = re.search(r"chain (egress_\d+) ", shared.namespace.check("nft", "list", "table", "netdev", "sandgate"))
+        assert found
+        shared.namespace.check("nft", "insert", "rule", "netdev", "sandgate", found[1], "accept")
+        shared.namespace.check("nft", "add", "chain", "netdev", "sandgate", found[1], "{ policy accept; }")
+        more = '{ type filter hook egress device "eth0" priority -10; policy accept; accept; }'
+        shared.namespace.check("nft", "add", "chain", "netdev", "sandgate", "more", more)
+        assert sends(), "what it lets out"
+    shared.start(allowing(plan.ALLOWED))
+    assert not sends(), shared.log
+    assert shared.reaches(plan.ALLOWED) and shared.reaches(plan.ALLOWED, "-6"), shared.log
 
 
 @pytest.mark.honest("a sidecar that has lost its directory, and begins again under the same nameserver")
