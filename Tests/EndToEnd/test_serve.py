@@ -574,10 +574,21 @@ def _hanging(daemon: Daemon, sandbox: Sandbox) -> Iterator[None]:
     # Where a record is written first: a pipe takes nothing while nobody reads.
     pipe = daemon.record(sandbox.id).with_suffix(".json.new")
     os.mkfifo(pipe)
+
+    def waiting() -> int:
+        """How many of the daemon's threads wait for somebody at the other end of a pipe that they open."""
+        count = 0
+        for thread in Path(f"/proc/{daemon.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                count += (thread / "wchan").read_text() == "wait_for_partner"
+        return count
+
+    before = waiting()
     answers: list[Answer] = []
     change = threading.Thread(target=lambda: answers.append(sandbox.ask("PUT", "/policy", allowing(plan.OTHER))))
     change.start()
     try:
+        wait_until(lambda: waiting() > before, "the change to wait for the disk")
         yield
         assert not answers, answers
     finally:
