@@ -442,8 +442,8 @@ extension HTTPForwarder {
 // MARK: - Deadlines
 
 extension HTTPForwarder {
-    /// A head that has begun must be complete by the deadline; an exchange, or the rest between two, may last as long as
-    /// a tunnel may be silent.
+    /// The first head must be complete by the deadline; an exchange, the rest between two and the heads that follow may last
+    /// as long as a tunnel may be silent: whoever is let in could be silent in an exchange as well.
     private func watchTime() {
         guard case .exchanging = phase else { return }
         let isReadingHead = machine.wantsDownstream && admission == nil
