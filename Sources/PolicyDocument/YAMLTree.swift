@@ -22,6 +22,11 @@ enum YAMLTree {
     /// ``parse(_:)``, with what Yams throws as it is.
     private static func compose(_ bytes: [UInt8]) throws -> DocumentNode? {
         try refuseAliases(bytes)
+        return try withRoot(of: bytes) { root in try root.map { try convert($0, depth: 0) } }
+    }
+
+    /// Gives `body` what Yams makes of a document; `nil` for an empty one.
+    private static func withRoot<Result>(of bytes: [UInt8], _ body: (Node?) throws -> Result) throws -> Result {
         var text = String(decoding: bytes, as: UTF8.self)
         // Yams keeps a pointer to the text's storage, which a text this short does not have. (Positions behind its end are cut
         // back by who calls.)
@@ -29,9 +34,7 @@ enum YAMLTree {
         // Without rules nothing is resolved: what a scalar means depends on the field, not on its looks.
         let parser = try Parser(yaml: text, resolver: .basic, encoding: .utf8)
         // The parser owns the anchors that nodes refer to.
-        return try withExtendedLifetime(parser) {
-            try parser.singleRoot().map { try convert($0, depth: 0) }
-        }
+        return try withExtendedLifetime(parser) { try body(try parser.singleRoot()) }
     }
 
     private static func position(_ mark: Mark?) -> DocumentNode.Position {
@@ -89,37 +92,48 @@ enum YAMLTree {
 extension YAMLTree {
     private static let aliasMessage = "anchors and aliases are not accepted: write the value out"
 
-    /// Refuses text that has an alias of an anchor before Yams expands it: nested, they grow without bound.
-    private static func refuseAliases(_ bytes: [UInt8]) throws(SyntaxError) {
-        var anchors: Set<ArraySlice<UInt8>> = []
-        var position = DocumentNode.Position()
-        var previous = UInt8(ascii: "\n")
-        for index in bytes.indices {
-            let byte = bytes[index]
-            if (byte == UInt8(ascii: "&") || byte == UInt8(ascii: "*")) && " \t\r\n[{,:-?".utf8.contains(previous) {
-                let name = bytes[(index + 1)...].prefix(while: isAnchorByte)
-                if byte == UInt8(ascii: "&") {
-                    anchors.insert(name)
-                } else if !name.isEmpty && anchors.contains(name) {
-                    throw SyntaxError(position: position, message: aliasMessage)
-                }
-            }
-            previous = byte
-            if byte == UInt8(ascii: "\n") {
-                position = DocumentNode.Position(line: position.line + 1, column: 1)
-            } else if byte & 0xc0 != 0x80 {
-                position.column += 1
-            }
+    /// Refuses text that has an alias of an anchor before Yams puts the anchor's node in its place: nested, and in keys, which
+    /// Yams compares, they take time without bound.
+    ///
+    /// What looks like both may also stand in quotes or comments, and only YAML's grammar tells. So where it does, a copy is
+    /// parsed first, with other names for the anchors, and nothing else changed: it has the same tokens, and none of its
+    /// aliases finds an anchor.
+    private static func refuseAliases(_ bytes: [UInt8]) throws {
+        let (anchors, aliases) = (names(behind: UInt8(ascii: "&"), bytes), names(behind: UInt8(ascii: "*"), bytes))
+        guard !anchors.isDisjoint(with: aliases) else { return }
+        let shift = (1..<anchorBytes.count).first { shift in
+            !anchors.contains { aliases.contains(ArraySlice([shifted($0[$0.startIndex], by: shift)] + $0.dropFirst())) }
+        }
+        guard let shift else { throw SyntaxError(position: .init(), message: aliasMessage) }
+        var copy = bytes
+        for index in copy.indices.dropLast()
+        where copy[index] == UInt8(ascii: "&") && anchorBytes.contains(copy[index + 1]) {
+            copy[index + 1] = shifted(copy[index + 1], by: shift)
+        }
+        do {
+            try withRoot(of: copy) { _ in }
+        } catch YamlError.composer(_, "found undefined alias", let mark, _) {
+            throw SyntaxError(position: position(mark), message: aliasMessage)
         }
     }
 
-    private static func isAnchorByte(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"):
-            true
-        default: false
+    /// What stands right behind each such byte and could be a name; empty names are none.
+    private static func names(behind sign: UInt8, _ bytes: [UInt8]) -> Set<ArraySlice<UInt8>> {
+        var names: Set<ArraySlice<UInt8>> = []
+        for index in bytes.indices where bytes[index] == sign {
+            let name = bytes[(index + 1)...].prefix(while: anchorBytes.contains)
+            if !name.isEmpty { names.insert(name) }
         }
+        return names
+    }
+
+    /// What libyaml takes for the name of an anchor.
+    private static let anchorBytes = Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".utf8)
+
+    /// The byte that is so many places further among those of a name: another one for every byte.
+    private static func shifted(_ byte: UInt8, by places: Int) -> UInt8 {
+        let place = anchorBytes.firstIndex(of: byte) ?? 0
+        return anchorBytes[(place + places) % anchorBytes.count]
     }
 }
 

@@ -95,8 +95,34 @@ import Testing
         #expect(Reading.problems(text, .yaml) == ["p:2:10: anchors and aliases are not accepted: write the value out"])
     }
 
+    /// Yams knows more line breaks than most programs. (Found by fuzzing: what began behind one was not looked at.)
+    @Test(.timeLimit(.minutes(1)), arguments: [" ", "\n  ", "\u{85}", "\u{2028}", "\u{2029}", "\t"])
+    func nestedAliasesInKeysAreRefusedAtOnce(space: String) {
+        var text = "x: [\(space)&a0 {x: y},"
+        for level in 1..<40 {
+            let alias = "\(space)*a\(level - 1)"
+            text += "\(space)&a\(level) {? {?\(alias) : 1} :\(alias), ? [\(alias),\(alias)] : 1},"
+        }
+        #expect(Reading.problems(text + "\(space)]\n", .yaml).first?.contains("anchors and aliases") == true)
+    }
+
+    /// (Found by fuzzing: a policy with such a comment could not be read from what was written of it.)
+    @Test(arguments: ["see &a and *a", "\u{2028}&a: *a", "[&a, *a]", "R&D", "&Z *Z &a *a &b *b", "&-*- &__ *__"])
+    func quotedTextMayHoldAnything(comment: String) throws {
+        let rule = Rule(.allow, try Target(parsing: "*D.example.com"), comment: comment)
+        let policy = Policy(rules: [rule])
+        #expect(try Reading.load(PolicyDocument.yaml(of: policy), .yaml).policy == policy)
+    }
+
+    @Test func textWithAllNamesIsRefused() {
+        let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".map { "&\($0) *\($0)" }
+        let text = "mode: report # " + letters.joined(separator: " ") + "\n"
+        #expect(Reading.problems(text, .yaml) == ["p:1:1: anchors and aliases are not accepted: write the value out"])
+    }
+
     @Test(arguments: [
         "# see *.github.com & *others*\nmode: report\n", "mode: report # &x\n", "mode: \"report\" # a *b &b\n",
+        "mode: report # &b *b\n",
     ])
     func commentsMayHoldAnything(text: String) throws {
         #expect(try Reading.load(text, .yaml).policy.mode == .report)
