@@ -208,7 +208,7 @@ extension PolicyReader {
             case "protocol":
                 rule.transport = readTransport(value, path)
                 rule.statesAnyTransport = rule.transport == nil
-            case "comment": rule.comment = text(value, path)
+            case "comment": rule.comment = text(value, path).map(Self.withoutMarks)
             default: rule.expiresAt = readEnd(member, path, &expiryKey)
             }
         }
@@ -345,6 +345,12 @@ extension PolicyReader {
         if let text = node.text { return text }
         report(node.position, path, "expected a string, found \(node.kind)")
         return nil
+    }
+
+    /// Text without the byte order marks that it begins with: YAML's reader takes one for its own, so that they would be
+    /// fewer each time it is read.
+    private static func withoutMarks(_ text: String) -> String {
+        String(text.unicodeScalars.drop { $0 == "\u{FEFF}" })
     }
 
     /// One of an enumeration's words, in any case.

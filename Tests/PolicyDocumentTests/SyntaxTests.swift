@@ -114,6 +114,15 @@ import Testing
         #expect(try Reading.load(PolicyDocument.yaml(of: policy), .yaml).policy == policy)
     }
 
+    /// (Found by fuzzing: YAML's reader drops one.)
+    @Test(arguments: [PolicyDocument.Format.json, .yaml])
+    func commentsBeginWithNoByteOrderMark(format: PolicyDocument.Format) throws {
+        let text = #"{"egress": [{"action": "deny", "target": "a", "comment": "\ufeff\ufeffx\ufeff"}]}"#
+        let policy = try Reading.load(text, format).policy
+        #expect(policy.rules.first?.comment == "x\u{FEFF}")
+        #expect(try Reading.load(PolicyDocument.yaml(of: policy), .yaml).policy == policy)
+    }
+
     @Test func textWithAllNamesIsRefused() {
         let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".map { "&\($0) *\($0)" }
         let text = "mode: report # " + letters.joined(separator: " ") + "\n"
