@@ -159,7 +159,7 @@ def stuck_upload(internet: Internet, daemon: Daemon, sandbox: Sandbox, file: Pat
         assert server.stdout is not None and server.stdout.readline() == "listening\n"
         payload = os.urandom(24 << 20)
         file.write_bytes(payload)
-        client = sandbox.start("/bin/bash", "-c", f"nc -N -w 60 {plan.SINK4} 4445 <{file}")
+        client = sandbox.start("/bin/bash", "-c", f"exec nc -N -w 60 {plan.SINK4} 4445 <{file}")
         assert server.stdout.readline() == "accepted\n"
         # Both sockets and the pipe between them are full when nothing moves any more.
         wait_until(lambda: _waiting_in(daemon) > 0, "bytes in the daemon's pipe")
