@@ -163,8 +163,9 @@ extension TunnelJudge {
     }
 
     /// A live connection, after the policy changed: whether what it was allowed by still holds. `basis` is what the
-    /// verdict that it was let in with says it has shown (``Verdict/shownBasis``): a name rule that came since does not stand in for the address rule that went, since
-    /// the name was never bound to the address. What was allowed `once` lives on until a rule speaks against it.
+    /// verdict that it was let in with says it has shown (``Verdict/shownBasis``): a name rule that came since does not
+    /// stand in for the address rule that went, since the name was never bound to the address. What was allowed `once`
+    /// lives on until a rule speaks against it.
     public func judgeAgain(
         name: DomainName?,
         destination: Endpoint,

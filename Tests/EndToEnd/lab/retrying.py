@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import plan
+from .hello_server import HelloServer
 from .internet import Internet
-from .processes import Child
 from .sandgate import attack
 
 RETRYING = """\
@@ -38,25 +38,13 @@ while True:
 """
 
 
-class Retrying:
-    """A server with many names that asks for another hello, unless the client has guessed its curve."""
+class Retrying(HelloServer):
+    """A server that asks for another hello, unless the client has guessed its curve."""
 
     PORT = 9443
 
     def __init__(self, internet: Internet, directory: Path) -> None:
-        self._log = directory / "names"
-        files = (internet.certificates.certificate, internet.certificates.key, self._log)
-        command = ["/usr/bin/python3", "-c", RETRYING, plan.SINK4, str(self.PORT), *map(str, files)]
-        self._child = Child(internet.namespace.command(*command), "serving")
-
-    def stop(self) -> None:
-        self._child.stop()
-
-    def names(self) -> list[str]:
-        """The names in the hellos so far; forgotten then."""
-        found = self._log.read_text().split("\n")[:-1]
-        self._log.write_text("")
-        return found
+        super().__init__(internet, directory, ["/usr/bin/python3", "-c", RETRYING, plan.SINK4, str(self.PORT)])
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
