@@ -17,7 +17,7 @@ extension PolicyDocument {
 
     /// A rule as one line of an `egress` list: `- {action: allow, target: "api.example.com", ports: [443]}`.
     public static func yaml(of rule: Rule) -> String {
-        "- {" + fields(of: rule).map { "\($0): \($1)" }.joined(separator: ", ") + "}"
+        "- {" + fields(of: rule).map { "\($0): \($1.yaml)" }.joined(separator: ", ") + "}"
     }
 
     /// The policy as a JSON object on one line, keys in a fixed order.
@@ -36,26 +36,46 @@ extension PolicyDocument {
 
     /// A rule as a JSON object.
     public static func json(of rule: Rule) -> String {
-        let fields = fields(of: rule).map { key, value in
-            "\"\(key)\":" + (value.hasPrefix("[") || value.hasPrefix("\"") ? value : quote(value))
-        }
-        return "{" + fields.joined(separator: ",") + "}"
+        "{" + fields(of: rule).map { "\"\($0)\":\($1.json)" }.joined(separator: ",") + "}"
     }
 
-    /// A rule's fields; strings that need quotes have them, and ports are a list in both syntaxes.
-    private static func fields(of rule: Rule) -> [(String, String)] {
-        var fields = [("action", rule.action.rawValue), ("target", quote("\(rule.target)"))]
+    /// A field's value.
+    private enum FieldValue {
+        /// One of our own words, which YAML takes without quotes.
+        case word(String)
+        /// Any text.
+        case text(String)
+        /// What is written alike in both syntaxes.
+        case list(String)
+
+        var yaml: String {
+            switch self {
+            case .word(let text), .list(let text): text
+            case .text(let text): quote(text)
+            }
+        }
+
+        var json: String {
+            switch self {
+            case .word(let text), .text(let text): quote(text)
+            case .list(let text): text
+            }
+        }
+    }
+
+    private static func fields(of rule: Rule) -> [(String, FieldValue)] {
+        var fields: [(String, FieldValue)] = [("action", .word(rule.action.rawValue)), ("target", .text("\(rule.target)"))]
         if !rule.ports.isEmpty {
             let ports = rule.ports.map { $0.lower == $0.upper ? "\($0)" : quote("\($0)") }
-            fields.append(("ports", "[" + ports.joined(separator: ", ") + "]"))
+            fields.append(("ports", .list("[" + ports.joined(separator: ", ") + "]")))
         }
         if let transport = rule.transport {
-            fields.append(("protocol", "\(transport)"))
+            fields.append(("protocol", .word("\(transport)")))
         } else if rule.statesAnyTransport {
-            fields.append(("protocol", "any"))
+            fields.append(("protocol", .word("any")))
         }
-        if let expiry = rule.expiresAt { fields.append(("expiresAt", quote(InternetTime.text(of: expiry)))) }
-        if let comment = rule.comment { fields.append(("comment", quote(comment))) }
+        if let expiry = rule.expiresAt { fields.append(("expiresAt", .text(InternetTime.text(of: expiry)))) }
+        if let comment = rule.comment { fields.append(("comment", .text(comment))) }
         return fields
     }
 

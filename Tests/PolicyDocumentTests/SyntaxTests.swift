@@ -123,6 +123,15 @@ import Testing
         #expect(try Reading.load(PolicyDocument.yaml(of: policy), .yaml).policy == policy)
     }
 
+    /// A quotation mark and what combines with it are one character to Swift, and no quotation mark.
+    @Test func commentsMayBeginWithWhatCombines() throws {
+        let rule = Rule(.deny, try Target(parsing: "a"), comment: "\u{345}ub")
+        #expect(PolicyDocument.json(of: rule) == "{\"action\":\"deny\",\"target\":\"a\",\"comment\":\"\u{345}ub\"}")
+        let policy = Policy(rules: [rule])
+        #expect(try Reading.load(PolicyDocument.json(of: policy), .json).policy == policy)
+        #expect(try Reading.load(PolicyDocument.yaml(of: policy), .yaml).policy == policy)
+    }
+
     @Test func textWithAllNamesIsRefused() {
         let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".map { "&\($0) *\($0)" }
         let text = "mode: report # " + letters.joined(separator: " ") + "\n"
