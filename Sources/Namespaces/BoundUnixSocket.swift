@@ -1,5 +1,4 @@
 internal import CLinux
-internal import CMnl
 internal import Glibc
 
 /// A Unix socket that a program has bound in the file system and that takes connections or datagrams, as the kernel's
@@ -43,64 +42,17 @@ extension BoundUnixSocket {
     /// Those of the calling thread's network namespace. Connected ones, which nobody else can reach, are left out.
     /// - Throws: where the kernel was built without unix_diag, among others.
     public static func all() throws(NamespaceError) -> Set<BoundUnixSocket> {
-        guard let socket = mnl_socket_open2(NETLINK_SOCK_DIAG, Int32(SOCK_CLOEXEC.rawValue)) else {
-            throw NamespaceError("cannot open a socket diagnosis socket", errno: errno)
-        }
-        defer { mnl_socket_close(socket) }
-        limitPatience(of: mnl_socket_get_fd(socket))
-        let request = request()
-        guard request.withUnsafeBytes({ mnl_socket_sendto(socket, $0.baseAddress, $0.count) }) == request.count else {
-            throw NamespaceError("cannot list unix sockets", errno: errno)
-        }
+        var request = unix_diag_req()
+        request.sdiag_family = UInt8(AF_UNIX)
+        // What listens (stream and packet sockets), or is not connected (datagram sockets). States of the kernel's
+        // net/tcp_states.h, which it has no header for: TCP_CLOSE and TCP_LISTEN.
+        request.udiag_states = 1 << 7 | 1 << 10
+        request.udiag_show = UInt32(UDIAG_SHOW_NAME | UDIAG_SHOW_VFS)
         var found: Set<BoundUnixSocket> = []
-        var buffer = [UInt8](repeating: 0, count: 32 * 1024)
-        while true {
-            let count = mnl_socket_recvfrom(socket, &buffer, buffer.count)
-            if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else { throw NamespaceError("cannot list unix sockets", errno: patienceError(errno)) }
-            if try read(buffer[..<count], into: &found) { return found }
+        try SocketDiagnosis.ask(request, flags: NLM_F_REQUEST | NLM_F_DUMP, operation: "cannot list unix sockets") {
+            if let socket = BoundUnixSocket(message: $0) { found.insert(socket) }
         }
-    }
-
-    /// A dump of what listens (stream and packet sockets), or is not connected (datagram sockets).
-    private static func request() -> [UInt8] {
-        let headerSize = MemoryLayout<nlmsghdr>.size
-        var header = nlmsghdr()
-        header.nlmsg_len = UInt32(headerSize + MemoryLayout<unix_diag_req>.size)
-        header.nlmsg_type = UInt16(SOCK_DIAG_BY_FAMILY)
-        header.nlmsg_flags = UInt16(NLM_F_REQUEST | NLM_F_DUMP)
-        var body = unix_diag_req()
-        body.sdiag_family = UInt8(AF_UNIX)
-        // States of the kernel's net/tcp_states.h, which it has no header for: TCP_CLOSE and TCP_LISTEN.
-        body.udiag_states = 1 << 7 | 1 << 10
-        body.udiag_show = UInt32(UDIAG_SHOW_NAME | UDIAG_SHOW_VFS)
-        return withUnsafeBytes(of: header, Array.init) + withUnsafeBytes(of: body, Array.init)
-    }
-
-    /// Takes the messages of one datagram; whether they were the last.
-    private static func read(
-        _ datagram: ArraySlice<UInt8>,
-        into found: inout Set<BoundUnixSocket>
-    ) throws(NamespaceError) -> Bool {
-        let headerSize = MemoryLayout<nlmsghdr>.size
-        var rest = datagram
-        while rest.count >= headerSize {
-            let header = rest.withUnsafeBytes { $0.loadUnaligned(as: nlmsghdr.self) }
-            let length = Int(header.nlmsg_len)
-            // What is cut short may lack a socket, which would not be hidden.
-            guard (headerSize...rest.count).contains(length) else {
-                throw NamespaceError("cannot list unix sockets", errno: EPROTO)
-            }
-            let body = rest.dropFirst(headerSize).prefix(length - headerSize)
-            if header.nlmsg_type == UInt16(NLMSG_DONE) { return true }
-            if header.nlmsg_type == UInt16(NLMSG_ERROR) {
-                let error = body.count >= 4 ? body.withUnsafeBytes { -$0.loadUnaligned(as: Int32.self) } : EPROTO
-                throw NamespaceError("cannot list unix sockets", errno: error)
-            }
-            if let socket = BoundUnixSocket(message: body) { found.insert(socket) }
-            rest = rest.dropFirst((length + 3) & ~3)
-        }
-        return false
+        return found
     }
 
     /// Reads `struct unix_diag_msg` and its attributes; `nil` for a socket that has no place in the file system.

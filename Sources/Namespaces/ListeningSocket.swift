@@ -1,5 +1,4 @@
 internal import CLinux
-internal import CMnl
 internal import Glibc
 public import NetPrimitives
 
@@ -47,57 +46,12 @@ public struct ListeningSocket: Hashable, Sendable {
     private static let listening: UInt32 = 10
 
     private static func ask(_ body: inet_diag_req_v2, flags: CInt) throws(NamespaceError) -> [ListeningSocket] {
-        guard let socket = mnl_socket_open2(NETLINK_SOCK_DIAG, Int32(SOCK_CLOEXEC.rawValue)) else {
-            throw NamespaceError("cannot open a socket diagnosis socket", errno: errno)
-        }
-        defer { mnl_socket_close(socket) }
-        limitPatience(of: mnl_socket_get_fd(socket))
-        var header = nlmsghdr()
-        header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + MemoryLayout<inet_diag_req_v2>.size)
-        header.nlmsg_type = UInt16(SOCK_DIAG_BY_FAMILY)
-        header.nlmsg_flags = UInt16(flags)
-        let request = withUnsafeBytes(of: header, Array.init) + withUnsafeBytes(of: body, Array.init)
-        guard request.withUnsafeBytes({ mnl_socket_sendto(socket, $0.baseAddress, $0.count) }) == request.count else {
-            throw NamespaceError("cannot list listening sockets", errno: errno)
-        }
         var found: [ListeningSocket] = []
-        var buffer = [UInt8](repeating: 0, count: 32 * 1024)
-        while true {
-            let count = mnl_socket_recvfrom(socket, &buffer, buffer.count)
-            if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else {
-                throw NamespaceError("cannot list listening sockets", errno: patienceError(errno))
-            }
-            let isLast = try read(buffer[..<count], into: &found)
-            if isLast || flags & NLM_F_DUMP == 0 { return found }
+        try SocketDiagnosis.ask(body, flags: flags, operation: "cannot list listening sockets") { message in
+            guard message.count >= MemoryLayout<inet_diag_msg>.size else { return }
+            found.append(ListeningSocket(message.withUnsafeBytes { $0.loadUnaligned(as: inet_diag_msg.self) }))
         }
-    }
-
-    /// Takes the messages of one datagram; whether they were the last of a listing.
-    private static func read(
-        _ datagram: ArraySlice<UInt8>,
-        into found: inout [ListeningSocket]
-    ) throws(NamespaceError) -> Bool {
-        let headerSize = MemoryLayout<nlmsghdr>.size
-        var rest = datagram
-        while rest.count >= headerSize {
-            let header = rest.withUnsafeBytes { $0.loadUnaligned(as: nlmsghdr.self) }
-            let length = Int(header.nlmsg_len)
-            guard (headerSize...rest.count).contains(length) else {
-                throw NamespaceError("cannot list listening sockets", errno: EPROTO)
-            }
-            let body = rest.dropFirst(headerSize).prefix(length - headerSize)
-            if header.nlmsg_type == UInt16(NLMSG_DONE) { return true }
-            if header.nlmsg_type == UInt16(NLMSG_ERROR) {
-                let error = body.count >= 4 ? body.withUnsafeBytes { -$0.loadUnaligned(as: Int32.self) } : EPROTO
-                throw NamespaceError("cannot list listening sockets", errno: error)
-            }
-            if body.count >= MemoryLayout<inet_diag_msg>.size {
-                found.append(ListeningSocket(body.withUnsafeBytes { $0.loadUnaligned(as: inet_diag_msg.self) }))
-            }
-            rest = rest.dropFirst((length + 3) & ~3)
-        }
-        return false
+        return found
     }
 
     private init(_ message: inet_diag_msg) {
