@@ -69,7 +69,7 @@ let package = Package(
                 .product(name: "Crypto", package: "swift-crypto"),
             ]
         ),
-        .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "NetPrimitives"]),
+        .target(name: "Namespaces", dependencies: ["CLinux", "CMnl", "FilePrimitives", "NetPrimitives"]),
         .target(name: "CConfinement", cSettings: hardening),
         .target(name: "Confinement", dependencies: ["CLinux", "FilePrimitives", "Namespaces", "CConfinement"]),
         .target(name: "UpstreamDNS", dependencies: ["CAres", "NetPrimitives", "Reactor"]),
@@ -170,9 +170,15 @@ let package = Package(
             name: "NftablesTests",
             dependencies: ["CLinux", "NetPrimitives", "Reactor", "Nftables", "Namespaces"]
         ),
-        .testTarget(name: "NamespacesTests", dependencies: ["CLinux", "NetPrimitives", "Namespaces"]),
+        .testTarget(
+            name: "NamespacesTests",
+            dependencies: ["CLinux", "FilePrimitives", "NetPrimitives", "Namespaces"]
+        ),
         .testTarget(name: "FilePrimitivesTests", dependencies: ["FilePrimitives"]),
-        .testTarget(name: "ConfinementTests", dependencies: ["CLinux", "Namespaces", "CConfinement", "Confinement"]),
+        .testTarget(
+            name: "ConfinementTests",
+            dependencies: ["CLinux", "FilePrimitives", "Namespaces", "CConfinement", "Confinement"]
+        ),
         .testTarget(name: "UpstreamDNSTests", dependencies: ["NetPrimitives", "Reactor", "UpstreamDNS"]),
         .testTarget(
             name: "DatapathTests",

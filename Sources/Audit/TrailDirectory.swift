@@ -32,7 +32,7 @@ struct TrailDirectory: ~Copyable {
             var stream = try DirectoryStream(taking: listing)
             var numbers: [UInt64] = []
             while let entry = try stream.next() {
-                if case .rotated(let number)? = TrailFileName(entry.name) { numbers.append(number) }
+                if case .rotated(let number)? = TrailFileName(entry.name.description) { numbers.append(number) }
             }
             return numbers.sorted()
         } catch {

@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// C strings and arrays that stay in place for as long as this object lives: what a cloned process reads before it
@@ -6,10 +7,9 @@ final class CStrings {
     private var strings: [UnsafeMutablePointer<CChar>] = []
     private var arrays: [UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>] = []
 
-    /// A copy of `text` with a NUL at its end; `nil` stays `nil`.
-    func string(_ text: String?) -> UnsafeMutablePointer<CChar>? {
-        guard let text else { return nil }
-        return bytes(Array(text.utf8))
+    /// A copy of `string` with a NUL at its end; `nil` stays `nil`.
+    func string(_ string: SystemString?) -> UnsafeMutablePointer<CChar>? {
+        string.map { bytes($0.bytes) }
     }
 
     /// A copy of `bytes` with a NUL at the end.
@@ -22,10 +22,10 @@ final class CStrings {
     }
 
     /// A NULL-terminated array of copies. A `nil` among the elements leaves a place to be filled in.
-    func array(_ texts: [String?]) -> UnsafeMutablePointer<UnsafeMutablePointer<CChar>?> {
-        let array = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: texts.count + 1)
-        for (index, text) in texts.enumerated() { array[index] = string(text) }
-        array[texts.count] = nil
+    func array(_ strings: [SystemString?]) -> UnsafeMutablePointer<UnsafeMutablePointer<CChar>?> {
+        let array = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: strings.count + 1)
+        for (index, string) in strings.enumerated() { array[index] = self.string(string) }
+        array[strings.count] = nil
         arrays.append(array)
         return array
     }

@@ -1,4 +1,5 @@
 internal import CConfinement
+public import FilePrimitives
 internal import Glibc
 internal import Namespaces
 
@@ -7,12 +8,12 @@ public enum ConfinedCommand {
     /// What to run, and in what.
     public struct Configuration: Sendable {
         /// The command and its arguments; the first is searched on the PATH of ``environment`` unless it has a slash.
-        public var arguments: [String]
+        public var arguments: [SystemString]
         /// What a shell runs before the command, in the same confinement; `nil` for nothing. The command then waits for
         /// a second ``ConfinedProcess/release()``.
         public var setupCommand: String?
         /// `NAME=value` entries. Those that point to sockets leading outside are taken out.
-        public var environment: [String]
+        public var environment: [SystemString]
         /// A descriptor of the network namespace.
         public var networkNamespace: CInt
         /// A descriptor of the user namespace that the network namespace belongs to, where this process has no
@@ -21,7 +22,7 @@ public enum ConfinedCommand {
         /// What the command finds in /etc/resolv.conf.
         public var resolvConf: [UInt8]
         /// The directory that the command starts in, absolute.
-        public var workingDirectory: String
+        public var workingDirectory: SystemString
         /// The descriptors that become the command's standard input, output and error. None may be a way out by itself:
         /// ``ConfinedCommand/spawn(_:)`` takes files, terminals, pipes, `/dev/null` and its like, and connected Unix sockets.
         public var standardDescriptors: (input: CInt, output: CInt, error: CInt)
@@ -33,12 +34,17 @@ public enum ConfinedCommand {
         /// it starts; without sockets, what is made later is out of its reach as well.
         public var hasNoUnixSockets: Bool
         /// Files and directories of the supervisor's (its records, its state) that the command may read but not change.
-        public var readOnlyPaths: [String]
+        public var readOnlyPaths: [SystemString]
         /// Devices of the node, below /dev, that the command gets besides those that every program needs (``Device``).
-        public var devices: [String]
+        public var devices: [SystemString]
 
         /// A configuration that starts in the caller's working directory.
-        public init(arguments: [String], environment: [String], networkNamespace: CInt, resolvConf: [UInt8]) {
+        public init(
+            arguments: [SystemString],
+            environment: [SystemString],
+            networkNamespace: CInt,
+            resolvConf: [UInt8]
+        ) {
             self.arguments = arguments
             self.setupCommand = nil
             self.environment = environment
@@ -135,7 +141,9 @@ public enum ConfinedCommand {
         plan.candidates = UnsafeRawPointer(candidates).assumingMemoryBound(to: UnsafePointer<CChar>?.self)
         plan.arguments = UnsafePointer(strings.array(arguments))
         plan.shell_arguments = strings.array(["sh", nil] + arguments.dropFirst().map(Optional.some))
-        plan.setup_arguments = configuration.setupCommand.map { UnsafePointer(strings.array(["sh", "-c", $0])) }
+        plan.setup_arguments = configuration.setupCommand.map {
+            UnsafePointer(strings.array(["sh", "-c", SystemString($0)]))
+        }
         plan.environment = UnsafePointer(strings.array(environment))
         (plan.own_arguments, plan.own_length) = ownArguments()
         plan.without_unix_sockets = configuration.hasNoUnixSockets ? 1 : 0
@@ -242,8 +250,8 @@ public enum ConfinedCommand {
 }
 
 /// The working directory of this process; `/` when it was removed.
-func currentDirectory() -> String {
+func currentDirectory() -> SystemString {
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
     guard getcwd(&buffer, buffer.count) != nil else { return "/" }
-    return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return SystemString(cString: buffer)
 }

@@ -1,4 +1,5 @@
 internal import CConfinement
+public import FilePrimitives
 internal import Glibc
 
 /// A confined command: set up by ``ConfinedCommand/spawn(_:)``, started by ``release()``. Used from one thread.
@@ -27,7 +28,7 @@ public final class ConfinedProcess {
     public let initProcess: CInt
     /// Unix sockets of the node that could not be hidden from the command, since they were not found: by the names that
     /// their programs gave them.
-    public let unplacedSockets: [String]
+    public let unplacedSockets: [SystemString]
     /// How the set-up command ended; `nil` while it has not.
     public private(set) var setupStatus: ExitStatus?
     /// Why init could not start the command when it was released; the status is then 125.
@@ -36,7 +37,7 @@ public final class ConfinedProcess {
     private var status: ExitStatus?
     private var isReaped = false
 
-    init(pidfd: CInt, channel: CInt, initProcess: CInt, _ unplacedSockets: [String]) {
+    init(pidfd: CInt, channel: CInt, initProcess: CInt, _ unplacedSockets: [SystemString]) {
         self.unplacedSockets = unplacedSockets
         self.pidfd = pidfd
         self.channel = channel

@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 
 /// Which devices of the node a command finds in its `/dev`: those that programs need and that lead nowhere by themselves.
@@ -8,15 +9,17 @@ internal import Glibc
 enum Device {
     /// By their names below `/dev`: memory, the command's terminal, file systems and networks that a program makes in
     /// namespaces of its own, virtual machines, graphics.
-    private static let usual: Set<String> = [
+    private static let usual: Set<SystemString> = [
         "null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun", "kvm", "ntsync", "udmabuf", "dxg", "kfd",
     ]
     /// Directories of processors for graphics and the like.
-    private static let directories: Set<String> = ["accel", "dma_heap", "dri", "nvidia-caps"]
-    private static let graphicsOfNVIDIA = ["nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools", "nvidiactl"]
+    private static let directories: Set<SystemString> = ["accel", "dma_heap", "dri", "nvidia-caps"]
+    private static let graphicsOfNVIDIA: [SystemString] = [
+        "nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools", "nvidiactl",
+    ]
 
     /// Those that this machine has, sorted by name.
-    static func found() throws(ConfinementError) -> [(name: String, number: dev_t)] {
+    static func found() throws(ConfinementError) -> [(name: SystemString, number: dev_t)] {
         var names = usual.union(graphicsOfNVIDIA)
         names.formUnion(try FileSystem.entries(in: "/dev").map { $0.name }.filter(isProcessorOfNVIDIA))
         for directory in directories {
@@ -27,14 +30,16 @@ enum Device {
         }
     }
 
-    private static func isProcessorOfNVIDIA(_ name: String) -> Bool {
-        name.hasPrefix("nvidia") && name.count > 6 && name.dropFirst(6).allSatisfy(\.isNumber)
+    private static func isProcessorOfNVIDIA(_ name: SystemString) -> Bool {
+        let digits = name.bytes.dropFirst(6)
+        return name.hasPrefix("nvidia") && !digits.isEmpty
+            && digits.allSatisfy((UInt8(ascii: "0")...UInt8(ascii: "9")).contains)
     }
 
     /// The device's number; `nil` when there is none of this type, by this name and not behind a link.
-    static func number(of path: String, type: mode_t) -> dev_t? {
+    static func number(of path: SystemString, type: mode_t) -> dev_t? {
         var status = stat()
-        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == type ? status.st_rdev : nil
+        return lstat(path.cString, &status) == 0 && status.st_mode & S_IFMT == type ? status.st_rdev : nil
     }
 
     /// Whether it is `/dev/null`, `zero`, `full`, `random` or `urandom`, whatever its name.

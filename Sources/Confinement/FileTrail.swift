@@ -5,8 +5,8 @@ internal import Glibc
 struct FileTrail {
     /// A symbolic link, and where it leads as it is written.
     struct Link: Hashable {
-        let path: String
-        let destination: String
+        let path: SystemString
+        let destination: SystemString
     }
 
     /// How many links one path may go through, as in the kernel (MAXSYMLINKS).
@@ -15,28 +15,28 @@ struct FileTrail {
     private static let capacity = 2_000
 
     /// What exists, without symbolic links.
-    private(set) var existing: Set<String> = []
+    private(set) var existing: Set<SystemString> = []
     /// Every link on the way.
     private(set) var links: Set<Link> = []
     /// Where a path ends because nothing is there.
-    private(set) var missing: Set<String> = []
+    private(set) var missing: Set<SystemString> = []
     /// Files that this user can write and that have more names than one.
-    private(set) var withOtherNames: Set<String> = []
+    private(set) var withOtherNames: Set<SystemString> = []
 
     /// Walks along `path`, absolute, name by name.
-    mutating func follow(_ path: String) {
-        var names = Array(path.split(separator: "/").map(String.init).reversed())
-        var place = ""
+    mutating func follow(_ path: SystemString) {
+        var names = Array(path.components.reversed())
+        var place: SystemString = ""
         var followed = 0
         while let name = names.popLast() {
             if name == "." { continue }
             if name == ".." {
-                place = place.lastIndex(of: "/").map { String(place[..<$0]) } ?? ""
+                place = place.parent ?? ""
                 continue
             }
-            let next = "\(place)/\(name)"
+            let next: SystemString = "\(place)/\(name)"
             guard let kind = FileSystem.kind(of: next) else {
-                missing.insert(names.reversed().reduce(next) { "\($0)/\($1)" })
+                missing.insert(names.reversed().reduce(next) { "\($0)/\($1)" as SystemString })
                 return
             }
             guard kind == .link, let destination = FileSystem.destination(of: next) else {
@@ -44,13 +44,13 @@ struct FileTrail {
                 continue
             }
             // A link that this user cannot replace stays as it is.
-            if access(place.isEmpty ? "/" : place, W_OK) == 0 {
+            if FileSystem.allows(place.isEmpty ? "/" : place, W_OK) {
                 links.insert(Link(path: next, destination: destination))
             }
             followed += 1
             guard followed <= Self.maximumLinks else { return }
             if destination.hasPrefix("/") { place = "" }
-            names += destination.split(separator: "/").map(String.init).reversed()
+            names += destination.components.reversed()
         }
         if !place.isEmpty { existing.insert(place) }
     }
@@ -68,7 +68,7 @@ struct FileTrail {
         }
     }
 
-    private mutating func look(into path: String, _ left: inout Int) throws(ConfinementError) {
+    private mutating func look(into path: SystemString, _ left: inout Int) throws(ConfinementError) {
         switch FileSystem.kind(of: path) {
         case .directory:
             for (name, _) in try FileSystem.entriesIfAllowed(in: path) where left > 0 {
@@ -77,13 +77,12 @@ struct FileTrail {
             }
         case .link:
             guard let target = RealPath.of(path) else { return follow(path) }
-            let parent = String(target[..<target.lastIndex(of: "/")!])
-            let isProtected = existing.contains { FileSystem.isBelow(target, $0) }
-            if !isProtected, access(target, W_OK) == 0 || access(parent.isEmpty ? "/" : parent, W_OK) == 0 {
-                follow(path)
-            }
+            let parent = target.parent ?? ""
+            let mayBeChanged =
+                FileSystem.allows(target, W_OK) || FileSystem.allows(parent.isEmpty ? "/" : parent, W_OK)
+            if mayBeChanged, !existing.contains(where: target.isBelow) { follow(path) }
         case .file:
-            if FileSystem.links(to: path) > 1, access(path, W_OK) == 0 { withOtherNames.insert(path) }
+            if FileSystem.links(to: path) > 1, FileSystem.allows(path, W_OK) { withOtherNames.insert(path) }
         case .socket, .other, nil: break
         }
     }

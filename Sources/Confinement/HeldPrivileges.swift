@@ -1,3 +1,5 @@
+internal import FilePrimitives
+
 /// What a thread of a live process holds, as /proc tells of it.
 public struct HeldPrivileges: Hashable, Sendable {
     /// The thread's number.
@@ -25,7 +27,7 @@ public struct HeldPrivileges: Hashable, Sendable {
     public static func threads(of process: String) -> [HeldPrivileges]? {
         guard let entries = try? FileSystem.entries(in: "/proc/\(process)/task") else { return nil }
         let found = entries.compactMap { entry -> HeldPrivileges? in
-            guard let thread = Int32(entry.name),
+            guard let thread = Int32(entry.name.description),
                 let status = try? FileSystem.contents(of: "/proc/\(process)/task/\(thread)/status")
             else { return nil }
             return HeldPrivileges(thread: thread, status: String(decoding: status, as: UTF8.self))

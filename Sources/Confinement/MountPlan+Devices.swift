@@ -10,26 +10,26 @@ internal import Glibc
 // /dev/console.
 extension MountPlan {
     /// Where the command finds its terminal: systemd-nspawn has it there too, and ttyname(3) looks there.
-    static let console = "/dev/console"
+    static let console: SystemString = "/dev/console"
     /// What is new for the command, by the first component of its name.
-    private static let ownNames: Set<String> = [
+    private static let ownNames: Set<SystemString> = [
         "console", "fd", "hugepages", "mqueue", "ptmx", "pts", "shm", "stderr", "stdin", "stdout",
     ]
 
     /// Builds the new directory and moves it into place, wherever the node's is to be seen.
     /// - Throws: when one of `handedOver` is no device, or when the node's devices cannot be listed.
     mutating func renewDevices(
-        handedOver: [String],
+        handedOver: [SystemString],
         standard: (input: CInt, output: CInt, error: CInt)
     ) throws(ConfinementError) {
         let others = table.places(showing: "/dev").filter { !isRenewed($0) }
-        let stage = "\(Self.stage)/dev"
+        let stage: SystemString = "\(Self.stage)/dev"
         makeDirectory(stage)
         mount("tmpfs", on: stage, MountFlag.harmless, "mode=755")
         let usual = try Device.found()
         for device in usual { place("/dev/\(device.name)", device.name, stage: stage) }
         for path in Set(handedOver).sorted() { try handOver(path, besides: usual.map(\.name), stage: stage) }
-        for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] as [(String, String)] {
             steps.append(MountStep(.link(target: "/proc/self/fd\(target)", at: "\(stage)/\(name)")))
         }
         makeDirectory("\(stage)/shm")
@@ -52,7 +52,7 @@ extension MountPlan {
     }
 
     /// Another place where the node's devices, or a part of them, are to be seen.
-    private mutating func renew(_ path: String, keeping numbers: [dev_t]) {
+    private mutating func renew(_ path: SystemString, keeping numbers: [dev_t]) {
         guard FileSystem.kind(of: path) == .directory else {
             // /dev/null itself, with which engines mask files, may stay.
             if let number = Device.number(of: path, type: S_IFCHR), numbers.contains(number) { return }
@@ -64,27 +64,26 @@ extension MountPlan {
     }
 
     private mutating func handOver(
-        _ path: String,
-        besides usual: [String],
-        stage: String
+        _ path: SystemString,
+        besides usual: [SystemString],
+        stage: SystemString
     ) throws(ConfinementError) {
-        let components = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst(2)
-        guard path.hasPrefix("/dev/"), components.allSatisfy({ !["", ".", ".."].contains($0) }),
+        let name = path.dropFirst("/dev/".utf8.count)
+        guard path.hasPrefix("/dev/"), name.isPlain,
             let source = RealPath.of(path),
             Device.number(of: source, type: S_IFCHR) != nil || Device.number(of: source, type: S_IFBLK) != nil
         else { throw ConfinementError("cannot hand \(path) over: expected a device below /dev", errno: ENODEV) }
-        guard let first = components.first, !Self.ownNames.contains(String(first)) else {
+        guard let first = name.components.first, !Self.ownNames.contains(first) else {
             throw ConfinementError("cannot hand \(path) over: the command has its own", errno: EINVAL)
         }
-        let name = components.joined(separator: "/")
         if !usual.contains(name) { place(source, name, stage: stage) }
     }
 
-    private mutating func renewTerminals(of descriptors: [CInt], stage: String) {
+    private mutating func renewTerminals(of descriptors: [CInt], stage: SystemString) {
         let names = descriptors.compactMap(Self.terminalName)
         if let own = names.first {
             // One that was not handed over already.
-            let name = String((own.hasPrefix("/dev/pts/") ? Self.console : own).dropFirst("/dev/".count))
+            let name = (own.hasPrefix("/dev/pts/") ? Self.console : own).dropFirst("/dev/".utf8.count)
             if !steps.contains(MountStep(.file("\(stage)/\(name)", mode: 0o600))) { place(own, name, stage: stage) }
         }
         guard FileSystem.kind(of: "/dev/pts") == .directory else { return }
@@ -95,10 +94,10 @@ extension MountPlan {
     }
 
     /// Queues, and memory in large pages, which is nobody's until it is asked for.
-    private mutating func renewDirectoriesOfTheKernel(stage: String) {
+    private mutating func renewDirectoriesOfTheKernel(stage: SystemString) {
         for mount in table.mounts where ["hugetlbfs", "mqueue"].contains(mount.type) {
             guard mount.point == "/dev/hugepages" || mount.point == "/dev/mqueue" else { continue }
-            let target = stage + mount.point.dropFirst("/dev".count)
+            let target = stage + mount.point.dropFirst("/dev".utf8.count)
             makeDirectory(target)
             if mount.type == "hugetlbfs" { bindIfThere(mount.point, to: target) }
         }
@@ -110,32 +109,42 @@ extension MountPlan {
     }
 
     /// The name below /dev of a terminal that this process has open.
-    private static func terminalName(_ descriptor: CInt) -> String? {
-        guard isatty(descriptor) == 1, let name = ttyname(descriptor).map({ String(cString: $0) }) else { return nil }
+    private static func terminalName(_ descriptor: CInt) -> SystemString? {
+        guard isatty(descriptor) == 1, let name = ttyname(descriptor).map({ SystemString(cString: $0) }) else {
+            return nil
+        }
         return name.hasPrefix("/dev/") ? name : nil
+    }
+}
+
+extension SystemString {
+    /// Whether a relative path goes down and nowhere else: no name in it is empty or leads back.
+    fileprivate var isPlain: Bool {
+        bytes.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+            .allSatisfy { !["", ".", ".."].contains(SystemString(bytes: $0)) }
     }
 }
 
 // MARK: - Steps
 
 extension MountPlan {
-    private mutating func mount(_ type: String, on target: String, _ flags: UInt, _ options: String) {
+    private mutating func mount(_ type: String, on target: SystemString, _ flags: UInt, _ options: String) {
         steps.append(MountStep(.mount(type: type, target: target, flags: flags, options: options)))
     }
 
-    private mutating func makeDirectory(_ path: String) {
+    private mutating func makeDirectory(_ path: SystemString) {
         steps.append(MountStep(.directory(path, mode: 0o755)))
     }
 
     /// Mounts a device of the node's by a name below the new directory.
-    private mutating func place(_ source: String, _ name: String, stage: String) {
+    private mutating func place(_ source: SystemString, _ name: SystemString, stage: SystemString) {
         steps += MountStep.directories(below: stage, towards: name)
-        let target = "\(stage)/\(name)"
+        let target: SystemString = "\(stage)/\(name)"
         steps.append(MountStep(.file(target, mode: 0o600)))
         bindIfThere(source, to: target)
     }
 
-    private mutating func bindIfThere(_ source: String, to target: String) {
+    private mutating func bindIfThere(_ source: SystemString, to target: SystemString) {
         let bind = MountStep.Operation.bind(source: source, target: target, recursive: true)
         steps.append(MountStep(bind, tolerating: absences))
     }

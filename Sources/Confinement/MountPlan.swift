@@ -27,19 +27,19 @@ struct MountPlan {
     /// What init carries out, in order.
     var steps: [MountStep] = []
     /// A temporary file system over the node's /proc, where parts are kept until they are moved into place.
-    static let stage = "/proc"
+    static let stage: SystemString = "/proc"
     let table: MountTable
     let isPrivileged: Bool
     /// How many of the steps are the usher's.
     private(set) var usheredSteps = 0
     /// Sockets that lead outside and were not found, so not hidden either.
-    private(set) var unplacedSockets: [String] = []
+    private(set) var unplacedSockets: [SystemString] = []
     /// Directories that are new for the command, or hidden.
-    private let renewed: [String]
+    private let renewed: [SystemString]
     /// Those of them that are rebuilt.
-    private let rebuilt: [String]
+    private let rebuilt: [SystemString]
     /// What is mounted over files that are hidden.
-    private static let nothing = "/dev/null"
+    private static let nothing: SystemString = "/dev/null"
 
     /// Looks at the node's file system and plans.
     /// - Throws: when there is no /etc/resolv.conf that could be replaced, or when the node cannot be looked at.
@@ -76,12 +76,12 @@ struct MountPlan {
 
     /// Where /etc/resolv.conf really lies: its link's target, which may be missing if it is below /run, where we make
     /// it.
-    private static func resolvConfTarget() throws(ConfinementError) -> String {
-        let path = "/etc/resolv.conf"
+    private static func resolvConfTarget() throws(ConfinementError) -> SystemString {
+        let path: SystemString = "/etc/resolv.conf"
         if let target = RealPath.of(path) { return target }
         if let destination = FileSystem.destination(of: path) {
             let absolute = destination.hasPrefix("../") ? "/" + destination.dropFirst(3) : destination
-            if absolute.hasPrefix("/run/") && !absolute.contains("/../") { return absolute }
+            if absolute.hasPrefix("/run/") && !absolute.components.contains("..") { return absolute }
         }
         throw ConfinementError("cannot replace \(path): it must exist to be replaced for the command", errno: ENOENT)
     }
@@ -90,7 +90,7 @@ struct MountPlan {
 // MARK: - Steps
 
 extension MountPlan {
-    func isRenewed(_ path: String) -> Bool { renewed.contains { FileSystem.isBelow(path, $0) } }
+    func isRenewed(_ path: SystemString) -> Bool { renewed.contains(where: path.isBelow) }
 
     /// Those mounts of kernel file systems that are not renewed and can be seen: the /proc of a chroot, a terminal or a
     /// network namespace that is mounted on a file.
@@ -117,16 +117,16 @@ extension MountPlan {
         steps.append(MountStep(.file("\(Self.stage)/resolv.conf", mode: 0o644, contents: resolvConf)))
     }
 
-    private mutating func coverSockets(near: [String]) throws(ConfinementError) {
+    private mutating func coverSockets(near: [SystemString]) throws(ConfinementError) {
         let sockets = try OutsideSockets(mounts: table, renewed: renewed, near: near)
         unplacedSockets = sockets.unplaced
         sockets.paths.forEach { cover($0) }
-        for name in [".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix"] {
+        for name in [".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix"] as [SystemString] {
             mountEmpty(table.places(of: "/tmp/\(name)"), mode: "1777")
         }
         // Where a server that restarts would bind anew.
         for (name, kind) in try FileSystem.entriesIfAllowed(in: "/tmp") where kind == .directory {
-            let isForSockets = ["dbus-", "screen-", "ssh-", "tmux-", "uscreens"].contains { name.hasPrefix($0) }
+            let isForSockets = ["dbus-", "screen-", "ssh-", "tmux-", "uscreens"].contains(where: name.hasPrefix)
             if isForSockets { mountEmpty(table.places(of: "/tmp/\(name)"), mode: "700") }
         }
     }
@@ -135,12 +135,12 @@ extension MountPlan {
     var absences: [CInt] { isPrivileged ? [ENOENT] : [ENOENT, EACCES] }
 
     /// A command that connects to a covered socket gets "connection refused"; one that reads a covered file, nothing.
-    mutating func cover(_ path: String) {
+    mutating func cover(_ path: SystemString) {
         let bind = MountStep.Operation.bind(source: Self.nothing, target: path)
         steps.append(MountStep(bind, tolerating: absences))
     }
 
-    mutating func mountEmpty(_ paths: [String], mode: String) {
+    mutating func mountEmpty(_ paths: [SystemString], mode: String) {
         let flags = MountFlag.noSetUserID | MountFlag.noDevices
         for path in paths where !isRebuilt(path) && FileSystem.kind(of: path) == .directory {
             // One that went away meanwhile holds nothing.
@@ -149,9 +149,9 @@ extension MountPlan {
         }
     }
 
-    private func isRebuilt(_ path: String) -> Bool { rebuilt.contains { FileSystem.isBelow(path, $0) } }
+    private func isRebuilt(_ path: SystemString) -> Bool { rebuilt.contains(where: path.isBelow) }
 
-    private mutating func protect(_ paths: [String]) {
+    private mutating func protect(_ paths: [SystemString]) {
         let paths = paths.flatMap { path in
             [path] + (RealPath.of(path).map(table.aliases) ?? []).filter { !isRenewed($0) }
         }
@@ -171,13 +171,13 @@ extension MountPlan {
 
     /// Makes a mount of every directory on the way that this user could rename, to put another in its place: what is
     /// mounted on cannot be renamed.
-    private mutating func pinAncestors(of paths: [String]) {
-        var pinned: Set<String> = []
+    private mutating func pinAncestors(of paths: [SystemString]) {
+        var pinned: Set<SystemString> = []
         for path in paths {
-            var parent = ""
-            for component in path.split(separator: "/").dropLast() {
-                let directory = "\(parent)/\(component)"
-                if access(parent.isEmpty ? "/" : parent, W_OK) == 0 { pinned.insert(directory) }
+            var parent: SystemString = ""
+            for component in path.components.dropLast() {
+                let directory: SystemString = "\(parent)/\(component)"
+                if FileSystem.allows(parent.isEmpty ? "/" : parent, W_OK) { pinned.insert(directory) }
                 parent = directory
             }
         }
@@ -189,7 +189,7 @@ extension MountPlan {
 
     private mutating func renewSys() {
         guard FileSystem.kind(of: "/sys") == .directory else { return }
-        let groups = "/sys/fs/cgroup"
+        let groups: SystemString = "/sys/fs/cgroup"
         let hasGroups = table.mounts.contains { $0.point == groups }
         if hasGroups {
             steps.append(MountStep(.directory("\(Self.stage)/cgroup", mode: 0o755)))
@@ -212,19 +212,19 @@ extension MountPlan {
     private mutating func renewProc() {
         steps.append(MountStep(.detach("/proc"), tolerating: [EINVAL]))
         steps.append(MountStep(.mount(type: "proc", target: "/proc", flags: MountFlag.harmless)))
-        for name in ["bus", "fs", "irq", "sys", "sysrq-trigger", "mtrr"] {
-            let path = "/proc/\(name)"
+        for name in ["bus", "fs", "irq", "sys", "sysrq-trigger", "mtrr"] as [SystemString] {
+            let path: SystemString = "/proc/\(name)"
             steps.append(MountStep(.bind(source: path, target: path), tolerating: [ENOENT]))
             steps.append(MountStep(.makeReadOnly(path), tolerating: [ENOENT]))
         }
         for name in [
             "kcore", "keys", "key-users", "kmsg", "kpagecount", "kpageflags", "kpagecgroup", "latency_stats",
             "sched_debug", "timer_list", "timer_stats", "vmcore",
-        ] { cover("/proc/\(name)") }
-        for name in ["acpi", "scsi"] { coverDirectory("/proc/\(name)") }
+        ] as [SystemString] { cover("/proc/\(name)") }
+        for name in ["acpi", "scsi"] as [SystemString] { coverDirectory("/proc/\(name)") }
     }
 
-    private mutating func coverDirectory(_ path: String) {
+    private mutating func coverDirectory(_ path: SystemString) {
         let flags = MountFlag.harmless | MountFlag.readOnly
         steps.append(
             MountStep(

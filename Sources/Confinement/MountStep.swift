@@ -1,4 +1,5 @@
 internal import CConfinement
+internal import FilePrimitives
 internal import Glibc
 
 /// One step of the mount set-up that the confined command's init carries out, in its own mount namespace.
@@ -6,23 +7,23 @@ struct MountStep: Equatable {
     /// What the step does, with its operands.
     enum Operation: Equatable {
         /// mount(2) of a file system of `type`.
-        case mount(type: String, target: String, flags: UInt, options: String = "")
+        case mount(type: String, target: SystemString, flags: UInt, options: String = "")
         /// A bind mount, with everything below it when `recursive`.
-        case bind(source: String, target: String, recursive: Bool = false)
+        case bind(source: SystemString, target: SystemString, recursive: Bool = false)
         /// Moves a mount and what is below it.
-        case move(source: String, target: String)
+        case move(source: SystemString, target: SystemString)
         /// Keeps mounts made here from the node, and mounts made there from here.
         case makePrivate
         /// Makes a mount and what is below it read-only.
-        case makeReadOnly(String)
+        case makeReadOnly(SystemString)
         /// Detaches a mount and what is below it.
-        case detach(String)
+        case detach(SystemString)
         /// Makes a directory with exactly this mode.
-        case directory(String, mode: UInt32)
+        case directory(SystemString, mode: UInt32)
         /// Makes a file with exactly this mode and contents.
-        case file(String, mode: UInt32, contents: [UInt8] = [])
+        case file(SystemString, mode: UInt32, contents: [UInt8] = [])
         /// Makes a symbolic link.
-        case link(target: String, at: String)
+        case link(target: SystemString, at: SystemString)
     }
 
     /// What to do.
@@ -37,10 +38,10 @@ struct MountStep: Equatable {
     }
 
     /// Makes the directories on the way from `base`, which is there, to a `path` relative to it.
-    static func directories(below base: String, towards path: some StringProtocol) -> [MountStep] {
+    static func directories(below base: SystemString, towards path: SystemString) -> [MountStep] {
         var directory = base
-        return path.split(separator: "/").dropLast().map { component in
-            directory += "/\(component)"
+        return path.components.dropLast().map { component in
+            directory = "\(directory)/\(component)"
             return MountStep(.directory(directory, mode: 0o755))
         }
     }
@@ -63,7 +64,12 @@ struct MountStep: Equatable {
     /// The step as init reads it; its strings live as long as `strings`.
     func encoded(_ strings: CStrings) -> confinement_step {
         var step = confinement_step()
-        func fill(_ operation: confinement_operation, _ target: String, _ source: String? = nil, flags: UInt = 0) {
+        func fill(
+            _ operation: confinement_operation,
+            _ target: SystemString,
+            _ source: SystemString? = nil,
+            flags: UInt = 0
+        ) {
             step.operation = Int32(operation.rawValue)
             step.target = UnsafePointer(strings.string(target))
             step.source = UnsafePointer(strings.string(source))
@@ -71,9 +77,9 @@ struct MountStep: Equatable {
         }
         switch operation {
         case .mount(let type, let target, let flags, let options):
-            fill(CONFINEMENT_MOUNT, target, type, flags: flags)
-            step.type = UnsafePointer(strings.string(type))
-            step.data = UnsafePointer(strings.string(options))
+            fill(CONFINEMENT_MOUNT, target, SystemString(type), flags: flags)
+            step.type = UnsafePointer(strings.string(SystemString(type)))
+            step.data = UnsafePointer(strings.string(SystemString(options)))
         case .bind(let source, let target, let recursive):
             fill(CONFINEMENT_MOUNT, target, source, flags: MountFlag.bind | (recursive ? MountFlag.recursive : 0))
         case .move(let source, let target):

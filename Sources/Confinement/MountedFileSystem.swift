@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Namespaces
 
 /// A mount of this thread's mount namespace, from `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)).
@@ -5,11 +6,11 @@ struct MountedFileSystem: Equatable {
     /// The kernel's number of the mount.
     var identifier: Int64 = 0
     /// Where it is mounted.
-    let point: String
+    let point: SystemString
     /// Its type, such as `proc`.
     let type: String
     /// Which of its directories is mounted: `/` for all of it.
-    var root = "/"
+    var root: SystemString = "/"
     /// The file system's device.
     var device = BoundUnixSocket.Device(major: 0, minor: 0)
 
@@ -35,19 +36,19 @@ struct MountedFileSystem: Equatable {
 
 extension MountedFileSystem {
     /// What a path below the mount point is in the file system itself: `/` for the root directory.
-    func inside(_ path: String) -> String {
-        let rest = point == "/" ? path : String(path.dropFirst(point.count))
+    func inside(_ path: SystemString) -> SystemString {
+        let rest = point == "/" ? path : path.dropFirst(point.bytes.count)
         return Self.joined(root, rest)
     }
 
     /// Where a path in the file system is to be seen through this mount; `nil` when it is not.
-    func outside(_ inside: String) -> String? {
-        guard FileSystem.isBelow(inside, root) else { return nil }
-        return Self.joined(point, root == "/" ? inside : String(inside.dropFirst(root.count)))
+    func outside(_ inside: SystemString) -> SystemString? {
+        guard inside.isBelow(root) else { return nil }
+        return Self.joined(point, root == "/" ? inside : inside.dropFirst(root.bytes.count))
     }
 
     /// `rest` is empty, or begins with a slash.
-    private static func joined(_ directory: String, _ rest: String) -> String {
+    private static func joined(_ directory: SystemString, _ rest: SystemString) -> SystemString {
         let path = (directory == "/" ? "" : directory) + (rest == "/" ? "" : rest)
         return path.isEmpty ? "/" : path
     }
@@ -56,7 +57,7 @@ extension MountedFileSystem {
 // MARK: - Reading
 
 extension MountedFileSystem {
-    /// Reads a line: `36 35 98:0 /root /point options optional… - type source options`.
+    /// Reads a line; `nil` for what is none: `36 35 98:0 /root /point options optional… - type source options`.
     init?(line: some Collection<UInt8>) {
         let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
         guard let separator = fields.firstIndex(where: { $0.elementsEqual("-".utf8) }),
@@ -71,7 +72,7 @@ extension MountedFileSystem {
     }
 
     /// Replaces `\040` and the like, which stand for white space and the backslash.
-    private static func unescape(_ field: some Collection<UInt8>) -> String {
+    private static func unescape(_ field: some Collection<UInt8>) -> SystemString {
         let bytes = Array(field)
         var result: [UInt8] = []
         var index = 0
@@ -86,6 +87,6 @@ extension MountedFileSystem {
                 index += 1
             }
         }
-        return String(decoding: result, as: UTF8.self)
+        return SystemString(bytes: result)
     }
 }

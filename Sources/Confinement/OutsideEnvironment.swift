@@ -1,3 +1,5 @@
+internal import FilePrimitives
+
 /// Environment variables that name sockets leading outside (``OutsideSockets``), or terminals of the node. Left in place
 /// they would only make programs wait for, or complain about, what is hidden.
 enum OutsideEnvironment {
@@ -13,7 +15,9 @@ enum OutsideEnvironment {
     ]
 
     /// The entries of `environment` that stay.
-    static func removed(from environment: [String]) -> [String] {
-        environment.filter { entry in !names.contains(String(entry.prefix { $0 != "=" })) }
+    static func removed(from environment: [SystemString]) -> [SystemString] {
+        environment.filter {
+            !names.contains(String(decoding: $0.bytes.prefix { $0 != UInt8(ascii: "=") }, as: UTF8.self))
+        }
     }
 }

@@ -14,7 +14,7 @@ internal import Namespaces
 struct OutsideSockets {
     /// Where sockets usually are, and through how many directories of each group the walk always goes; about ten
     /// microseconds each.
-    private static let usualPlaces = [
+    private static let usualPlaces: [(paths: [SystemString], limit: Int)] = [
         (paths: ["/tmp", "/var/tmp"], limit: 4_000),
         (paths: ["/home", "/mnt", "/opt", "/root", "/srv", "/var"], limit: 1_000),
     ]
@@ -24,16 +24,16 @@ struct OutsideSockets {
     private static let longWalk = (limit: 30_000, time: Duration.seconds(10))
 
     /// The names to hide, sorted, each once.
-    let paths: [String]
+    let paths: [SystemString]
     /// Those that exist and were not found, by the names that their programs gave them.
-    let unplaced: [String]
+    let unplaced: [SystemString]
 
     /// Asks the kernel and looks around.
     /// - Parameters:
     ///   - renewed: directories that the command finds new, so that nothing in them matters.
     ///   - near: where the command works, and what its user owns.
     /// - Throws: when it cannot look for want of memory or descriptors.
-    init(mounts: MountTable, renewed: [String], near: [String]) throws(ConfinementError) {
+    init(mounts: MountTable, renewed: [SystemString], near: [SystemString]) throws(ConfinementError) {
         let table = try SocketTable(mounts: mounts.mounts)
         var search = SocketSearch(mounts: mounts, renewed: renewed)
         search.lookAtMountPoints()

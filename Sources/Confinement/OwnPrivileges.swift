@@ -1,4 +1,5 @@
 internal import CConfinement
+internal import FilePrimitives
 internal import Glibc
 
 /// What this process lets go of. All of it is for good; no call gives anything back.

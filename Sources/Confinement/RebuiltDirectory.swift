@@ -10,7 +10,7 @@ internal import Glibc
 /// not appear here.
 struct RebuiltDirectory {
     /// Entries of /run that are never kept, though no socket may lie in them at the moment.
-    static let hiddenInRun: Set<String> = [
+    static let hiddenInRun: Set<SystemString> = [
         "avahi-daemon", "buildkit", "containerd", "containers", "credentials", "crio", "cups", "dbus", "docker", "host",
         "incus", "k3s", "libvirt", "lxd", "mysqld", "netns", "nscd", "podman", "postgresql", "runc", "sandgate",
         "screen", "snapd", "systemd", "tmux", "udev", "user", "utrace",
@@ -26,17 +26,17 @@ struct RebuiltDirectory {
             /// A mount of the node's file.
             case file
             /// A link to the same place.
-            case link(to: String)
+            case link(to: SystemString)
             /// A new directory.
             case directory(mode: UInt32)
         }
 
-        let path: String
+        let path: SystemString
         let kind: Kind
     }
 
     /// The directory that is replaced.
-    let path: String
+    let path: SystemString
     /// What is kept of it, directories before what is in them.
     let kept: [Entry]
 
@@ -44,7 +44,11 @@ struct RebuiltDirectory {
 
     /// `nil` when `path` is no directory of its own (`/var/run` mostly is a link). `others` are mount points that show no
     /// files; what holds one is not kept.
-    init?(_ path: String, hiding hidden: Set<String> = Self.hiddenInRun, others: Set<String> = []) {
+    init?(
+        _ path: SystemString,
+        hiding hidden: Set<SystemString> = Self.hiddenInRun,
+        others: Set<SystemString> = []
+    ) {
         guard FileSystem.kind(of: path) == .directory, let mode = FileSystem.mode(of: path) else { return nil }
         self.path = path
         self.mode = mode
@@ -56,13 +60,13 @@ struct RebuiltDirectory {
 
     /// An entry and what is below it; `nil` when it is, or holds, what is not to be kept.
     private static func entry(
-        _ name: String,
+        _ name: SystemString,
         _ kind: FileKind?,
-        in root: String,
-        without others: Set<String>,
+        in root: SystemString,
+        without others: Set<SystemString>,
         depth: Int
     ) -> [Entry]? {
-        let path = "\(root)/\(name)"
+        let path: SystemString = "\(root)/\(name)"
         if others.contains(path) { return nil }
         switch kind {
         case nil: return []  // gone meanwhile
@@ -87,19 +91,19 @@ struct RebuiltDirectory {
     }
 
     /// Whether something of the node's at `path` is still to be seen in the new directory.
-    func keeps(_ path: String) -> Bool {
+    func keeps(_ path: SystemString) -> Bool {
         guard let relative = relative(path) else { return false }
         return kept.contains { $0.path == relative }
     }
 
     /// What of `path` comes after the directory; `nil` when it lies elsewhere.
-    func relative(_ path: String) -> String? {
-        FileSystem.isBelow(path, self.path) ? String(path.dropFirst(self.path.count + 1)) : nil
+    func relative(_ path: SystemString) -> SystemString? {
+        path.isBelow(self.path) ? path.dropFirst(self.path.bytes.count + 1) : nil
     }
 
     /// Builds the new directory at `stage` and moves it into place. `files` are empty files to make in it, by their
     /// final paths, for something to be mounted on.
-    func steps(stage: String, files: [String]) -> [MountStep] {
+    func steps(stage: SystemString, files: [SystemString]) -> [MountStep] {
         var steps = [
             MountStep(.directory(stage, mode: 0o755)),
             MountStep(
@@ -112,7 +116,7 @@ struct RebuiltDirectory {
             ),
         ]
         for entry in kept {
-            let target = "\(stage)/\(entry.path)"
+            let target: SystemString = "\(stage)/\(entry.path)"
             switch entry.kind {
             case .file:
                 steps.append(MountStep(.file(target, mode: 0o600)))
@@ -128,7 +132,7 @@ struct RebuiltDirectory {
         return steps + makeFiles(files, stage: stage) + [MountStep(.move(source: stage, target: path))]
     }
 
-    private func makeFiles(_ files: [String], stage: String) -> [MountStep] {
+    private func makeFiles(_ files: [SystemString], stage: SystemString) -> [MountStep] {
         var steps: [MountStep] = []
         for file in files {
             guard let relative = relative(file), !keeps(file) else { continue }

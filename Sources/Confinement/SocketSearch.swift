@@ -11,9 +11,9 @@ struct SocketSearch {
         let links: Int
         /// The file system that it lies in; `nil` when the mount table does not know it.
         let mount: MountedFileSystem?
-        var names: Set<String> = []
+        var names: Set<SystemString> = []
         /// The names in the file system itself.
-        var namesInside: Set<String> = []
+        var namesInside: Set<SystemString> = []
     }
 
     private struct Identity: Hashable {
@@ -23,19 +23,19 @@ struct SocketSearch {
 
     private let table: MountTable
     /// Directories that the command finds new.
-    private let renewed: [String]
+    private let renewed: [SystemString]
     /// Mount points that are not walked into: what is no place for sockets, or might not answer.
-    private let unwalked: Set<String>
+    private let unwalked: Set<SystemString>
     private var files: [Identity: File] = [:]
     /// Directories that a walk did not get to.
-    private var pending: [String] = []
+    private var pending: [SystemString] = []
     /// Directories that a walk has taken up.
-    private var seen: Set<String> = []
-    private var glanced: Set<String> = []
-    /// Whether there was a directory that may be passed but not listed, or a name that is no text.
+    private var seen: Set<SystemString> = []
+    private var glanced: Set<SystemString> = []
+    /// Whether there was a directory that may be passed but not listed.
     private var hasBlindSpot = false
 
-    init(mounts: MountTable, renewed: [String]) {
+    init(mounts: MountTable, renewed: [SystemString]) {
         table = mounts
         self.renewed = renewed
         unwalked = Set(mounts.mounts.filter { $0.isOfTheKernel || $0.isRemote }.map(\.point))
@@ -45,10 +45,10 @@ struct SocketSearch {
     var isComplete: Bool { pending.isEmpty && !hasBlindSpot }
 
     /// Whether a directory is no other machine's or process's, who might not answer.
-    func isLocal(_ directory: String) -> Bool { !unwalked.contains(directory) }
+    func isLocal(_ directory: SystemString) -> Bool { !unwalked.contains(directory) }
 
     /// Every name that was found, and what else these files are called where a file system is mounted twice. Sorted.
-    var paths: [String] {
+    var paths: [SystemString] {
         files.flatMap { identity, file in
             file.names.union(
                 file.names.flatMap(table.aliases).filter {
@@ -59,15 +59,15 @@ struct SocketSearch {
     }
 
     /// Those of the directories that were not looked at, and are worth it. Each is given once.
-    private mutating func unseen(_ directories: [String]) -> [String] {
+    private mutating func unseen(_ directories: [SystemString]) -> [SystemString] {
         directories.filter { !isRenewed($0) && seen.insert($0).inserted }
     }
 
     /// Looks at a name and at what lies beside it: whoever binds a socket under a passing name links or renames it
     /// there.
-    mutating func look(around path: String) throws(ConfinementError) {
-        guard path.hasPrefix("/"), let name = path.split(separator: "/").last else { return }
-        let written = path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
+    mutating func look(around path: SystemString) throws(ConfinementError) {
+        guard path.hasPrefix("/"), let name = path.components.last else { return }
+        let written = path.components.dropLast().reduce("") { "\($0)/\($1)" as SystemString }
         // A directory that this user cannot look up is none that the command gets through.
         guard let directory = RealPath.of(written.isEmpty ? "/" : written), !isRenewed(directory) else {
             return
@@ -87,7 +87,7 @@ struct SocketSearch {
     /// Walks through places, level by level, through so many directories at most and until the deadline, which one
     /// directory may overrun.
     mutating func walk(
-        _ places: [String],
+        _ places: [SystemString],
         directories limit: Int,
         until deadline: ContinuousClock.Instant? = nil
     ) throws(ConfinementError) {
@@ -102,7 +102,7 @@ struct SocketSearch {
 
     /// Walks on where the walks so far have stopped, and then through `places`.
     mutating func walkOn(
-        from places: [String],
+        from places: [SystemString],
         directories limit: Int,
         until deadline: ContinuousClock.Instant
     ) throws(ConfinementError) {
@@ -131,7 +131,7 @@ struct SocketSearch {
 
     /// Where a socket's name may lie, seen from here: its program may have another root, and what is mounted twice is there
     /// by another way, too.
-    func places(of socket: BoundUnixSocket) -> [String] {
+    func places(of socket: BoundUnixSocket) -> [SystemString] {
         guard socket.name.hasPrefix("/") else { return [] }
         let mounts = table.mounts.filter { $0.device == socket.device }
         let own = table.mount(of: socket.name).flatMap { $0.device == socket.device ? $0 : nil }
@@ -140,7 +140,7 @@ struct SocketSearch {
     }
 
     /// The mount points of a device.
-    func points(of devices: Set<BoundUnixSocket.Device>) -> [String] {
+    func points(of devices: Set<BoundUnixSocket.Device>) -> [SystemString] {
         table.mounts.filter { devices.contains($0.device) && !$0.isOfTheKernel }.map(\.point)
     }
 }
@@ -148,22 +148,18 @@ struct SocketSearch {
 // MARK: - Looking
 
 extension SocketSearch {
-    private func isRenewed(_ path: String) -> Bool { renewed.contains { FileSystem.isBelow(path, $0) } }
+    private func isRenewed(_ path: SystemString) -> Bool { renewed.contains(where: path.isBelow) }
 
     /// Notes the sockets in a directory; returns the directories in it. Nothing is asked about other files: the type
     /// comes with the name.
-    private mutating func list(_ directory: String) throws(ConfinementError) -> [String] {
-        let prefix = directory == "/" ? "" : directory
-        var directories: [String] = []
+    private mutating func list(_ directory: SystemString) throws(ConfinementError) -> [SystemString] {
+        let prefix: SystemString = directory == "/" ? "" : directory
+        var directories: [SystemString] = []
         do throws(DirectoryStream.Failure) {
             var stream = try DirectoryStream(directory)
             while let entry = try stream.next() {
                 guard [.socket, .directory, nil].contains(entry.kind) else { continue }
-                guard entry.isText else {
-                    hasBlindSpot = true
-                    continue
-                }
-                let child = "\(prefix)/\(entry.name)"
+                let child: SystemString = "\(prefix)/\(entry.name)"
                 if entry.kind ?? FileSystem.kind(of: child) != .directory {
                     note(child)
                 } else if !unwalked.contains(child) {
@@ -175,13 +171,13 @@ extension SocketSearch {
                 throw ConfinementError("cannot list \(directory)", errno: error.errno)
             }
             let isGone = [ENOENT, ENOTDIR].contains(error.errno)
-            let isClosed = error.errno == EACCES && access(directory, X_OK) != 0
+            let isClosed = error.errno == EACCES && !FileSystem.allows(directory, X_OK)
             if !isGone && !isClosed { hasBlindSpot = true }
         }
         return directories
     }
 
-    private mutating func note(_ path: String) {
+    private mutating func note(_ path: SystemString) {
         guard let status = Self.status(of: path) else { return }
         let mount = table.mount(of: path)
         let file = File(inode: UInt32(truncatingIfNeeded: status.identity.inode), links: status.links, mount: mount)
@@ -190,16 +186,16 @@ extension SocketSearch {
     }
 
     /// `nil` for what is no socket.
-    private static func status(of path: String) -> (identity: Identity, links: Int)? {
+    private static func status(of path: SystemString) -> (identity: Identity, links: Int)? {
         var status = stat()
-        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
+        guard lstat(path.cString, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
         return (Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)), Int(status.st_nlink))
     }
 
     /// Whether this user, who is the command's, may not pass a directory on the way.
-    private func isBarred(_ path: String) -> Bool {
+    private func isBarred(_ path: SystemString) -> Bool {
         var status = stat()
-        return lstat(path, &status) != 0 && errno == EACCES
+        return lstat(path.cString, &status) != 0 && errno == EACCES
     }
 
 }

@@ -1,3 +1,4 @@
+internal import FilePrimitives
 internal import Glibc
 internal import Namespaces
 
@@ -7,7 +8,7 @@ struct SocketTable {
     /// Those of the namespaces that could be asked.
     private(set) var sockets: Set<BoundUnixSocket> = []
     /// The names of the others': of namespaces that this process may not enter, or all where the kernel has no unix_diag.
-    private(set) var names: Set<String> = []
+    private(set) var names: Set<SystemString> = []
 
     /// Asks for this namespace, and for that of every process and every mount.
     /// - Throws: when it cannot ask for want of memory or descriptors, so that it would know less than it could.
@@ -21,11 +22,11 @@ struct SocketTable {
         if let own = try? NetworkNamespace.current() { asked.insert(own.identifier) }
         for mount in mounts where mount.type == "nsfs" { _ = try ask(mount.point, &asked) }
         var read: Set<UInt64> = [Self.inode(of: "/proc/thread-self/net/unix") ?? 0]
-        for (process, _) in try FileSystem.entries(in: "/proc") where process.allSatisfy(\.isNumber) {
+        for (process, _) in try FileSystem.entries(in: "/proc") where Int32(process.description) != nil {
             if try ask("/proc/\(process)/ns/net", &asked) { continue }
             // The table is another file in each namespace.
             let table = "/proc/\(process)/net/unix"
-            guard let inode = Self.inode(of: table), read.insert(inode).inserted else { continue }
+            guard let inode = Self.inode(of: SystemString(table)), read.insert(inode).inserted else { continue }
             do {
                 names.formUnion(Self.names(in: try FileSystem.contents(of: table)))
             } catch {
@@ -36,7 +37,7 @@ struct SocketTable {
     }
 
     /// Whether the namespace at `path` has been asked, now or before.
-    private mutating func ask(_ path: String, _ asked: inout Set<UInt64>) throws(ConfinementError) -> Bool {
+    private mutating func ask(_ path: SystemString, _ asked: inout Set<UInt64>) throws(ConfinementError) -> Bool {
         guard let namespace = try Self.found({ try NetworkNamespace.open(path: path) }) else { return false }
         if asked.contains(namespace.identifier) { return true }
         guard let found = try Self.found({ try namespace.enter { try BoundUnixSocket.all() } }) else { return false }
@@ -55,17 +56,17 @@ struct SocketTable {
         }
     }
 
-    private static func inode(of path: String) -> UInt64? {
+    private static func inode(of path: SystemString) -> UInt64? {
         var status = stat()
-        return stat(path, &status) == 0 ? UInt64(status.st_ino) : nil
+        return stat(path.cString, &status) == 0 ? UInt64(status.st_ino) : nil
     }
 
     /// The names in a table of `/proc/net/unix`, without the abstract ones: after seven columns, to the end of the line.
-    static func names(in table: [UInt8]) -> [String] {
+    static func names(in table: [UInt8]) -> [SystemString] {
         table.split(separator: UInt8(ascii: "\n")).dropFirst().compactMap { line in
             let columns = line.split(separator: UInt8(ascii: " "), maxSplits: 7, omittingEmptySubsequences: true)
             guard columns.count == 8, columns[7].first != UInt8(ascii: "@") else { return nil }
-            return String(decoding: columns[7], as: UTF8.self)
+            return SystemString(bytes: columns[7])
         }
     }
 }

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import FilePrimitives
 internal import Glibc
 
 /// What a command is handed as its standard input, output and error is its to use, past every rule: what is sent to a
@@ -27,7 +28,7 @@ struct StandardDescriptor {
     /// - Throws: what one of the three is, and why it cannot be passed on.
     static func requireAllHarmless(
         _ descriptors: (input: CInt, output: CInt, error: CInt),
-        protecting readOnlyPaths: [String]
+        protecting readOnlyPaths: [SystemString]
     ) throws(ConfinementError) {
         let named = [("input", descriptors.input), ("output", descriptors.output), ("error", descriptors.error)]
         for (name, number) in named {
@@ -36,7 +37,7 @@ struct StandardDescriptor {
         }
     }
 
-    private func requireHarmless(protecting readOnlyPaths: [String]) throws(ConfinementError) {
+    private func requireHarmless(protecting readOnlyPaths: [SystemString]) throws(ConfinementError) {
         switch status.st_mode & S_IFMT {
         case S_IFIFO: return
         case S_IFSOCK: try requireHarmlessSocket()
@@ -60,13 +61,13 @@ struct StandardDescriptor {
         }
     }
 
-    private func requireHarmlessFile(protecting readOnlyPaths: [String]) throws(ConfinementError) {
+    private func requireHarmlessFile(protecting readOnlyPaths: [SystemString]) throws(ConfinementError) {
         guard !isOfTheKernel else {
             throw refusal(of: "a file of the kernel's", since: "settings, processes and namespaces can be had by it")
         }
         let path = FileSystem.destination(of: "/proc/self/fd/\(descriptor)") ?? ""
-        for own in readOnlyPaths where FileSystem.isSame(status, own) || FileSystem.isBelow(path, own) {
-            throw refusal(of: own, since: "the command could change it by that")
+        for own in readOnlyPaths where FileSystem.isSame(status, own) || path.isBelow(own) {
+            throw refusal(of: own.description, since: "the command could change it by that")
         }
     }
 

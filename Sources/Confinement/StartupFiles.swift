@@ -1,5 +1,5 @@
 internal import CLinux
-internal import FilePrimitives
+public import FilePrimitives
 internal import Glibc
 
 /// Files and directories in a home directory that programs outside run or obey when their user logs in, opens a shell
@@ -8,7 +8,7 @@ internal import Glibc
 /// Those that exist are for ``ConfinedCommand/Configuration/readOnlyPaths``. Nothing can be mounted over what does not
 /// exist, or over a symbolic link; what has appeared there is set aside when the command has ended.
 public struct StartupFiles {
-    private static let names = [
+    private static let names: [SystemString] = [
         ".bash_aliases", ".bash_completion", ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".bashrc.d",
         ".cargo/env", ".cshrc", ".forward", ".gnomerc", ".k5login", ".k5users", ".kde/Autostart", ".kde4/Autostart",
         ".kshrc", ".local/share/dbus-1", ".local/share/systemd", ".login", ".logout", ".mkshrc", ".nvm/nvm.sh",
@@ -16,24 +16,24 @@ public struct StartupFiles {
         ".xinitrc", ".xinputrc", ".xonshrc", ".xprofile", ".xsession", ".xsessionrc",
     ]
     /// In `.config`, or where $XDG_CONFIG_HOME says.
-    private static let configurationNames = [
+    private static let configurationNames: [SystemString] = [
         "autostart", "autostart-scripts", "elvish", "environment.d", "fish", "hypr", "i3", "nushell", "openbox",
         "plasma-workspace", "sway", "systemd", "xonsh",
     ]
     /// In the home directory, or where $ZDOTDIR says.
-    private static let zshNames = [".zlogin", ".zlogout", ".zprofile", ".zshenv", ".zshrc"]
+    private static let zshNames: [SystemString] = [".zlogin", ".zlogout", ".zprofile", ".zshenv", ".zshrc"]
 
     /// The paths of those that exist, without symbolic links.
-    public let existing: [String]
+    public let existing: [SystemString]
     /// Those that have other names (hard links), by which a command could write them.
-    public let withOtherNames: [String]
+    public let withOtherNames: [SystemString]
     private let links: [FileTrail.Link]
-    private let missing: [String]
+    private let missing: [SystemString]
 
     /// Looks at the home directory of this process's user.
     /// - Throws: when a directory that may be listed cannot be.
     public init() throws(ConfinementError) {
-        func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+        func variable(_ name: String) -> SystemString? { getenv(name).map { SystemString(cString: $0) } }
         try self.init(
             homes: Self.homes(),
             configuration: variable("XDG_CONFIG_HOME"),
@@ -42,18 +42,18 @@ public struct StartupFiles {
     }
 
     /// The home directories of this process's user: $HOME and that of the password file.
-    static func homes() -> [String] {
-        var homes: Set<String> = []
-        if let home = getenv("HOME") { homes.insert(String(cString: home)) }
-        if let entry = getpwuid(geteuid()) { homes.insert(String(cString: entry.pointee.pw_dir)) }
+    static func homes() -> [SystemString] {
+        var homes: Set<SystemString> = []
+        if let home = getenv("HOME") { homes.insert(SystemString(cString: home)) }
+        if let entry = getpwuid(geteuid()) { homes.insert(SystemString(cString: entry.pointee.pw_dir)) }
         return homes.sorted()
     }
 
-    init(homes: [String], configuration: String? = nil, zsh: String? = nil) throws(ConfinementError) {
+    init(homes: [SystemString], configuration: SystemString? = nil, zsh: SystemString? = nil) throws(ConfinementError) {
         var trail = FileTrail()
         let homes = homes.compactMap(RealPath.of).filter { $0 != "/" }
         for home in homes { Self.names.forEach { trail.follow("\(home)/\($0)") } }
-        for directory in homes.map({ "\($0)/.config" }) + [configuration].compactMap(\.self) {
+        for directory in homes.map({ "\($0)/.config" as SystemString }) + [configuration].compactMap(\.self) {
             Self.configurationNames.forEach { trail.follow("\(directory)/\($0)") }
         }
         for directory in homes + [zsh].compactMap(\.self) {
@@ -73,7 +73,7 @@ extension StartupFiles {
     /// What became of something that the command left where nothing was, or in a link's place.
     public enum Outcome: Hashable, Sendable {
         /// It has another name now.
-        case renamed(to: String)
+        case renamed(to: SystemString)
         /// It is gone: it could not be renamed.
         case removed
         /// It is still there, and this is why.
@@ -82,12 +82,12 @@ extension StartupFiles {
 
     /// Renames what has appeared where nothing was, and puts links back. A command that wants to keep its file in place
     /// can take the rights to its directory away, but not for long.
-    public func setAside() -> [(path: String, outcome: Outcome)] {
+    public func setAside() -> [(path: SystemString, outcome: Outcome)] {
         (links.map(\.path) + missing).forEach(Self.openWay)
         // First the links: what lies behind them is then where it was.
         let replaced = links.filter { FileSystem.destination(of: $0.path) != $0.destination }.compactMap { link in
             let outcome = FileSystem.kind(of: link.path).map { _ in Self.setAside(link.path) }
-            symlink(link.destination, link.path)
+            symlink(link.destination.cString, link.path.cString)
             return outcome.map { (link.path, $0) }
         }
         let appeared = missing.filter { FileSystem.kind(of: $0) != nil }.map { ($0, Self.setAside($0)) }
@@ -95,24 +95,25 @@ extension StartupFiles {
     }
 
     /// Gives this user the rights back to its own directories on the way.
-    private static func openWay(to path: String) {
-        var directory = ""
-        for name in path.split(separator: "/").dropLast() {
-            directory += "/\(name)"
-            if access(directory, W_OK | X_OK) != 0, let mode = FileSystem.mode(of: directory) {
-                chmod(directory, mode | 0o700)  // fails, as it should, for what is another's
+    private static func openWay(to path: SystemString) {
+        var directory: SystemString = ""
+        for name in path.components.dropLast() {
+            directory = "\(directory)/\(name)"
+            if !FileSystem.allows(directory, W_OK | X_OK), let mode = FileSystem.mode(of: directory) {
+                chmod(directory.cString, mode | 0o700)  // fails, as it should, for what is another's
             }
         }
     }
 
-    private static func setAside(_ path: String) -> Outcome {
+    private static func setAside(_ path: SystemString) -> Outcome {
         var generator = SystemRandomNumberGenerator()
         var error: CInt = EEXIST
         for _ in 0..<8 where error == EEXIST {
-            let newPath = "\(path).from-sandbox-\(String(generator.next() as UInt32, radix: 16))"
-            if clinux_rename_to_new(path, newPath) == 0 { return .renamed(to: newPath) }
+            let suffix = String(generator.next() as UInt32, radix: 16)
+            let newPath: SystemString = "\(path).from-sandbox-\(suffix)"
+            if clinux_rename_to_new(path.cString, newPath.cString) == 0 { return .renamed(to: newPath) }
             error = errno
         }
-        return unlink(path) == 0 ? .removed : .stays(errno: error)
+        return unlink(path.cString) == 0 ? .removed : .stays(errno: error)
     }
 }

@@ -15,10 +15,8 @@ public struct DirectoryStream: ~Copyable {
 
     /// One of the entries.
     public struct Entry: Hashable, Sendable {
-        /// Its name, in which what is not UTF-8 is replaced.
-        public let name: String
-        /// Whether it is the file's very name.
-        public let isText: Bool
+        /// Its name.
+        public let name: SystemString
         /// What the directory says of it: `nil` where the file system does not tell. What is mounted on it may be of another
         /// kind.
         public let kind: FileKind?
@@ -27,8 +25,8 @@ public struct DirectoryStream: ~Copyable {
     private let stream: OpaquePointer
 
     /// Opens a directory; links to one are followed.
-    public init(_ path: String) throws(Failure) {
-        guard let stream = opendir(path) else { throw .current }
+    public init(_ path: SystemString) throws(Failure) {
+        guard let stream = opendir(path.cString) else { throw .current }
         self.stream = stream
     }
 
@@ -54,13 +52,11 @@ public struct DirectoryStream: ~Copyable {
                 if failure.errno == 0 { return nil }
                 throw failure
             }
-            let (name, isText) = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                let name = bytes.prefix { $0 != 0 }
-                let text = String(validating: name, as: UTF8.self)
-                return (text ?? String(decoding: name, as: UTF8.self), text != nil)
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                SystemString(bytes: bytes.prefix { $0 != 0 })
             }
             if name == "." || name == ".." { continue }
-            return Entry(name: name, isText: isText, kind: Self.kind(entry.pointee.d_type))
+            return Entry(name: name, kind: Self.kind(entry.pointee.d_type))
         }
     }
 
@@ -77,11 +73,11 @@ public struct DirectoryStream: ~Copyable {
 }
 
 extension DirectoryStream {
-    /// The names in a directory, sorted.
+    /// The names in a directory as text, in which what is not UTF-8 is replaced. Sorted.
     public static func names(in path: String) throws(Failure) -> [String] {
-        var stream = try DirectoryStream(path)
+        var stream = try DirectoryStream(SystemString(path))
         var names: [String] = []
-        while let entry = try stream.next() { names.append(entry.name) }
+        while let entry = try stream.next() { names.append(entry.name.description) }
         return names.sorted()
     }
 }

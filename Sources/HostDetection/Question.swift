@@ -78,20 +78,21 @@ struct Question {
         posix_spawnattr_setsigdefault(&attributes, &signals)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
         var words = arguments.map { strdup($0) } + [nil]
-        var variables = environmentLines().map { strdup($0) } + [nil]
+        var variables = environmentLines() + [nil]
         defer { (words + variables).forEach { free($0) } }
         return posix_spawn(&pid, program, &actions, &attributes, &words, &variables)
     }
 
-    private func environmentLines() -> [String] {
-        var lines: [String] = []
+    /// Copies, which are the caller's to free: what is ours, and of this process's what is not, as it is.
+    private func environmentLines() -> [UnsafeMutablePointer<CChar>?] {
+        var lines: [UnsafeMutablePointer<CChar>?] = []
         var pointer = environ
         while let line = pointer.pointee {
-            lines.append(String(cString: line))
+            let isOurs = Self.environment.keys.contains { String(cString: line).hasPrefix("\($0)=") }
+            if !isOurs { lines.append(strdup(line)) }
             pointer += 1
         }
-        lines.removeAll { line in Self.environment.keys.contains { line.hasPrefix("\($0)=") } }
-        return lines + Self.environment.sorted { $0.key < $1.key }.map { "\($0)=\($1)" }
+        return lines + Self.environment.sorted { $0.key < $1.key }.map { strdup("\($0)=\($1)") }
     }
 
     /// Reads both streams to their ends; not complete when patience or space has.

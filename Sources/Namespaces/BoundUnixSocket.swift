@@ -1,4 +1,5 @@
 internal import CLinux
+public import FilePrimitives
 internal import Glibc
 
 /// A Unix socket that a program has bound in the file system and that takes connections or datagrams, as the kernel's
@@ -8,7 +9,7 @@ internal import Glibc
 /// the file may have been linked or renamed since. The inode is what a connection looks for.
 public struct BoundUnixSocket: Hashable, Sendable {
     /// The name it was bound under.
-    public let name: String
+    public let name: SystemString
     /// The lower half of the file's inode number.
     public let inode: UInt32
     /// The device of the file's file system, as mountinfo gives it.
@@ -29,7 +30,7 @@ public struct BoundUnixSocket: Hashable, Sendable {
     }
 
     /// A socket from its parts.
-    public init(name: String, inode: UInt32, device: Device) {
+    public init(name: SystemString, inode: UInt32, device: Device) {
         self.name = name
         self.inode = inode
         self.device = device
@@ -73,7 +74,7 @@ extension BoundUnixSocket {
             rest = rest.dropFirst((length + 3) & ~3)
         }
         guard let place else { return nil }
-        self.name = String(decoding: name, as: UTF8.self)
+        self.name = SystemString(bytes: name)
         inode = place.udiag_vfs_ino
         // The kernel's own form of a device number: 12 and 20 bits.
         device = Device(major: place.udiag_vfs_dev >> 20, minor: place.udiag_vfs_dev & 0xf_ffff)

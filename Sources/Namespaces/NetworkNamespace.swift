@@ -1,4 +1,5 @@
 internal import CLinux
+public import FilePrimitives
 internal import Glibc
 
 /// A network namespace, held by a descriptor. The namespace lives as long as the descriptor, or a process, a mount or
@@ -41,8 +42,8 @@ public final class NetworkNamespace: Sendable {
     }
 
     /// Opens a namespace by a path such as `/run/netns/NAME` or `/proc/PID/ns/net`.
-    public static func open(path: String) throws(NamespaceError) -> NetworkNamespace {
-        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+    public static func open(path: SystemString) throws(NamespaceError) -> NetworkNamespace {
+        let descriptor = Glibc.open(path.cString, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw NamespaceError("cannot open namespace \(path)", errno: errno) }
         return NetworkNamespace(owning: descriptor)
     }

@@ -1,5 +1,6 @@
 import CLinux
 import Confinement
+import FilePrimitives
 import Glibc
 import Namespaces
 import NetPrimitives

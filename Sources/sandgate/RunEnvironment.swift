@@ -1,3 +1,4 @@
+import FilePrimitives
 import Glibc
 
 /// Which proxies the command is told of. Both are one port; it tells by the first byte what a client speaks.
@@ -15,9 +16,9 @@ struct ProxyAnnouncement: OptionSet {
 enum RunEnvironment {
     private static let proxyVariables = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"]
 
-    static func make(announcing proxies: ProxyAnnouncement, at port: UInt16) -> [String] {
+    static func make(announcing proxies: ProxyAnnouncement, at port: UInt16) -> [SystemString] {
         let names = Set(proxyVariables + proxyVariables.map { $0.lowercased() })
-        var variables = current().filter { !names.contains(String($0.prefix { $0 != "=" })) }
+        var variables = current().filter { !names.contains(String($0.description.prefix { $0 != "=" })) }
         if proxies.contains(.http) {
             variables +=
                 both("HTTP_PROXY", "http://127.0.0.1:\(port)") + both("HTTPS_PROXY", "http://127.0.0.1:\(port)")
@@ -28,16 +29,16 @@ enum RunEnvironment {
     }
 
     /// Some programs read only the upper-case name, some only the other.
-    private static func both(_ name: String, _ value: String) -> [String] {
-        ["\(name)=\(value)", "\(name.lowercased())=\(value)"]
+    private static func both(_ name: String, _ value: String) -> [SystemString] {
+        [SystemString("\(name)=\(value)"), SystemString("\(name.lowercased())=\(value)")]
     }
 
     /// The variables of this process, each `NAME=VALUE`.
-    static func current() -> [String] {
-        var variables: [String] = []
+    static func current() -> [SystemString] {
+        var variables: [SystemString] = []
         var pointer = environ
         while let variable = pointer.pointee {
-            variables.append(String(cString: variable))
+            variables.append(SystemString(cString: variable))
             pointer += 1
         }
         return variables

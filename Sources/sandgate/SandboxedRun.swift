@@ -10,6 +10,7 @@ import HostDetection
 import Logging
 import Namespaces
 import NetPrimitives
+import PolicyDocument
 import Reactor
 import Sandboxes
 import UpstreamDNS
@@ -173,16 +174,18 @@ final class SandboxedRun {
         )
     }
 
-    private func warn(ofFiles paths: [String]) {
+    private func warn(ofFiles paths: [SystemString]) {
         for path in paths {
-            Console.error("\(path) has another name (a hard link): by that the command may be able to write it")
+            Console.error(
+                "\(path.description.inOneLine) has another name (a hard link): by that the command may be able to write it"
+            )
         }
     }
 
-    private func warn(ofSockets names: [String]) {
+    private func warn(ofSockets names: [SystemString]) {
         for name in names {
             Console.error(
-                "a unix socket that a program bound as \(name.isEmpty ? "(no name)" : name) was not found, "
+                "a unix socket that a program bound as \(name.isEmpty ? "(no name)" : name.description.inOneLine) was not found, "
                     + "so it is not hidden: the command can use it where it finds it"
             )
         }
@@ -190,9 +193,9 @@ final class SandboxedRun {
 
     private func setAsideStartupFiles() {
         for (path, outcome) in startupFiles?.setAside() ?? [] {
-            let what = "the command left \(path), which programs outside run or obey"
+            let what = "the command left \(path.description.inOneLine), which programs outside run or obey"
             switch outcome {
-            case .renamed(let newPath): Console.error("\(what): it is now \(newPath)")
+            case .renamed(let newPath): Console.error("\(what): it is now \(newPath.description.inOneLine)")
             case .removed: Console.error("\(what): it could not be renamed and was removed")
             case .stays(let error):
                 Console.error("\(what), and it could not be removed (\(String(cString: strerror(error)))): do so")
@@ -202,7 +205,7 @@ final class SandboxedRun {
 
     private func configuration(in network: RunNetwork) -> ConfinedCommand.Configuration {
         var configuration = ConfinedCommand.Configuration(
-            arguments: plan.command,
+            arguments: CommandWords.asGiven(plan.command),
             environment: RunEnvironment.make(announcing: plan.announcedProxies, at: Sandbox.proxyPort),
             networkNamespace: network.namespace.descriptor,
             resolvConf: Array(
@@ -213,10 +216,12 @@ final class SandboxedRun {
         configuration.setupCommand = plan.setupCommand
         configuration.descriptorLimit = descriptorLimit
         configuration.hasNoUnixSockets = plan.hasNoUnixSockets
-        configuration.devices = plan.devices
+        configuration.devices = plan.devices.map { SystemString($0) }
         // What happened is not the command's to rewrite, nor what the next one may do, nor the program that guards it.
         let ours = [plan.auditPath, plan.policyPath, plan.suggestionPath, plan.answers?.path]
-        configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap { $0.flatMap(RealPath.of) }
+        configuration.readOnlyPaths = (["/proc/self/exe"] + ours).compactMap {
+            $0.flatMap { RealPath.of(SystemString($0)) }
+        }
         configuration.readOnlyPaths += startupFiles?.existing ?? []
         return configuration
     }

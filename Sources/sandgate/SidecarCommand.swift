@@ -5,6 +5,7 @@ import Confinement
 import Control
 import EgressCore
 import EgressPolicy
+import FilePrimitives
 import Glibc
 import Logging
 import Namespaces
@@ -39,7 +40,7 @@ struct SidecarCommand: StagedCommand {
     func begin() throws -> @Sendable () async throws -> Void {
         var environment: [String: String] = [:]
         for variable in RunEnvironment.current() {
-            let parts = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let parts = variable.description.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { environment[String(parts[0])] = String(parts[1]) }
         }
         var settings = try SidecarSettings(environment)

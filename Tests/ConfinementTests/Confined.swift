@@ -1,3 +1,4 @@
+import FilePrimitives
 import Foundation
 import Glibc
 import Namespaces
@@ -17,8 +18,8 @@ struct Outcome {
 /// A configuration for tests: a fresh network namespace that nothing leads out of.
 func configuration(_ arguments: [String], network: NetworkNamespace) -> ConfinedCommand.Configuration {
     var configuration = ConfinedCommand.Configuration(
-        arguments: arguments,
-        environment: ["PATH=\(CommandSearch.defaultPath)", "HOME=/root", "LANG=C"],
+        arguments: arguments.map { SystemString($0) },
+        environment: [SystemString("PATH=\(CommandSearch.defaultPath)"), "HOME=/root", "LANG=C"],
         networkNamespace: network.descriptor,
         resolvConf: Array("nameserver 192.0.0.1\n".utf8)
     )

@@ -1,3 +1,4 @@
+import FilePrimitives
 import Foundation
 import Glibc
 import Namespaces
@@ -99,7 +100,9 @@ struct FileSystemTests {
         let directory = "/run/user/sandgate-test-\(getpid())"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { rmdir(directory) }
-        let error = #expect(throws: ConfinementError.self) { try run(["true"]) { $0.workingDirectory = directory } }
+        let error = #expect(throws: ConfinementError.self) {
+            try run(["true"]) { $0.workingDirectory = SystemString(directory) }
+        }
         #expect(error?.errno == ENOENT)
     }
 
@@ -109,7 +112,7 @@ struct FileSystemTests {
         defer { unlink(path) }
         let script =
             "cat \(path); echo b >> \(path) && echo written; rm -f \(path) && echo removed; mv \(path) \(path).x && echo moved"
-        #expect(try sh(script) { $0.readOnlyPaths = [path] }.output == "a\n")
+        #expect(try sh(script) { $0.readOnlyPaths = [SystemString(path)] }.output == "a\n")
         #expect(try String(contentsOfFile: path, encoding: .utf8) == "a\n")
     }
 
@@ -159,11 +162,29 @@ struct FileSystemTests {
         #expect(MountedFileSystem(line: "garbage".utf8) == nil)
     }
 
-    @Test(arguments: [
-        ("/", "/", "/a/b", "/a/b"), ("/", "/m", "/m/a", "/a"), ("/", "/m", "/m", "/"), ("/r", "/m", "/m/a", "/r/a"),
-        ("/r", "/m", "/m", "/r"), ("/r", "/", "/", "/r"), ("/r", "/", "/a", "/r/a"), ("/f", "/m/file", "/m/file", "/f"),
-    ])
-    func pathsLeadInAndOut(root: String, point: String, outside: String, inside: String) {
+    @Test func nothingInTheTableIsPassedOver() {
+        let line = "36 35 98:0 / / rw - proc proc rw\n"
+        #expect(MountTable(contents: Array((line + line).utf8))?.mounts.count == 2)
+        #expect(MountTable(contents: Array((line + "garbage\n" + line).utf8)) == nil)
+        #expect(MountTable(contents: []) == nil)
+    }
+
+    /// Names are what they are: not UTF-8, or with an octal number for what the table could not hold.
+    @Test func namesAreBytes() {
+        let line = Array("36 35 98:0 /# /a\\134\\012 rw - ext4 /dev/root rw".utf8).map { $0 == 0x23 ? 0xff : $0 }
+        let mount = MountedFileSystem(line: line)
+        #expect(mount?.root.bytes == [0x2f, 0xff])
+        #expect(mount?.point == "/a\\\n")
+    }
+
+    @Test(
+        arguments: [
+            ("/", "/", "/a/b", "/a/b"), ("/", "/m", "/m/a", "/a"), ("/", "/m", "/m", "/"), ("/r", "/m", "/m/a", "/r/a"),
+            ("/r", "/m", "/m", "/r"), ("/r", "/", "/", "/r"), ("/r", "/", "/a", "/r/a"),
+            ("/f", "/m/file", "/m/file", "/f"),
+        ] as [(SystemString, SystemString, SystemString, SystemString)]
+    )
+    func pathsLeadInAndOut(root: SystemString, point: SystemString, outside: SystemString, inside: SystemString) {
         let mount = MountedFileSystem(point: point, type: "tmpfs", root: root)
         #expect(mount.inside(outside) == inside)
         #expect(mount.outside(inside) == outside)
@@ -171,7 +192,7 @@ struct FileSystemTests {
 
     @Test func whatAMountDoesNotShow() {
         let mount = MountedFileSystem(point: "/m", type: "tmpfs", root: "/r")
-        for inside in ["/", "/rest", "/other/r"] { #expect(mount.outside(inside) == nil) }
+        for inside in ["/", "/rest", "/other/r"] as [SystemString] { #expect(mount.outside(inside) == nil) }
     }
 
     @Test func theTableOfUnixSocketsIsRead() {

@@ -1,3 +1,4 @@
+import FilePrimitives
 import Foundation
 import Glibc
 import Namespaces
@@ -79,7 +80,7 @@ struct ForeignNodeTests {
         #expect(symlink("data", "\(root)/alias") == 0)
         let sockets = try ["\(root)/top.sock", "\(root)/server/s", "\(root)/nested/inner/s"].map { try UnixServer($0) }
         #expect(mkfifo("\(root)/initctl", 0o600) == 0)
-        let directory = try #require(RebuiltDirectory(root))
+        let directory = try #require(RebuiltDirectory(SystemString(root)))
         #expect(
             directory.kept == [
                 .init(path: "alias", kind: .link(to: "data")), .init(path: "data", kind: .directory(mode: 0o755)),

@@ -1,4 +1,5 @@
 import CLinux
+import FilePrimitives
 import Foundation
 import Glibc
 import Namespaces
@@ -95,7 +96,7 @@ struct OutsideSocketsTests {
         let server = try UnixServer("\(place.path)/s")
         let mounts = try MountTable.current()
         var search = SocketSearch(mounts: mounts, renewed: [])
-        try search.walk([place.root], directories: 2)
+        try search.walk([SystemString(place.root)], directories: 2)
         let known = try #require(try BoundUnixSocket.all().first { $0.name == "\(place.path)/s" })
         #expect(!search.hasPlaced(known) && !search.isComplete)
         try search.walkOn(from: [], directories: 2, until: .now)

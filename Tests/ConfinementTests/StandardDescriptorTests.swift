@@ -1,4 +1,5 @@
 import CLinux
+import FilePrimitives
 import Glibc
 import Namespaces
 import Testing
@@ -60,7 +61,7 @@ struct StandardDescriptorTests {
             let error = #expect(throws: ConfinementError.self) {
                 try run(["true"]) {
                     $0.standardDescriptors.input = file
-                    $0.readOnlyPaths = [protected]
+                    $0.readOnlyPaths = [SystemString(protected)]
                 }
             }
             #expect(error?.operation.contains("the command could change it") == true)

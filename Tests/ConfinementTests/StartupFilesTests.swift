@@ -1,3 +1,4 @@
+import FilePrimitives
 import Foundation
 import Glibc
 import Testing
@@ -22,7 +23,7 @@ import Testing
                 try FileManager.default.createDirectory(atPath: "\(path)/\(name)", withIntermediateDirectories: true)
             }
         }
-        var names: [String] { FileSystem.entriesIfReadable(in: path)?.map(\.name) ?? [] }
+        var names: [String] { FileSystem.entriesIfReadable(in: SystemString(path))?.map(\.name.description) ?? [] }
     }
 
     @Test func existingFilesAreListedByTheirRealPaths() throws {
@@ -30,14 +31,14 @@ import Testing
         home.write(".bashrc")
         home.write("dotfile")
         symlink("dotfile", "\(home.path)/.zshrc")
-        let files = try StartupFiles(homes: [home.path])
+        let files = try StartupFiles(homes: [SystemString(home.path)])
         #expect(files.existing == ["\(home.path)/.bashrc", "\(home.path)/dotfile"])
         #expect(files.setAside().isEmpty)
     }
 
     @Test func whatAppearedIsRenamed() throws {
         let home = try Home()
-        let files = try StartupFiles(homes: [home.path])
+        let files = try StartupFiles(homes: [SystemString(home.path)])
         home.write(".zshenv")
         home.write("work")
         let moved = files.setAside()
@@ -50,7 +51,7 @@ import Testing
     @Test func replacedAndRemovedLinksAreBack() throws {
         let home = try Home()
         for name in [".bashrc", ".zshrc"] { symlink("dotfile", "\(home.path)/\(name)") }
-        let files = try StartupFiles(homes: [home.path])
+        let files = try StartupFiles(homes: [SystemString(home.path)])
         unlink("\(home.path)/.bashrc")
         unlink("\(home.path)/.zshrc")
         home.write(".zshrc")
@@ -64,7 +65,7 @@ import Testing
         let home = try Home()
         try home.makeDirectories("dotfiles/config/fish")
         symlink("dotfiles/config", "\(home.path)/.config")
-        let files = try StartupFiles(homes: [home.path])
+        let files = try StartupFiles(homes: [SystemString(home.path)])
         #expect(files.existing == ["\(home.path)/dotfiles/config/fish"])
         unlink("\(home.path)/.config")
         try home.makeDirectories(".config/autostart", "dotfiles/config/autostart")
@@ -81,10 +82,12 @@ import Testing
         symlink("../keys/authorized", "\(home.path)/.ssh/authorized_keys")
         symlink("../keys/missing", "\(home.path)/.ssh/config")
         symlink("/usr/bin/env", "\(home.path)/.ssh/rc")
-        let files = try StartupFiles(homes: [home.path])
+        let files = try StartupFiles(homes: [SystemString(home.path)])
         // As root, everything can be written.
         #expect(
-            files.existing.filter { $0.hasPrefix(home.path) } == ["\(home.path)/.ssh", "\(home.path)/keys/authorized"]
+            files.existing.filter { $0.hasPrefix(SystemString(home.path)) } == [
+                "\(home.path)/.ssh", "\(home.path)/keys/authorized",
+            ]
         )
         home.write("keys/missing")
         #expect(files.setAside().map(\.path) == ["\(home.path)/keys/missing"])
@@ -94,7 +97,7 @@ import Testing
         let home = try Home()
         symlink(".zshrc", "\(home.path)/.bashrc")
         symlink(".bashrc", "\(home.path)/.zshrc")
-        #expect(try StartupFiles(homes: [home.path]).existing == [])
+        #expect(try StartupFiles(homes: [SystemString(home.path)]).existing == [])
     }
 
     @Test func aFileWithAnotherNameIsToldOf() throws {
@@ -102,7 +105,7 @@ import Testing
         home.write(".profile")
         home.write(".bashrc")
         #expect(link("\(home.path)/.profile", "\(home.path)/other") == 0)
-        #expect(try StartupFiles(homes: [home.path]).withOtherNames == ["\(home.path)/.profile"])
+        #expect(try StartupFiles(homes: [SystemString(home.path)]).withOtherNames == ["\(home.path)/.profile"])
     }
 
     /// A name that is taken is not used, and a directory that was closed is opened.
@@ -111,7 +114,7 @@ import Testing
             let home = try Home()
             #expect(chown(home.path, 61_234, 61_234) == 0)
             #expect(setgid(61_234) == 0 && setuid(61_234) == 0)
-            let files = try StartupFiles(homes: [home.path])
+            let files = try StartupFiles(homes: [SystemString(home.path)])
             try home.makeDirectories(".config/autostart")
             #expect(chmod("\(home.path)/.config", 0) == 0)
             #expect(chmod(home.path, 0o500) == 0)

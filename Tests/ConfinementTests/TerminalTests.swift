@@ -1,3 +1,4 @@
+import FilePrimitives
 import Foundation
 import Glibc
 import Namespaces

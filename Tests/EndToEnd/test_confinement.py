@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -217,6 +218,22 @@ def test_files_and_devices_are_usable(internet: Internet, sandgate: Sandgate, tm
     run = sandgate.run(allowing(), *shell(f"echo kept > {tmp_path}/file && {devices} && rm $(mktemp) && ls /proc/self"))
     assert run.returncode == 0, run
     assert (tmp_path / "file").read_text() == "kept\n"
+
+
+@pytest.mark.honest("a command whose name, words, variables and directory are not UTF-8")
+def test_bytes_are_handed_over_as_they_are(internet: Internet, sandgate: Sandgate) -> None:
+    odd = b"caf\xe9"
+    directory = os.fsencode(sandgate.directory) + b"/" + odd
+    os.mkdir(directory)
+    shutil.copy("/bin/sh", directory + b"/" + odd)
+    script = os.fsdecode(b'pwd; echo "$VALUE"; echo "$0"; cat caf\xe9.txt')
+    Path(os.fsdecode(directory + b"/caf\xe9.txt")).write_text("its file\n")
+    line, _ = sandgate.command(allowing(), [os.fsdecode(odd), "-c", script, os.fsdecode(odd)])
+    environment = internet.environment(sandgate.user.environment() if sandgate.user else None)
+    environment |= {"VALUE": os.fsdecode(odd), "PATH": f"{environment['PATH']}:{os.fsdecode(directory)}"}
+    run = subprocess.run(line, env=environment, cwd=directory, capture_output=True, timeout=30)
+    assert run.stdout.splitlines() == [directory, odd, odd, b"its file"], run
+    assert run.returncode == 0 and run.stderr == b"", run
 
 
 @pytest.mark.attack("T6", "changes settings of the node's kernel through /proc/sys", stopped_by="mounts")

@@ -276,6 +276,53 @@ def test_proc_below_and_in_part(elsewhere: Elsewhere) -> None:
     assert run.stdout.split() == ["begun", "on-top", "0"], run
 
 
+ODD = os.fsdecode(b"\xff")
+"""A name that is not UTF-8, as a disk or an archive from another machine may have it."""
+
+ODD_NAMES = {
+    "the kernel's": ("mount -t proc none {odd}", "{odd}/sys/kernel/core_pattern"),
+    "all of /run": ("mount --rbind /run {odd}", "{odd}/{name}/s"),
+    "a part of what is mounted": ("mkdir -p {place}/work; mount --bind {odd} {place}/work", "{odd}/s"),
+    "what a part of is mounted": ("mkdir -p {place}/work; mount --bind {odd} {place}/work", "{place}/work/s"),
+}
+
+
+@pytest.mark.attack(
+    "T6 T13 T16",
+    "looks for what is hidden where it is mounted once more under a name that is not UTF-8, or lies under one",
+    stopped_by="mounts",
+)
+@pytest.mark.parametrize("what", ODD_NAMES)
+def test_odd_names(elsewhere: Elsewhere, in_run: Path, what: str) -> None:
+    odd = elsewhere.place / ODD
+    odd.mkdir()
+    in_run.chmod(0o755)
+    mounts, path = (text.format(place=elsewhere.place, odd=odd, name=in_run.name) for text in ODD_NAMES[what])
+    open_it = "socket.socket(socket.AF_UNIX).connect" if path.endswith("/s") else "open"
+    look = ["/usr/bin/python3", "-c", f"import socket; {open_it}({os.fsencode(path)!r}); print('in')"]
+    servers = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for server, directory in zip(servers, (in_run, odd)):
+        server.bind(str(directory / "s"))
+        (directory / "s").chmod(0o666)
+        server.listen()
+    try:
+        without = elsewhere.unenforced(mounts, look)
+        assert without.stdout == "in\n", without
+        run = elsewhere.enforced(mounts, look)
+    finally:
+        for server in servers:
+            server.close()
+    assert run.stdout == "begun\n" and run.returncode != 0, run
+
+
+@pytest.mark.honest("a disk whose name is not UTF-8")
+def test_disks_with_odd_names(elsewhere: Elsewhere) -> None:
+    odd = f"{elsewhere.place}/{ODD}"
+    mounts = f"mkdir {odd}; mount -t tmpfs -o mode=1777 none {odd}; echo kept > {odd}/file"
+    run = elsewhere.enforced(mounts, shell(f"cat {odd}/file; echo new > {odd}/other; cat {odd}/other"))
+    assert run.stdout.split() == ["begun", "kept", "new"], run
+
+
 ENTER = """\
 import ctypes, fcntl, os, sys
 NS_GET_USERNS = 0xb701

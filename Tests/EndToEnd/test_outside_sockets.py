@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -44,6 +45,36 @@ def test_names_of_sockets(internet: Internet, sandgate: Sandgate, servers: Path)
     run = sandgate.run(allowing(), *command)
     assert run.stdout == "tried everything\n", run
     assert "unix socket" not in run.stderr, run
+
+
+@pytest.mark.attack(
+    "T16",
+    "connects to sockets in directories whose names are not UTF-8, begin with what combines with a slash, or are alike but for "
+    "the code points of a letter",
+    stopped_by="mounts",
+)
+def test_odd_names(internet: Internet, sandgate: Sandgate, tmp_path: Path) -> None:
+    names = [b"caf\xe9", "caf\u00e9".encode(), "cafe\u0301".encode(), "\u0301".encode(), "a/\u0345b".encode()]
+    paths = [tmp_path / os.fsdecode(name) / "s" for name in names]
+    listening = []
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        listening.append(socket.socket(socket.AF_UNIX))
+        listening[-1].bind(bytes(path))
+        path.chmod(0o666)
+        listening[-1].listen()
+    connect = (
+        f"import socket\nfor path in {[bytes(path) for path in paths]}:\n"
+        " try: socket.socket(socket.AF_UNIX).connect(path); print('in')\n except OSError: print('refused')\n"
+    )
+    command = ["/usr/bin/python3", "-c", connect]
+    try:
+        assert internet.unenforced(command).stdout.split() == ["in"] * len(paths)
+        run = sandgate.run(allowing(), *command)
+    finally:
+        for server in listening:
+            server.close()
+    assert run.stdout.split() == ["refused"] * len(paths) and run.stderr == "", run
 
 
 @pytest.mark.attack(

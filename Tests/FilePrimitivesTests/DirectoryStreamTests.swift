@@ -22,8 +22,8 @@ import Testing
         #expect(mkdir("\(place.path)/directory", 0o700) == 0)
         #expect(symlink("nowhere", "\(place.path)/link") == 0)
         #expect(mkfifo("\(place.path)/pipe", 0o600) == 0)
-        var kinds: [String: FileKind] = [:]
-        var stream = try DirectoryStream(place.path)
+        var kinds: [SystemString: FileKind] = [:]
+        var stream = try DirectoryStream(SystemString(place.path))
         while let entry = try stream.next() { kinds[entry.name] = entry.kind }
         #expect(kinds == ["file": .file, "directory": .directory, "link": .link, "pipe": .other])
         #expect(try DirectoryStream.names(in: place.path) == ["directory", "file", "link", "pipe"])
@@ -34,9 +34,9 @@ import Testing
         let path = Array(place.path.utf8) + Array("/a".utf8) + [0xFF, 0]
         let file = path.withUnsafeBytes { open($0.baseAddress!.assumingMemoryBound(to: CChar.self), O_CREAT, 0o600) }
         close(file)
-        var stream = try DirectoryStream(place.path)
+        var stream = try DirectoryStream(SystemString(place.path))
         let entry = try #require(try stream.next())
-        #expect(entry.name == "a\u{FFFD}" && !entry.isText)
+        #expect(entry.name.bytes == [0x61, 0xFF])
         #expect(try stream.next() == nil)
     }
 
@@ -44,7 +44,7 @@ import Testing
         let place = try Place()
         // An error from before is none of the list's.
         errno = EIO
-        var stream = try DirectoryStream(place.path)
+        var stream = try DirectoryStream(SystemString(place.path))
         #expect(try stream.next() == nil)
     }
 

@@ -1,4 +1,5 @@
 import CLinux
+import FilePrimitives
 import Glibc
 import NetPrimitives
 import Testing

@@ -1,3 +1,4 @@
+import FilePrimitives
 import Glibc
 import Namespaces
 import NetPrimitives
@@ -46,7 +47,7 @@ final class NamespaceSource: Sendable {
     func reopen(_ reference: NamespaceReference) throws(NamespaceError) -> NetworkNamespace? {
         guard reference.bootID == bootID else { return nil }
         do {
-            let namespace = try NetworkNamespace.open(path: reference.path)
+            let namespace = try NetworkNamespace.open(path: SystemString(reference.path))
             // Somebody may have put another namespace there, or a file; or run this node inside.
             guard namespace.isNetwork, namespace.identifier == reference.inode,
                 namespace.identifier != (try NetworkNamespace.current()).identifier
@@ -65,7 +66,7 @@ final class NamespaceSource: Sendable {
     private func path(for id: String) -> String { "\(directory)/\(id)" }
 
     private func openNetwork(_ path: String) throws(NamespaceError) -> NetworkNamespace {
-        let namespace = try NetworkNamespace.open(path: path)
+        let namespace = try NetworkNamespace.open(path: SystemString(path))
         guard namespace.isNetwork else { throw NamespaceError("\(path) is no network namespace", errno: EINVAL) }
         guard namespace.identifier != (try NetworkNamespace.current()).identifier else {
             throw NamespaceError("\(path) is the node's own network namespace", errno: EBUSY)
