@@ -225,7 +225,7 @@ def test_bytes_are_handed_over_as_they_are(internet: Internet, sandgate: Sandgat
     odd = b"caf\xe9"
     directory = os.fsencode(sandgate.directory) + b"/" + odd
     os.mkdir(directory)
-    shutil.copy("/bin/sh", directory + b"/" + odd)
+    shutil.copy("/bin/sh", os.fsdecode(directory + b"/" + odd))
     script = os.fsdecode(b'pwd; echo "$VALUE"; echo "$0"; cat caf\xe9.txt')
     Path(os.fsdecode(directory + b"/caf\xe9.txt")).write_text("its file\n")
     line, _ = sandgate.command(allowing(), [os.fsdecode(odd), "-c", script, os.fsdecode(odd)])
