@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab import plan
-from lab.daemon import Answer, Daemon, Sandbox, attachment, running
+from lab.daemon import Answer, Daemon, Sandbox, attachment, hanging, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import check, wait_until
@@ -247,7 +247,7 @@ def test_namespace_that_vanishes_waits_for_no_other(internet: Internet, daemon: 
     try:
         busy = attach(daemon, box, allowing())
         sandbox = daemon.create(allowing(), attachment=attachment(other))
-        with _hanging(daemon, busy):
+        with hanging(daemon, busy):
             box.remove()
             other.remove()
             sandbox.wait_for("gone")
@@ -561,40 +561,11 @@ def test_expiry_waits_for_no_other(internet: Internet, daemon: Daemon) -> None:
     busy = daemon.create(allowing(), id="busy", timeout=2)
     sandbox = daemon.create(allowing(plan.ALLOWED), id="box", timeout=3)
     assert sandbox.reaches(plan.ALLOWED)
-    with _hanging(daemon, busy):
+    with hanging(daemon, busy):
         sandbox.wait_for("Terminated")
         assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
         assert busy.state == "Running"
     busy.wait_for("Terminated")
-
-
-@contextlib.contextmanager
-def _hanging(daemon: Daemon, sandbox: Sandbox) -> Iterator[None]:
-    """Has a change to a sandbox wait for the disk."""
-    # Where a record is written first: a pipe takes nothing while nobody reads.
-    pipe = daemon.record(sandbox.id).with_suffix(".json.new")
-    os.mkfifo(pipe)
-
-    def waiting() -> int:
-        """How many of the daemon's threads wait for somebody at the other end of a pipe that they open."""
-        count = 0
-        for thread in Path(f"/proc/{daemon.pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                count += (thread / "wchan").read_text() == "wait_for_partner"
-        return count
-
-    before = waiting()
-    answers: list[Answer] = []
-    change = threading.Thread(target=lambda: answers.append(sandbox.ask("PUT", "/policy", allowing(plan.OTHER))))
-    change.start()
-    try:
-        wait_until(lambda: waiting() > before, "the change to wait for the disk")
-        yield
-        assert not answers, answers
-    finally:
-        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        change.join()
-    assert [answer.status for answer in answers] == [503], answers
 
 
 def test_renewal(internet: Internet, daemon: Daemon) -> None:
@@ -750,7 +721,7 @@ def test_operators_rules_wait_for_no_other(internet: Internet, tmp_path: Path) -
         sandbox = daemon.create(allowing(plan.ALLOWED))
         assert sandbox.reaches(plan.ALLOWED)
         for busy in [daemon.create(allowing()) for _ in range(6)]:
-            stack.enter_context(_hanging(daemon, busy))
+            stack.enter_context(hanging(daemon, busy))
         deny.write_text(f"{plan.ALLOWED}\n")
         wait_until(lambda: not sandbox.reaches(plan.ALLOWED), "the file to be read", 10)
 

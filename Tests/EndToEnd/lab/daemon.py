@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -337,3 +339,39 @@ class Sandbox:
             return answer.status == 404 if state == "gone" else bool(answer.json["status"]["state"] == state)
 
         wait_until(arrived, f"{self.id} to be {state}", timeout)
+
+
+@contextlib.contextmanager
+def hanging(daemon: Daemon, sandbox: Sandbox, *, is_ended: bool = False) -> Iterator[None]:
+    """Has a change to a sandbox wait for the disk. With `is_ended`, the daemon ends meanwhile, and nobody is answered."""
+    # Where a record is written first: a pipe takes nothing while nobody reads.
+    pipe = daemon.record(sandbox.id).with_suffix(".json.new")
+    os.mkfifo(pipe)
+    pid = daemon.pid
+
+    def waiting() -> int:
+        """How many of the daemon's threads wait for somebody at the other end of a pipe that they open."""
+        count = 0
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                count += (thread / "wchan").read_text() == "wait_for_partner"
+        return count
+
+    def change() -> None:
+        try:
+            answers.append(sandbox.ask("PUT", "/policy", {"egress": [{"action": "allow", "target": plan.OTHER}]}).status)
+        except (OSError, http.client.HTTPException):
+            answers.append(None)
+
+    before = waiting()
+    answers: list[int | None] = []
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        wait_until(lambda: waiting() > before, "the change to wait for the disk")
+        yield
+        assert not answers or is_ended, answers
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        thread.join()
+    assert answers == [None if is_ended else 503], answers
