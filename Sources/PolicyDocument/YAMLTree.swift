@@ -1,3 +1,4 @@
+import CYaml
 import Yams
 
 /// YAML through Yams, less what a policy has no use for and people get hurt by: anchors and aliases, tags, keys that
@@ -21,12 +22,7 @@ enum YAMLTree {
 
     /// ``parse(_:)``, with what Yams throws as it is.
     private static func compose(_ bytes: [UInt8]) throws -> DocumentNode? {
-        try refuseAliases(bytes)
-        return try withRoot(of: bytes) { root in try root.map { try convert($0, depth: 0) } }
-    }
-
-    /// Gives `body` what Yams makes of a document; `nil` for an empty one.
-    private static func withRoot<Result>(of bytes: [UInt8], _ body: (Node?) throws -> Result) throws -> Result {
+        try refuseWhatGrows(bytes)
         var text = String(decoding: bytes, as: UTF8.self)
         // Yams keeps a pointer to the text's storage, which a text this short does not have. (Positions behind its end are cut
         // back by who calls.)
@@ -34,36 +30,33 @@ enum YAMLTree {
         // Without rules nothing is resolved: what a scalar means depends on the field, not on its looks.
         let parser = try Parser(yaml: text, resolver: .basic, encoding: .utf8)
         // The parser owns the anchors that nodes refer to.
-        return try withExtendedLifetime(parser) { try body(try parser.singleRoot()) }
+        return try withExtendedLifetime(parser) { try parser.singleRoot().map(convert) }
     }
 
     private static func position(_ mark: Mark?) -> DocumentNode.Position {
         DocumentNode.Position(line: mark?.line ?? 1, column: mark?.column ?? 1)
     }
 
-    private static func convert(_ node: Node, depth: Int) throws -> DocumentNode {
+    private static func convert(_ node: Node) throws -> DocumentNode {
         let position = position(node.mark)
-        guard depth < DocumentLimits.depth else {
-            throw SyntaxError(position: position, message: "nested deeper than \(DocumentLimits.depth) levels")
-        }
         if node.anchor != nil { throw SyntaxError(position: position, message: aliasMessage) }
         switch node {
         case .scalar(let scalar):
             return DocumentNode(value: try convert(scalar, position), position: position)
         case .sequence(let sequence):
             try refuseTag(sequence.tag, position)
-            let elements = try sequence.map { try convert($0, depth: depth + 1) }
+            let elements = try sequence.map(convert)
             return DocumentNode(value: .sequence(elements), position: position)
         case .mapping(let mapping):
             try refuseTag(mapping.tag, position)
             let members = try mapping.map { key, value in
                 guard case .scalar(let scalar) = key, key.anchor == nil else {
-                    throw SyntaxError(position: self.position(key.mark), message: "expected a key that is a name")
+                    throw SyntaxError(position: self.position(key.mark), message: keyMessage)
                 }
                 return DocumentNode.Member(
                     key: scalar.string,
                     position: self.position(scalar.mark),
-                    value: try convert(value, depth: depth + 1)
+                    value: try convert(value)
                 )
             }
             return DocumentNode(value: .mapping(members), position: position)
@@ -87,53 +80,78 @@ enum YAMLTree {
     }
 }
 
-// MARK: - Aliases
+// MARK: - What grows
 
 extension YAMLTree {
     private static let aliasMessage = "anchors and aliases are not accepted: write the value out"
+    private static let keyMessage = "expected a key that is a name"
 
-    /// Refuses text that has an alias of an anchor before Yams puts the anchor's node in its place: nested, and in keys, which
-    /// Yams compares, they take time without bound.
+    /// What is begun and not ended yet.
+    private struct Collection {
+        let isMapping: Bool
+        /// How many nodes stand in it so far, keys included.
+        var count = 0
+
+        /// Whether the next node is a key.
+        var expectsKey: Bool { isMapping && count.isMultiple(of: 2) }
+    }
+
+    /// Refuses text on which Yams would spend time that grows faster than the text, before it does: aliases, in whose place it puts
+    /// what the anchor names; collections as keys, each of which it compares as a whole; and what is nested deeply.
     ///
-    /// What looks like both may also stand in quotes or comments, and only YAML's grammar tells. So where it does, a copy is
-    /// parsed first, with other names for the anchors, and nothing else changed: it has the same tokens, and none of its
-    /// aliases finds an anchor.
-    private static func refuseAliases(_ bytes: [UInt8]) throws {
-        let (anchors, aliases) = (names(behind: UInt8(ascii: "&"), bytes), names(behind: UInt8(ascii: "*"), bytes))
-        guard !anchors.isDisjoint(with: aliases) else { return }
-        let shift = (1..<anchorBytes.count).first { shift in
-            !anchors.contains { aliases.contains(ArraySlice([shifted($0[$0.startIndex], by: shift)] + $0.dropFirst())) }
-        }
-        guard let shift else { throw SyntaxError(position: .init(), message: aliasMessage) }
-        var copy = bytes
-        for index in copy.indices.dropLast()
-        where copy[index] == UInt8(ascii: "&") && anchorBytes.contains(copy[index + 1]) {
-            copy[index + 1] = shifted(copy[index + 1], by: shift)
-        }
-        do {
-            try withRoot(of: copy) { _ in }
-        } catch YamlError.composer(_, "found undefined alias", let mark, _) {
-            throw SyntaxError(position: position(mark), message: aliasMessage)
+    /// The document's events are looked at, as libyaml tells them to Yams too. What is no YAML is left to Yams, which says why.
+    private static func refuseWhatGrows(_ bytes: [UInt8]) throws(SyntaxError) {
+        guard !bytes.isEmpty else { return }
+        // It points to itself.
+        let parser = UnsafeMutablePointer<yaml_parser_t>.allocate(capacity: 1)
+        defer { parser.deallocate() }
+        guard yaml_parser_initialize(parser) == 1 else { return }
+        defer { yaml_parser_delete(parser) }
+        yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING)
+        try bytes.withUnsafeBufferPointer { input throws(SyntaxError) in
+            yaml_parser_set_input_string(parser, input.baseAddress, input.count)
+            try refuseWhatGrows(in: parser)
         }
     }
 
-    /// What stands right behind each such byte and could be a name; empty names are none.
-    private static func names(behind sign: UInt8, _ bytes: [UInt8]) -> Set<ArraySlice<UInt8>> {
-        var names: Set<ArraySlice<UInt8>> = []
-        for index in bytes.indices where bytes[index] == sign {
-            let name = bytes[(index + 1)...].prefix(while: anchorBytes.contains)
-            if !name.isEmpty { names.insert(name) }
+    private static func refuseWhatGrows(in parser: UnsafeMutablePointer<yaml_parser_t>) throws(SyntaxError) {
+        var (open, anchors): ([Collection], Set<String>) = ([], [])
+        // Said at the end: an alias further on is the better reason.
+        var problem: SyntaxError?
+        reading: while true {
+            var event = yaml_event_t()
+            guard yaml_parser_parse(parser, &event) == 1 else { break }
+            defer { yaml_event_delete(&event) }
+            let mark = event.start_mark
+            let position = DocumentNode.Position(line: Int(mark.line) + 1, column: Int(mark.column) + 1)
+            let isCollection = [YAML_SEQUENCE_START_EVENT, YAML_MAPPING_START_EVENT].contains(event.type)
+            var anchor: UnsafeMutablePointer<yaml_char_t>?
+            switch event.type {
+            case YAML_ALIAS_EVENT:
+                let isKnown = anchors.contains(String(cString: event.data.alias.anchor))
+                throw SyntaxError(position: position, message: isKnown ? aliasMessage : quoteMessage)
+            case YAML_SCALAR_EVENT: anchor = event.data.scalar.anchor
+            case YAML_SEQUENCE_START_EVENT: anchor = event.data.sequence_start.anchor
+            case YAML_MAPPING_START_EVENT: anchor = event.data.mapping_start.anchor
+            case YAML_SEQUENCE_END_EVENT, YAML_MAPPING_END_EVENT:
+                open.removeLast()
+                continue
+            case YAML_STREAM_START_EVENT, YAML_DOCUMENT_START_EVENT: continue
+            default: break reading
+            }
+            guard open.count < DocumentLimits.depth else {
+                throw SyntaxError(position: position, message: "nested deeper than \(DocumentLimits.depth) levels")
+            }
+            if let anchor { anchors.insert(String(cString: anchor)) }
+            if let last = open.indices.last {
+                if isCollection, open[last].expectsKey, problem == nil {
+                    problem = SyntaxError(position: position, message: keyMessage)
+                }
+                open[last].count += 1
+            }
+            if isCollection { open.append(Collection(isMapping: event.type == YAML_MAPPING_START_EVENT)) }
         }
-        return names
-    }
-
-    /// What libyaml takes for the name of an anchor.
-    private static let anchorBytes = Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-".utf8)
-
-    /// The byte that is so many places further among those of a name: another one for every byte.
-    private static func shifted(_ byte: UInt8, by places: Int) -> UInt8 {
-        let place = anchorBytes.firstIndex(of: byte) ?? 0
-        return anchorBytes[(place + places) % anchorBytes.count]
+        if let problem { throw problem }
     }
 }
 

@@ -230,3 +230,15 @@ def test_diff(tmp_path: Path) -> None:
     assert tool("policy", "diff", old, old).stdout == ""
     new.write_text("egress: 7\n")
     assert tool("policy", "diff", old, new).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "depth, problem", [(20, "1:4: expected a key that is a name"), (200, "1:34: nested deeper than 32 levels")]
+)
+def test_keys_that_are_collections(tmp_path: Path, depth: int, problem: str) -> None:
+    """Nested, they are refused before they are compared, which took minutes."""
+    path = tmp_path / "policy.yaml"
+    key = "{" * depth + "a: b" + "}: c" * (depth - 1) + "}"
+    path.write_text(f"- {key}\n" * (4_000_000 // len(key)))
+    checked = tool("policy", "check", path)
+    assert (checked.returncode, checked.stderr) == (1, f"{path}:{problem}\n"), checked.stderr[:500]
