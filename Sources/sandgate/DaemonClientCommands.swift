@@ -96,21 +96,50 @@ struct ListCommand: ParsableCommand {
 
     private struct Page: Decodable {
         let items: [SandboxSummary]
+        let nextCursor: String?
+
+        /// The items as they stand in the answer, separated by commas.
+        func text(in answer: Data) throws -> Substring {
+            let text = String(decoding: answer, as: UTF8.self)
+            let (start, end) = ("{\"items\":[", nextCursor.map { "],\"nextCursor\":\"\($0)\"}" } ?? "]}")
+            guard text.hasPrefix(start), text.hasSuffix(end) else {
+                throw SetupError("the daemon's list of sandboxes has another form than expected")
+            }
+            return text.dropFirst(start.count).dropLast(end.count)
+        }
     }
 
+    /// So many are asked for at once.
+    private static let pageSize = 1_000
+
     func run() throws {
-        let answer = try options.client.ask("GET", "/v1/sandboxes?limit=10000" + (all ? "&state=all" : ""))
-        guard !options.json else { return Console.output(String(decoding: answer, as: UTF8.self)) }
-        let sandboxes = try JSONDecoder().decode(Page.self, from: answer).items
-        let rows = sandboxes.map { sandbox in
-            [
-                sandbox.id, sandbox.status.state, sandbox.policy.count, "rev \(sandbox.revision)",
-                sandbox.expiresAt.map { String($0.prefix(19)) + "Z" } ?? "never", sandbox.networkNamespace ?? "-",
-            ]
-        }
+        var texts: [Substring] = []
+        var rows: [[String]] = []
+        var cursor: String?
+        repeat {
+            let position = try cursor.map { "&cursor=\(try SandboxPath.component($0))" } ?? ""
+            let target = "/v1/sandboxes?limit=\(Self.pageSize)\(all ? "&state=all" : "")\(position)"
+            let answer = try options.client.ask("GET", target)
+            let page = try JSONDecoder().decode(Page.self, from: answer)
+            cursor = page.nextCursor
+            if options.json {
+                let text = try page.text(in: answer)
+                if !text.isEmpty { texts.append(text) }
+            } else {
+                rows += page.items.map(Self.row)
+            }
+        } while cursor != nil
+        guard !options.json else { return Console.output("{\"items\":[\(texts.joined(separator: ","))]}") }
         for line in TextTable.aligned([["ID", "STATE", "POLICY", "REVISION", "EXPIRES", "NAMESPACE"]] + rows) {
             Console.output(line)
         }
+    }
+
+    private static func row(_ sandbox: SandboxSummary) -> [String] {
+        [
+            sandbox.id, sandbox.status.state, sandbox.policy.count, "rev \(sandbox.revision)",
+            sandbox.expiresAt.map { String($0.prefix(19)) + "Z" } ?? "never", sandbox.networkNamespace ?? "-",
+        ]
     }
 }
 
