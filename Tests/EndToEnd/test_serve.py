@@ -1002,6 +1002,27 @@ def test_commands(internet: Internet, daemon: Daemon, box: Namespace, tmp_path: 
     assert nobody.returncode == 1 and "no daemon at" in nobody.stderr, nobody
 
 
+def test_thousands_that_expired_while_no_daemon_ran(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """The next daemon serves soon, without a thread for each; and they are listed, which are more than the API lists at once."""
+    kept = daemon.create(allowing(plan.ALLOWED), id="kept")
+    daemon.create(allowing(), id="sandbox-0", attachment=attachment(box), timeout=3600)
+    daemon.end(signal.SIGKILL)
+    record = json.loads(daemon.record("sandbox-0").read_text()) | {"expiresAt": "2020-01-01T00:00:00Z"}
+    expected = [f"sandbox-{number}" for number in range(10_050)]
+    for id in expected:
+        daemon.record(id).write_text(json.dumps(record | {"id": id}))
+    daemon.start()
+    assert kept.reaches(plan.ALLOWED)
+    assert len(os.listdir(f"/proc/{daemon.pid}/task")) < 100
+    wait_until(lambda: len(tool("ps", "--socket", daemon.socket).stdout.splitlines()) == 2, "the end of all", 30)
+    listed = tool("ps", "--all", "--socket", daemon.socket)
+    found = [line.split()[:2] for line in listed.stdout.splitlines()[1:]]
+    assert found == [["kept", "Running"], *([id, "Terminated"] for id in sorted(expected))], listed.stderr
+    answer = json.loads(tool("ps", "--all", "--json", "--socket", daemon.socket).stdout)
+    assert [item["id"] for item in answer["items"]] == ["kept", *sorted(expected)]
+    assert [item["id"] for item in json.loads(tool("ps", "--json", "--socket", daemon.socket).stdout)["items"]] == ["kept"]
+
+
 def test_configuration_is_documented(tmp_path: Path) -> None:
     printed = tool("serve", "--print-config")
     assert printed.returncode == 0

@@ -42,8 +42,8 @@ struct NodeServices: Sendable {
     /// Where the node's API is served over TCP, as sandboxes might reach it.
     let control: [Endpoint]
     let nodeAddresses: CurrentNodeAddresses
-    /// Sandboxes that end by themselves are noted on the disk one after the other: many may end at once, and each write takes a
-    /// thread.
+    /// Sandboxes that end by themselves are closed for the next process and noted on the disk one after the other: many may end at
+    /// once, and each takes a thread for it.
     let endings: Turns
 }
 
@@ -214,6 +214,11 @@ extension NodeSandbox {
     /// is failed, with its door closed; the next process tries again. One that was not acknowledged stays closed, to be
     /// released. `handed` is what the process before this one left to go on with.
     func adopt(under rules: NodeRules, _ handed: HandedSandbox?) async {
+        // The node ends what is over. Thousands may be, and none that goes on waits for them.
+        guard !hasExpired || record.state == .pending else {
+            handed?.close()
+            return watchNamespace()
+        }
         try? await exclusively {
             defer { watchNamespace() }
             guard record.state == .running || record.state == .paused else {
@@ -223,10 +228,6 @@ extension NodeSandbox {
                     await abandon(after: NodeError.failed("the daemon ended while it was being attached"))
                 }
                 return
-            }
-            guard !hasExpired else {
-                handed?.close()
-                return await terminate()
             }
             if lockIfSetupEnded() {
                 try? await save(record)
@@ -728,17 +729,15 @@ extension NodeSandbox {
 
     private var hasExpired: Bool { record.expiresAt.map { $0 <= .current } ?? false }
 
-    /// Closes the door, also one that a process before this one left.
+    /// Closes the door, also one that a process before this one left: nobody is behind that one, so it can wait for its turn.
     private func terminate() async {
-        if isServed {
-            await shut()
-        } else if let namespace = try? await reopenNamespace() {
-            _ = await Self.closeRemains(in: namespace)
-        }
+        let wasServed = isServed
+        await shut()
         event(.sandboxExpired)
         record.enter(.terminated, reason: "expired", message: "its time was over", at: .current)
         await services.endings.take()
         defer { services.endings.give() }
+        if !wasServed, let namespace = try? await reopenNamespace() { _ = await Self.closeRemains(in: namespace) }
         try? await save(record)
     }
 
