@@ -761,6 +761,32 @@ def test_restart(internet: Internet, daemon: Daemon, box: Namespace, number: sig
     assert chain.returncode == 0, chain
 
 
+OCCUPANT = """
+import socket, sys
+listener = socket.create_server(("0.0.0.0", 64128))
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_retry_in_vain_is_forgotten_by_the_next_daemon(internet: Internet, daemon: Daemon, box: Namespace) -> None:
+    """What was acknowledged is taken up when what was in the way is gone, whether somebody tried before or not."""
+    sandbox = attach(daemon, box, allowing(plan.ALLOWED), acceptRawSockets=True)
+    assert sandbox.reaches(plan.ALLOWED)
+    daemon.end(signal.SIGKILL)
+    occupant = sandbox.start("/usr/bin/python3", "-c", OCCUPANT)
+    try:
+        assert occupant.stdout is not None and occupant.stdout.readline() == "there\n"
+        daemon.start()
+        assert sandbox.state == "Failed"
+        assert sandbox.ask("POST", "/retry").status == 503 and sandbox.state == "Failed"
+    finally:
+        occupant.kill()
+        occupant.communicate()
+    daemon.restart()
+    assert sandbox.state == "Running" and sandbox.reaches(plan.ALLOWED)
+
+
 @pytest.mark.attack("N9", "expires while no daemon runs", stopped_by="kernel")
 def test_what_ended_while_no_daemon_ran(internet: Internet, daemon: Daemon, box: Namespace) -> None:
     short = daemon.create(allowing(plan.ALLOWED), id="short", timeout=1)

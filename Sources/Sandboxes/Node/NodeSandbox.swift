@@ -192,8 +192,9 @@ extension NodeSandbox {
     private func enforce(under rules: NodeRules, because cause: String? = nil) async throws {
         do {
             lockIfSetupEnded()
-            // The same for rules in a namespace that was there, now that it is known to be nobody else's.
-            if record.attachment != .create { try await save(record) }
+            // The same for rules in a namespace that was there, now that it is known to be nobody else's. One that is tried again
+            // is on the disk, as what the next process is to take it for.
+            if record.attachment != .create, record.state == .pending { try await save(record) }
             try await refuseThreats()
             try await serve(under: rules, inheritance: .rules, isPaused: false)
             var running = record
