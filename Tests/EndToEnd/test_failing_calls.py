@@ -435,6 +435,49 @@ def test_pause_and_resume(trials: Trials, box: Namespace) -> None:
     assert not trials.failures, "\n\n".join(trials.failures)
 
 
+@pytest.mark.parametrize("is_made", [True, False], ids=["made", "attached"])
+def test_release_that_fails(trials: Trials, box: Namespace, is_made: bool) -> None:
+    """Its state says what is true, a second one works, and so does trying the sandbox again."""
+    outcomes: set[str] = set()
+
+    def attempt(trial: tuple[Call, Fault] | None) -> None:
+        assert trials.daemon.request("DELETE", "/v1/sandboxes/box").status == 204
+        form = {"create": True} if is_made else attachment(box)
+        sandbox = trials.daemon.create(allowing(plan.ALLOWED), id="box", attachment=form)
+        answer = trials.ask("DELETE", sandbox.path, None, trial)
+        if answer is not None and answer.status != 204:
+            found = sandbox.ask("GET")
+            # Of a network that is gone what is left is removed by itself.
+            status = found.json["status"] if found.status == 200 else {"state": "Terminated", "reason": "released"}
+            assert found.status == 200 or is_made, found
+            outcomes.add(status["reason"])
+            if status["reason"] == "released":
+                assert status["state"] == "Terminated" and (is_made or trials.daemon.record("box").exists()), status
+                assert not is_guarded(box) and not (is_made and Path(sandbox.namespace).exists())
+            else:
+                assert (status["state"], status["reason"]) == ("Failed", "release-failed"), status
+                assert trials.served(sandbox.namespace) == set()
+                if sandbox.ask("POST", "/retry").status == 200:
+                    assert sandbox.state == "Running" and trials.served(sandbox.namespace) == {plan.ALLOWED}
+            forget(trials, "box")
+        elif answer is None:
+            forget(trials, "box")
+        assert not is_guarded(box)
+        trials.expect_nothing_left()
+        events = [record["event"] for record in trials.daemon.records(sandbox="box")]
+        last = max(index for index, event in enumerate(events) if event == "sandbox.attached")
+        assert answer is None or events[last:].count("sandbox.detached") == 1, events
+
+    attempt(None)
+    kinds = ("unmount", "setns", "netlink-socket", "netlink-send", "synchronise")
+    calls = [call for call in trials.faults.calls if call.kind in kinds]
+    places = {(call.place, call.kind): call for call in calls}
+    assert {"synchronise", "unmount" if is_made else "netlink-send"} <= {call.kind for call in places.values()}
+    trials.each([(call, FAULTS[call.kind][0]) for call in places.values()], attempt)
+    assert not trials.failures, "\n\n".join(trials.failures)
+    assert outcomes >= {"released"} | (set() if is_made else {"release-failed"}), outcomes
+
+
 @pytest.mark.attack(
     "T4 T8 N9",
     "floods while its policy is changed by a daemon of which any one call to the kernel fails, or is the last",

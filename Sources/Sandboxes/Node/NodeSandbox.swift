@@ -85,6 +85,8 @@ actor NodeSandbox {
     /// Whether the namespace's table is this sandbox's, served or not.
     private var isGuarded = false
     private var isReleased = false
+    /// Whether the audit has it that it is detached.
+    private var isToldDetached = false
     private let turns = Turns()
 
     init(_ record: SandboxRecord, services: NodeServices, loop: DataLoop) {
@@ -742,7 +744,8 @@ extension NodeSandbox {
         try? await save(record)
     }
 
-    /// Releases it: nothing of it is left, neither rules nor files.
+    /// Releases it: nothing of it is left, neither rules nor files. What could not be released is closed, or nothing but its file is
+    /// left, and its state says so; it can be asked for again.
     func release() async throws {
         try await exclusively {
             services.watch.forget(record.id)
@@ -755,18 +758,39 @@ extension NodeSandbox {
                     } else if let namespace = try record.namespace.flatMap(services.namespaces.reopen) {
                         try namespace.enter { try InsideSockets.removeTable(ports: Sandbox.ports) }
                     }
-                    try services.state.remove(record.id)
                 }
             } catch {
+                if wasLive { await remain(.failed, "release-failed", "it could not be released: \(error)") }
                 watchNamespace()
                 throw Self.nodeError(error)
             }
-            if wasLive {
-                event(.sandboxDetached)
+            do {
+                try await Blocking.run { [services, record] in try services.state.remove(record.id) }
+            } catch {
+                if wasLive || record.reason == "release-failed" { tellDetached() }
+                await remain(.terminated, "released", "it is released, and its record is still on the disk: \(error)")
+                watchNamespace()
+                throw Self.nodeError(error)
+            }
+            if wasLive || record.reason == "release-failed" {
+                tellDetached()
                 await services.journal.flush()
             }
             isReleased = true
         }
+    }
+
+    /// Is in another state from now on, whether the disk takes it or not.
+    private func remain(_ state: SandboxRecord.State, _ reason: String, _ message: String) async {
+        var changed = record
+        changed.enter(state, reason: reason, message: message, at: .current)
+        do { try await save(changed) } catch { record = changed }
+    }
+
+    private func tellDetached() {
+        guard !isToldDetached else { return }
+        isToldDetached = true
+        event(.sandboxDetached)
     }
 
     /// Somebody else changed the rules in its namespace: it is failed, and its door closed already.
@@ -781,7 +805,7 @@ extension NodeSandbox {
     func vanish() async {
         try? await exclusively {
             await shut()
-            event(.sandboxDetached)
+            tellDetached()
             isReleased = true
             await services.endings.take()
             defer { services.endings.give() }
