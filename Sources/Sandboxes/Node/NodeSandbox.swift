@@ -140,7 +140,7 @@ actor NodeSandbox {
         do {
             try await enforce()
         } catch {
-            services.state.discard(staged)
+            try? await Blocking.run { [state = services.state] in state.discard(staged) }
             throw error
         }
         do {
