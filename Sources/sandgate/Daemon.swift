@@ -183,7 +183,7 @@ struct Daemon {
     /// Reads the files of rules again. What cannot be read or put in force leaves everything as it was.
     private static func reload(_ settings: ServeSettings, _ node: SandboxNode, _ log: Logger) async {
         do {
-            let always = try await node.changeRules(settings.rules)
+            let (always, waiting) = try await node.changeRules(settings.rules)
             log.info(
                 "rules read again",
                 metadata: [
@@ -191,6 +191,8 @@ struct Daemon {
                     "answers": "\(always.answers.count)",
                 ]
             )
+            guard waiting > 0 else { return }
+            log.warning("rules are not in force yet in sandboxes that are busy", metadata: ["sandboxes": "\(waiting)"])
         } catch {
             log.error("the rules stay as they were: \(error)")
         }

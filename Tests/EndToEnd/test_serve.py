@@ -713,17 +713,27 @@ def test_operators_rules(internet: Internet, tmp_path: Path) -> None:
 
 
 def test_operators_rules_wait_for_no_other(internet: Internet, tmp_path: Path) -> None:
-    """Sandboxes that wait for the disk keep no other one from what is denied from now on."""
+    """Sandboxes that wait for the disk keep no other one from what is denied from now on, and later, and get it when they do not wait
+    any more."""
     deny, config = tmp_path / "deny.always", tmp_path / "config.yaml"
     deny.write_text("")
     config.write_text(f"denyAlways: {deny}\n")
     with running(internet, tmp_path, "--config", str(config)) as daemon, contextlib.ExitStack() as stack:
-        sandbox = daemon.create(allowing(plan.ALLOWED))
-        assert sandbox.reaches(plan.ALLOWED)
-        for busy in [daemon.create(allowing()) for _ in range(6)]:
+        sandbox = daemon.create(allowing(plan.ALLOWED, plan.OTHER))
+        assert sandbox.reaches(plan.ALLOWED) and sandbox.reaches(plan.OTHER)
+        waiting = [daemon.create(allowing(plan.ALLOWED)) for _ in range(6)]
+        assert waiting[0].reaches(plan.ALLOWED)
+        for busy in waiting:
             stack.enter_context(hanging(daemon, busy))
         deny.write_text(f"{plan.ALLOWED}\n")
         wait_until(lambda: not sandbox.reaches(plan.ALLOWED), "the file to be read", 10)
+        assert sandbox.reaches(plan.OTHER)
+        deny.write_text(f"{plan.ALLOWED}\n{plan.OTHER}\n")
+        wait_until(lambda: not sandbox.reaches(plan.OTHER), "the file to be read again", 10)
+        assert "not in force yet in sandboxes that are busy (sandboxes: 6)" in daemon.log
+        stack.close()
+        wait_until(lambda: not waiting[0].reaches(plan.ALLOWED), "the rules where the disk was waited for", 10)
+        assert {busy.state for busy in waiting} == {"Running"}
 
 
 # Restarts

@@ -18,8 +18,7 @@ extension NodeSandbox {
     func answer(
         _ number: UInt64,
         _ answer: QuestionAnswer,
-        by author: String,
-        under rules: NodeRules
+        by author: String
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
         let id = record.id
         guard case .allow = answer.choice else {
@@ -31,8 +30,8 @@ extension NodeSandbox {
         }
         let now = WallTime.current
         let (question, rule) = try await carryOut(number, answer, by: author, at: now) { rule in
-            _ = try await setPolicy(expecting: nil, under: rules) { policy in
-                (policy ?? rules.defaultPolicy).allowing(asked: rule, at: now)
+            _ = try await setPolicy(expecting: nil) { [rules = services.rules] policy in
+                (policy ?? rules.value.defaultPolicy).allowing(asked: rule, at: now)
             }
         }
         return (question, rule, record)

@@ -31,6 +31,21 @@ struct NodeRules: Sendable {
     }
 }
 
+/// A node's rules as they are now. They are read when it is a sandbox's turn, never before: who changes them waits for a turn of each
+/// sandbox afterwards, so that none is left with those from before.
+final class CurrentRules: Sendable {
+    private let rules: Mutex<NodeRules>
+
+    init(_ rules: NodeRules) {
+        self.rules = Mutex(rules)
+    }
+
+    var value: NodeRules {
+        get { rules.withLock { $0 } }
+        set { rules.withLock { $0 = newValue } }
+    }
+}
+
 /// What a node's sandboxes share.
 struct NodeServices: Sendable {
     let state: StateDirectory
@@ -41,6 +56,7 @@ struct NodeServices: Sendable {
     let limits: Attachment.Limits
     /// Where the node's API is served over TCP, as sandboxes might reach it.
     let control: [Endpoint]
+    let rules: CurrentRules
     let nodeAddresses: CurrentNodeAddresses
     /// Sandboxes that end by themselves are closed for the next process and noted on the disk one after the other: many may end at
     /// once, and each takes a thread for it.
@@ -76,7 +92,7 @@ final class CurrentNodeAddresses: Sendable {
 ///                                     be tried again
 actor NodeSandbox {
     private(set) var record: SandboxRecord
-    private let services: NodeServices
+    let services: NodeServices
     /// The thread that it has to itself, which lives in its namespace; `nil` where it shares one, or while it is not served.
     private var ownLoop: DataLoop?
     private let sharedLoop: DataLoop
@@ -94,6 +110,8 @@ actor NodeSandbox {
         self.services = services
         sharedLoop = loop
     }
+
+    private func compile(_ record: SandboxRecord) -> CompiledPolicy { services.rules.value.compile(record) }
 
     /// The thread that it lives on.
     var loop: DataLoop { ownLoop ?? sharedLoop }
@@ -187,18 +205,18 @@ extension NodeSandbox {
     /// Puts the namespace under enforcement: door closed, listeners, redirects, self-test. The sandbox runs when this
     /// returns. When it throws, a namespace that we made is gone; another one is left with its door closed and the
     /// sandbox failed, until it is released.
-    func begin(under rules: NodeRules) async throws {
-        try await exclusively { try await enforce(under: rules) }
+    func begin() async throws {
+        try await exclusively { try await enforce() }
     }
 
-    private func enforce(under rules: NodeRules, because cause: String? = nil) async throws {
+    private func enforce(because cause: String? = nil) async throws {
         do {
             lockIfSetupEnded()
             // The same for rules in a namespace that was there, now that it is known to be nobody else's. One that is tried again
             // is on the disk, as what the next process is to take it for.
             if record.attachment != .create, record.state == .pending { try await save(record) }
             try await refuseThreats()
-            try await serve(under: rules, inheritance: .rules, isPaused: false)
+            try await serve(inheritance: .rules, isPaused: false)
             var running = record
             running.enter(.running, at: .current)
             try await save(running)
@@ -216,7 +234,7 @@ extension NodeSandbox {
     /// Takes a sandbox up again after a restart, paused or running as it was, with its pins. What cannot be taken up
     /// is failed, with its door closed; the next process tries again. One that was not acknowledged stays closed, to be
     /// released. `handed` is what the process before this one left to go on with.
-    func adopt(under rules: NodeRules, _ handed: HandedSandbox?) async {
+    func adopt(_ handed: HandedSandbox?) async {
         // The node ends what is over. Thousands may be, and none that goes on waits for them.
         guard !hasExpired || record.state == .pending else {
             handed?.close()
@@ -240,7 +258,6 @@ extension NodeSandbox {
                 let isPaused = record.state == .paused
                 let keepsDoor = handed?.families.isEmpty == false && !isPaused
                 try await serve(
-                    under: rules,
                     inheritance: keepsDoor ? .pinsAndDoor : .pins,
                     isPaused: isPaused,
                     handed
@@ -254,13 +271,13 @@ extension NodeSandbox {
     /// Tries again to put a failed sandbox under enforcement: behind the closed door everything is opened and tried as at the
     /// beginning, beside the rules that others have in the namespace now. When it throws, the sandbox is failed as before, and
     /// says why. `cause` says in the record who asked for it.
-    func retry(under rules: NodeRules, _ cause: String) async throws -> SandboxRecord {
+    func retry(_ cause: String) async throws -> SandboxRecord {
         try await exclusively {
             guard record.state == .failed else { throw conflict("be tried again") }
             guard !hasExpired else {
                 throw NodeError.conflict("the time of sandbox \(record.id) is over: delete it")
             }
-            try await enforce(under: rules, because: cause)
+            try await enforce(because: cause)
             return record
         }
     }
@@ -371,7 +388,6 @@ extension NodeSandbox {
 
     /// Opens what serves the sandbox and has it tried from inside.
     private func serve(
-        under rules: NodeRules,
         inheritance: InsideSockets.Inheritance,
         isPaused: Bool,
         _ handed: HandedSandbox? = nil
@@ -388,7 +404,7 @@ extension NodeSandbox {
             throw error
         }
         let isOurs = record.attachment == .create
-        let policy = rules.compile(record)
+        let policy = compile(record)
         let inbound = record.inbound
         let refusals = services.limits.refusals
         let opensUDP = !policy.datagramReach(at: .current).isEmpty
@@ -544,7 +560,6 @@ extension NodeSandbox {
     /// `expected` is the revision that the caller wants to change.
     func setPolicy(
         expecting expected: UInt64?,
-        under rules: NodeRules,
         _ change: (Policy?) throws -> Policy?
     ) async throws -> SandboxRecord {
         try await exclusively {
@@ -561,8 +576,8 @@ extension NodeSandbox {
             changed.revision += 1
             try await save(
                 changed,
-                enforcing: { try await enforce(rules.compile(changed)) },
-                orElse: { try await enforce(rules.compile(record)) }
+                enforcing: { try await enforce(compile(changed)) },
+                orElse: { try await enforce(compile(record)) }
             )
             return changed
         }
@@ -610,11 +625,62 @@ extension NodeSandbox {
         event(.sandboxLocked, cause)
     }
 
-    /// Puts the same policy in force under other rules of the node.
-    func reapply(_ rules: NodeRules) async throws {
+    /// Puts the same policy in force under the node's rules, which have changed. One that is busy for longer than a moment, with a
+    /// disk that hangs for one, is not waited for: it gets them later, and is failed where they cannot be put in force then. Returns
+    /// whether they are in force.
+    func reapply() async throws -> Bool {
+        let (outcomes, continuation) = AsyncStream.makeStream(of: Result<Bool, any Error>.self)
+        let lateness = Lateness()
+        Task {
+            do {
+                try await reapply(lateness)
+                continuation.yield(.success(true))
+            } catch {
+                continuation.yield(.failure(error))
+            }
+        }
+        let limit = Task {
+            try await Task.sleep(for: Self.patience)
+            if lateness.begin() { continuation.yield(.success(false)) }
+        }
+        defer { limit.cancel() }
+        for await outcome in outcomes { return try outcome.get() }
+        return false
+    }
+
+    private func reapply(_ lateness: Lateness) async throws {
         try await exclusively {
+            lateness.end()
             guard record.state == .running || record.state == .paused else { return }
-            try await enforce(rules.compile(record))
+            do {
+                try await enforce(compile(record))
+            } catch {
+                if lateness.isLate { await abandon(after: error) }
+                throw error
+            }
+        }
+    }
+
+    /// For how long one that is busy is waited for, where something must not wait.
+    private static let patience = Duration.seconds(1)
+
+    /// Whether a turn has come later than it was waited for.
+    private final class Lateness: Sendable {
+        private let state = Mutex<Bool?>(nil)
+
+        var isLate: Bool { state.withLock { $0 == true } }
+
+        /// The time is over; `false` where the turn has come.
+        func begin() -> Bool {
+            state.withLock { isLate in
+                isLate = isLate ?? true
+                return isLate == true
+            }
+        }
+
+        /// The turn has come.
+        func end() {
+            state.withLock { $0 = $0 ?? false }
         }
     }
 

@@ -41,7 +41,7 @@ extension SandboxNode {
     ) async throws -> (question: Questions.Question, rule: Rule?, record: SandboxRecord) {
         let sandbox = try find(id)
         guard answer.choice == .always else {
-            return try await sandbox.answer(number, answer, by: author, under: rules)
+            return try await sandbox.answer(number, answer, by: author)
         }
         guard let answers else {
             throw NodeError.unprocessable(field: "answer", "the daemon keeps no answers for always: none is configured")

@@ -73,7 +73,10 @@ public actor SandboxNode {
     /// The rules are changed by one after the other, files and all.
     private let ruleChanges = Turns()
     private let maximumSandboxes: Int
-    private(set) var rules: NodeRules
+    private(set) var rules: NodeRules {
+        get { services.rules.value }
+        set { services.rules.value = newValue }
+    }
     private var sandboxes: [String: NodeSandbox] = [:]
     /// Which sandbox has a namespace, by the namespace's number.
     private var owners: [UInt64: String] = [:]
@@ -101,6 +104,9 @@ public actor SandboxNode {
         // Watched already, so that no change is missed.
         let addresses = try nodeAddresses()
         loops = try DataLoops(configuration, outlet: journal.outlet)
+        var always = configuration.always
+        always.answers = configuration.answers?.rulesAtOpening ?? []
+        let rules = NodeRules(defaultPolicy: configuration.defaultPolicy, always: always, nodeAddresses: addresses)
         services = NodeServices(
             state: try StateDirectory(path: "\(configuration.stateDirectory)/sandboxes"),
             namespaces: try NamespaceSource(
@@ -112,15 +118,9 @@ public actor SandboxNode {
             loops: loops,
             limits: configuration.limits,
             control: configuration.control,
+            rules: CurrentRules(rules),
             nodeAddresses: CurrentNodeAddresses(addresses),
             endings: Turns()
-        )
-        var always = configuration.always
-        always.answers = configuration.answers?.rulesAtOpening ?? []
-        rules = NodeRules(
-            defaultPolicy: configuration.defaultPolicy,
-            always: always,
-            nodeAddresses: addresses
         )
         answers = configuration.answers
         maximumSandboxes = configuration.maximumSandboxes
@@ -163,26 +163,25 @@ public actor SandboxNode {
         }
         // The time of one may be over before the others are taken up.
         armExpiry()
-        let rules = rules
         // Two at a time for each core: most of it is waiting for the kernel.
         await withTaskGroup(of: Bool.self) { group in
             var rest = adopting[...]
             for _ in 0..<min(loops.shared.count * 2, adopting.count) {
                 let (sandbox, handed) = rest.removeFirst()
-                group.addTask { await Self.adopt(sandbox, handed, rules) }
+                group.addTask { await Self.adopt(sandbox, handed) }
             }
             while let isFine = await group.next() {
                 if isFine { beginning.adopted += 1 } else { beginning.failed += 1 }
                 if let (sandbox, handed) = rest.popFirst() {
-                    group.addTask { await Self.adopt(sandbox, handed, rules) }
+                    group.addTask { await Self.adopt(sandbox, handed) }
                 }
             }
         }
         return beginning
     }
 
-    private static func adopt(_ sandbox: NodeSandbox, _ handed: HandedSandbox?, _ rules: NodeRules) async -> Bool {
-        await sandbox.adopt(under: rules, handed)
+    private static func adopt(_ sandbox: NodeSandbox, _ handed: HandedSandbox?) async -> Bool {
+        await sandbox.adopt(handed)
         return await sandbox.record.state != .failed
     }
 
@@ -269,7 +268,7 @@ extension SandboxNode {
                 throw NodeError.conflict("this network namespace is that of sandbox \(owner)")
             }
             owners[inode] = id
-            try await sandbox.begin(under: rules)
+            try await sandbox.begin()
         } catch {
             // A failed one stays, with its door closed, until it is released.
             if await sandbox.record.state != .failed, sandboxes[id] === sandbox { forget(id) }
@@ -400,7 +399,7 @@ extension SandboxNode {
 
     /// Tries again to put a failed sandbox under enforcement. `cause` says in the audit who asked for it.
     public func retry(_ id: String, _ cause: String) async throws -> SandboxRecord {
-        let record = try await find(id).retry(under: rules, cause)
+        let record = try await find(id).retry(cause)
         noteExpiry(of: record)
         return record
     }
@@ -488,25 +487,29 @@ extension SandboxNode {
         _ change: @Sendable (Policy) throws -> Policy
     ) async throws -> (policy: Policy, record: SandboxRecord) {
         let defaultPolicy = rules.defaultPolicy
-        let record = try await find(id).setPolicy(expecting: expected, under: rules) { policy in
+        let record = try await find(id).setPolicy(expecting: expected) { policy in
             try change(policy ?? defaultPolicy)
         }
         return (record.policy ?? defaultPolicy, record)
     }
 
     /// Changes what is judged by besides the sandboxes' own policies, for all of them or for none. `read` is called when
-    /// nobody else is changing it; the file of answers is read then as well. Returns what is around every policy.
+    /// nobody else is changing it, on a thread where it may wait for a disk; the file of answers is read then as well. Returns what
+    /// is around every policy, and in how many sandboxes, which are busy, it is put in force only when they are not.
     @discardableResult
     public func changeRules(
-        _ read: @Sendable () throws -> (defaultPolicy: Policy, always: AlwaysRules)
-    ) async throws -> AlwaysRules {
+        _ read: @escaping @Sendable () throws -> (defaultPolicy: Policy, always: AlwaysRules)
+    ) async throws -> (always: AlwaysRules, waiting: Int) {
         await ruleChanges.take()
         defer { ruleChanges.give() }
+        let found = try await Blocking.run { [answers] in
+            var found = try read()
+            found.always.answers = try answers?.load() ?? []
+            return found
+        }
         var changed = rules
-        (changed.defaultPolicy, changed.always) = try read()
-        changed.always.answers = try answers?.load() ?? []
-        try await change(rules: changed)
-        return changed.always
+        (changed.defaultPolicy, changed.always) = found
+        return (changed.always, try await change(rules: changed))
     }
 
     /// Puts the answer for always to a question in force for everybody who asks, and into the file for good.
@@ -524,36 +527,46 @@ extension SandboxNode {
         }
     }
 
-    private func change(rules changed: NodeRules) async throws {
+    @discardableResult
+    private func change(rules changed: NodeRules) async throws -> Int {
         let before = rules
         rules = changed
         do {
-            try await reapply(changed)
+            return try await reapplyRules()
         } catch {
             // The node's addresses may have become others meanwhile.
             (rules.defaultPolicy, rules.always) = (before.defaultPolicy, before.always)
-            try? await reapply(before)
+            _ = try? await reapplyRules()
             throw error
         }
     }
 
-    /// In how many sandboxes at once rules are put in force: few that are busy keep the others from nothing.
+    /// In how many sandboxes at once rules are put in force: each of them costs memory and a turn of its loop.
     private static let mostAtOnce = 32
 
-    /// Puts rules in force in all sandboxes, also when one fails.
-    private func reapply(_ rules: NodeRules) async throws {
-        var failure: (any Error)?
-        await withTaskGroup(of: (any Error)?.self) { group in
+    /// Puts the rules in force in all sandboxes, also when one fails. Returns how many of them are busy, and get them later.
+    private func reapplyRules() async throws -> Int {
+        let outcomes = await withTaskGroup(of: Result<Bool, any Error>.self) { [sandboxes] group in
+            var outcomes: [Result<Bool, any Error>] = []
             for (number, sandbox) in sandboxes.values.enumerated() {
-                if number >= Self.mostAtOnce, let ended = await group.next() { failure = ended ?? failure }
-                group.addTask {
-                    do { try await Self.reapply(rules, to: sandbox) } catch { return error }
-                    return nil
-                }
+                if number >= Self.mostAtOnce, let ended = await group.next() { outcomes.append(ended) }
+                group.addTask { await Self.reapplyRules(to: sandbox) }
             }
-            for await ended in group { failure = ended ?? failure }
+            for await ended in group { outcomes.append(ended) }
+            return outcomes
         }
-        if let failure { throw failure }
+        return try outcomes.count { try !$0.get() }
+    }
+
+    private static func reapplyRules(to sandbox: NodeSandbox) async -> Result<Bool, any Error> {
+        do {
+            return .success(try await sandbox.reapply())
+        } catch NodeError.unknownSandbox {
+            // Was released meanwhile.
+            return .success(true)
+        } catch {
+            return .failure(error)
+        }
     }
 
     private func guardNode(at addresses: [IPAddress]) async {
@@ -561,13 +574,5 @@ extension SandboxNode {
         // For policies that were compiled before and are put in force after this.
         services.nodeAddresses.set(addresses)
         for loop in loops.all { try? await loop.run { $0.guardNode(at: addresses) } }
-    }
-
-    private static func reapply(_ rules: NodeRules, to sandbox: NodeSandbox) async throws {
-        do {
-            try await sandbox.reapply(rules)
-        } catch NodeError.unknownSandbox {
-            // Was released meanwhile.
-        }
     }
 }
