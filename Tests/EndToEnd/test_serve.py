@@ -557,15 +557,97 @@ def test_expiry(internet: Internet, daemon: Daemon) -> None:
 
 @pytest.mark.attack("N9", "uses a pinned address after it has expired, while the daemon waits for the disk", stopped_by="kernel")
 def test_expiry_waits_for_no_other(internet: Internet, daemon: Daemon) -> None:
-    """One that cannot expire yet, as a change to it waits for a disk that hangs, keeps no other one open."""
-    busy = daemon.create(allowing(), id="busy", timeout=2)
-    sandbox = daemon.create(allowing(plan.ALLOWED), id="box", timeout=3)
-    assert sandbox.reaches(plan.ALLOWED)
+    """One that cannot expire yet, as a change to it waits for a disk that hangs, keeps no other one open, nor itself."""
+    busy = daemon.create(allowing(plan.ALLOWED), id="busy", timeout=4)
+    sandbox = daemon.create(allowing(plan.ALLOWED), id="box", timeout=5)
+    assert busy.reaches(plan.ALLOWED) and sandbox.reaches(plan.ALLOWED)
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
     with hanging(daemon, busy):
         sandbox.wait_for("Terminated")
-        assert not sandbox.reaches(plan.ALLOWED, "--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        assert not sandbox.reaches(plan.ALLOWED, *pinned)
         assert busy.state == "Running"
+        wait_until(lambda: not busy.reaches(plan.ALLOWED, *pinned), "the door to be closed")
     busy.wait_for("Terminated")
+    assert [record["event"] for record in daemon.records(sandbox="busy")].count("sandbox.expired") == 1
+
+
+@contextlib.contextmanager
+def _disk(directory: Path) -> Iterator[None]:
+    """Gives a directory a file system of its own."""
+    directory.mkdir()
+    image = directory.with_suffix(".image")
+    image.touch()
+    os.truncate(image, 32 << 20)
+    check("mkfs.ext4", "-q", image)
+    check("mount", "-o", "loop", image, directory)
+    try:
+        yield
+    finally:
+        check("umount", directory)
+
+
+@contextlib.contextmanager
+def _frozen(directory: Path) -> Iterator[None]:
+    """Has what is written to a file system wait."""
+    check("fsfreeze", "--freeze", directory)
+    try:
+        yield
+    finally:
+        check("fsfreeze", "--unfreeze", directory)
+
+
+def test_renewal_that_waits_for_the_disk(internet: Internet, tmp_path: Path) -> None:
+    """It was asked for in time: what was closed meanwhile opens again."""
+    with _disk(tmp_path / "state"), running(internet, tmp_path) as daemon:
+        sandbox = daemon.create(allowing(plan.ALLOWED), id="box", timeout=5)
+        assert sandbox.reaches(plan.ALLOWED)
+        pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        answers: list[Answer] = []
+        body = {"expiresAt": "2099-01-01T00:00:00Z"}
+        renewal = threading.Thread(target=lambda: answers.append(sandbox.ask("POST", "/renew-expiration", body)))
+        with _frozen(tmp_path / "state"):
+            renewal.start()
+            wait_until(lambda: not sandbox.reaches(plan.ALLOWED, *pinned), "the door to be closed", 20)
+            assert not answers, answers
+        renewal.join()
+        assert [answer.status for answer in answers] == [200], answers
+        wait_until(lambda: sandbox.reaches(plan.ALLOWED, *pinned), "the door to be open again")
+        assert sandbox.state == "Running"
+
+
+@pytest.mark.attack("N9", "uses a pinned address after it has expired, while its beginning waits for the audit's disk", stopped_by="kernel")
+def test_beginning_that_waits_for_the_audit(internet: Internet, tmp_path: Path) -> None:
+    with _disk(tmp_path / "audit"), running(internet, tmp_path) as daemon:
+        sandbox = Sandbox(daemon, "box", str(tmp_path / "run" / "netns" / "box"))
+        body = {"id": "box", "attachment": {"create": True}, "networkPolicy": allowing(plan.ALLOWED), "timeout": 6}
+        beginning = threading.Thread(target=lambda: daemon.request("POST", "/v1/sandboxes", body))
+        pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        with _frozen(tmp_path / "audit"):
+            beginning.start()
+            wait_until(lambda: Path(sandbox.namespace).exists() and sandbox.reaches(plan.ALLOWED), "the door to be open")
+            assert beginning.is_alive()
+            wait_until(lambda: not sandbox.reaches(plan.ALLOWED, *pinned), "the door to be closed", 20)
+            assert beginning.is_alive()
+        beginning.join()
+        sandbox.wait_for("Terminated")
+
+
+@pytest.mark.attack("N9", "uses a pinned address after it has expired, while it is tried again and the disk hangs", stopped_by="kernel")
+def test_retry_that_waits_for_the_disk(internet: Internet, box: Namespace, tmp_path: Path) -> None:
+    with _disk(tmp_path / "state"), running(internet, tmp_path) as daemon:
+        sandbox = daemon.create(allowing(plan.ALLOWED), id="box", attachment=attachment(box), timeout=8)
+        box.check("nft", "add table ip others")
+        sandbox.wait_for("Failed")
+        wait_until(lambda: "ruleset-changed" in daemon.record("box").read_text(), "the record")
+        retry = threading.Thread(target=lambda: sandbox.ask("POST", "/retry"))
+        pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+        with _frozen(tmp_path / "state"):
+            retry.start()
+            wait_until(lambda: sandbox.reaches(plan.ALLOWED), "the door to be open")
+            wait_until(lambda: not sandbox.reaches(plan.ALLOWED, *pinned), "the door to be closed", 20)
+            assert retry.is_alive()
+        retry.join()
+        sandbox.wait_for("Terminated")
 
 
 def test_renewal(internet: Internet, daemon: Daemon) -> None:

@@ -101,6 +101,8 @@ actor NodeSandbox {
     /// Whether the namespace's table is this sandbox's, served or not.
     private var isGuarded = false
     private var isReleased = false
+    /// Whether its door was closed at the end of its time, while something else was done for it.
+    private var isClosedWhileBusy = false
     /// Whether the audit has it that it is detached.
     private var isToldDetached = false
     private let turns = Turns()
@@ -788,12 +790,31 @@ extension NodeSandbox {
         }
     }
 
-    /// Ends it when its time is over: closes the door for good. The rules stay until it is released.
+    /// Ends it when its time is over: closes the door for good. The rules stay until it is released. The door of one that is busy,
+    /// with a disk that hangs for one, closes soon all the same.
     func expire() async {
-        try? await exclusively {
-            guard record.state == .running || record.state == .paused, hasExpired else { return }
-            await terminate()
+        let limit = Task {
+            try await Task.sleep(for: Self.patience)
+            await closeDoorWhileBusy()
         }
+        defer { limit.cancel() }
+        try? await exclusively {
+            guard record.state == .running || record.state == .paused else { return }
+            guard !hasExpired else { return await terminate() }
+            // It was given more time meanwhile.
+            guard isClosedWhileBusy else { return }
+            isClosedWhileBusy = false
+            guard record.state == .running else { return }
+            do { try await openDoor() } catch { await abandon(after: error) }
+        }
+    }
+
+    /// What has its turn may open it again, and is followed by the end.
+    private func closeDoorWhileBusy() async {
+        guard isServed, record.state != .paused, hasExpired else { return }
+        isClosedWhileBusy = true
+        let id = record.id
+        try? await loop.run { residents in try residents[id]?.attachment.pause() }
     }
 
     private var hasExpired: Bool { record.expiresAt.map { $0 <= .current } ?? false }

@@ -268,6 +268,8 @@ extension SandboxNode {
                 throw NodeError.conflict("this network namespace is that of sandbox \(owner)")
             }
             owners[inode] = id
+            // Its time may be over before it is begun, where the disk hangs.
+            noteExpiry(of: record)
             try await sandbox.begin()
         } catch {
             // A failed one stays, with its door closed, until it is released.
