@@ -29,16 +29,18 @@ public struct ControlServer: Sendable {
     private let place: Place
     private let socket: String?
     private let webhook: DenialWebhook?
+    private let requests: RequestsUnderWay
     private let log: Logger
 
     /// A server of `node` at one place. `socket` is the Unix socket that commands have to name; `nil` for the usual one.
-    /// `webhook` is the one whose counters are told.
+    /// `webhook` is the one whose counters are told; `requests` holds what is being answered.
     public init(
         node: SandboxNode,
         archive: AuditArchive,
         place: Place,
         socket: String? = nil,
         webhook: DenialWebhook? = nil,
+        requests: RequestsUnderWay = RequestsUnderWay(),
         log: Logger
     ) {
         self.node = node
@@ -46,6 +48,7 @@ public struct ControlServer: Sendable {
         self.place = place
         self.socket = socket
         self.webhook = webhook
+        self.requests = requests
         self.log = log
     }
 
@@ -79,6 +82,7 @@ public struct ControlServer: Sendable {
 
     private func router() -> Router<ControlContext> {
         let router = Router(context: ControlContext.self, options: .autoGenerateHeadEndpoints)
+        router.add(middleware: UnderWayMiddleware(requests: requests))
         router.add(middleware: ErrorMiddleware())
         switch place {
         case .socket:

@@ -43,6 +43,15 @@ struct Daemon {
 
     @Sendable func run() async throws {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        let requests = RequestsUnderWay()
+        let end = DaemonEnd(requests: requests, log: log)
+        let hangUps = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        // Whatever else is waited for, a signal is heard.
+        Task {
+            for await signal in signals {
+                if signal == .sighup { hangUps.continuation.yield() } else { end.begin(because: signal) }
+            }
+        }
         // Before they are read: taking up many sandboxes takes a while, in which they may change.
         let files = RuleFileWatch(settings.ruleFiles)
         let configuration = try settings.nodeConfiguration()
@@ -51,6 +60,7 @@ struct Daemon {
         // What could keep it from serving is known before it takes over from the process before this one.
         let places = try places(identity)
         let node = try SandboxNode(configuration)
+        end.prepare { await finish(node, webhook) }
         webhook?.start(on: node.journal)
         let beginning = try await node.begin(handedOver())
         for problem in beginning.problems { log.error("a sandbox was not taken up: \(problem)") }
@@ -60,7 +70,20 @@ struct Daemon {
                 "adopted": "\(beginning.adopted)", "vanished": "\(beginning.vanished)", "failed": "\(beginning.failed)",
             ]
         )
-        let servers = servers(at: places, node, webhook)
+        let servers = servers(at: places, node, webhook, requests)
+        try await serve(servers, node, identity, files, hangUps.stream, end)
+        await end.finish()
+    }
+
+    /// Serves, until the end is asked for.
+    private func serve(
+        _ servers: [ControlServer],
+        _ node: SandboxNode,
+        _ identity: TLSIdentity?,
+        _ files: RuleFileWatch,
+        _ hangUps: AsyncStream<Void>,
+        _ end: DaemonEnd
+    ) async throws {
         let readiness = Countdown(servers.count) { [log, settings] in
             chmod(settings.socket, 0o600)
             notifier.ready()
@@ -74,21 +97,26 @@ struct Daemon {
                 for await _ in files.changes { await Self.reload(settings, node, log) }
             }
             group.addTask { [settings, log] in
-                for await signal in signals {
-                    guard signal == .sighup else { throw Stopped(signal: signal) }
+                for await _ in hangUps {
                     await Self.reload(settings, node, log)
                     if let identity { Self.reload(identity, log) }
                 }
             }
+            group.addTask {
+                for await _ in end.beginnings { throw Stopped() }
+            }
             do {
                 try await group.next()
                 while try await group.next() != nil {}
-            } catch let stopped as Stopped {
-                log.info("stopping", metadata: ["signal": "\(stopped.signal)"])
+            } catch is Stopped {
+                notifier.stopping()
             }
-            notifier.stopping()
             group.cancelAll()
         }
+    }
+
+    /// What is done last.
+    private func finish(_ node: SandboxNode, _ webhook: DenialWebhook?) async {
         // First what may take a moment: from the hand-over to the next process traffic waits.
         await webhook?.hurry()
         await handOver(node)
@@ -135,9 +163,7 @@ struct Daemon {
     private static let patienceOfLastDenials = Duration.milliseconds(500)
 
     /// Why the daemon ends when all is well.
-    private struct Stopped: Error {
-        let signal: UnixSignal
-    }
+    private struct Stopped: Error {}
 
     /// Where the API is served.
     private func places(_ identity: TLSIdentity?) throws -> [ControlServer.Place] {
@@ -160,13 +186,22 @@ struct Daemon {
     private func servers(
         at places: [ControlServer.Place],
         _ node: SandboxNode,
-        _ webhook: DenialWebhook?
+        _ webhook: DenialWebhook?,
+        _ requests: RequestsUnderWay
     ) -> [ControlServer] {
         let archive = AuditArchive(directory: settings.auditDir)
         // Named in commands that the API suggests.
         let socket = settings.socket == APIClient.defaultSocket ? nil : settings.socket
         return places.map { place in
-            ControlServer(node: node, archive: archive, place: place, socket: socket, webhook: webhook, log: log)
+            ControlServer(
+                node: node,
+                archive: archive,
+                place: place,
+                socket: socket,
+                webhook: webhook,
+                requests: requests,
+                log: log
+            )
         }
     }
 

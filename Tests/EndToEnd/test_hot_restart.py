@@ -19,7 +19,7 @@ import pytest
 
 from lab import plan
 from lab.asker import Asker
-from lab.daemon import Daemon, Sandbox, attachment, running
+from lab.daemon import Daemon, Sandbox, attachment, hanging, running
 from lab.internet import Internet
 from lab.namespaces import Namespace
 from lab.processes import wait_until
@@ -309,6 +309,23 @@ def test_policies_of_the_next_process_decide(internet: Internet, daemon: Daemon,
     finally:
         kept.end()
         ended.end()
+
+
+@pytest.mark.honest("a connection across a hot restart, of a daemon of which a request waits for the disk")
+def test_request_that_hangs(internet: Internet, daemon: Daemon) -> None:
+    """It keeps nobody's traffic from being handed over."""
+    sandbox, busy = daemon.create(allowing(plan.ALLOWED), id="box"), daemon.create(allowing(), id="busy")
+    client = asker(sandbox, plan.ALLOWED)
+    try:
+        before = client.ask()
+        assert plan.ALLOWED in before
+        with hanging(daemon, busy, is_ended=True):
+            kept = daemon.end_keeping(expected_status=1)
+        daemon.start(kept)
+        assert client.ask() == before, daemon.log
+        assert busy.state == "Running"
+    finally:
+        client.end()
 
 
 @pytest.mark.attack("T4", "is paused across a hot restart", stopped_by="kernel")

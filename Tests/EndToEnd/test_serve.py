@@ -853,6 +853,37 @@ def test_restart(internet: Internet, daemon: Daemon, box: Namespace, number: sig
     assert chain.returncode == 0, chain
 
 
+def test_end_while_a_request_hangs(internet: Internet, daemon: Daemon) -> None:
+    """The disk is waited for, but not for ever; it is said what was waited for, and everything is closed."""
+    sandbox, busy = daemon.create(allowing(plan.ALLOWED), id="box"), daemon.create(allowing(plan.ALLOWED), id="busy")
+    assert sandbox.reaches(plan.ALLOWED) and busy.reaches(plan.ALLOWED)
+    pinned = ("--resolve", f"{plan.ALLOWED}:443:{plan.SHARED4}")
+    with hanging(daemon, busy, is_ended=True):
+        assert daemon.end() == 1, daemon.log
+        assert "(for: PUT /v1/sandboxes/busy/policy)" in daemon.log
+        assert not sandbox.reaches(plan.ALLOWED, *pinned) and not busy.reaches(plan.ALLOWED, *pinned)
+    daemon.start()
+    assert sandbox.reaches(plan.ALLOWED, *pinned) and busy.reaches(plan.ALLOWED, *pinned)
+    assert not busy.reaches(plan.OTHER), "what was not acknowledged is in force"
+    assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
+
+
+@pytest.mark.slow
+def test_end_while_the_audit_hangs(internet: Internet, tmp_path: Path) -> None:
+    with _disk(tmp_path / "audit"), running(internet, tmp_path) as daemon:
+        sandbox = daemon.create(allowing(plan.ALLOWED), id="box")
+        assert daemon.process is not None
+        with _frozen(tmp_path / "audit"):
+            daemon.process.terminate()
+            wait_until(lambda: "without having waited for the audit trail" in daemon.log, "the end", 40)
+        # What waits for a disk like this ends when the disk goes on.
+        assert daemon.process.wait(10) == 1
+        assert not sandbox.reaches(plan.ALLOWED)
+        daemon.start()
+        assert sandbox.reaches(plan.ALLOWED)
+        assert tool("audit", "--dir", daemon.audit, "--verify").returncode == 0
+
+
 OCCUPANT = """
 import socket, sys
 listener = socket.create_server(("0.0.0.0", 64128))

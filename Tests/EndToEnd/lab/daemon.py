@@ -167,11 +167,11 @@ class Daemon:
         """Replaces it as a service manager does that keeps what it is given (FDSTORE and BARRIER of sd_notify(3))."""
         self.start(self.end_keeping())
 
-    def end_keeping(self) -> int:
+    def end_keeping(self, expected_status: int = 0) -> int:
         """Ends it; returns the descriptor that it had kept."""
         kept = self._end(signal.SIGTERM)
         assert self.process is not None
-        assert self.process.wait(1) == 0 and len(kept) == 1, (kept, self.log)
+        assert self.process.wait(1) == expected_status and len(kept) == 1, (kept, self.log)
         return kept[0]
 
     def _end(self, number: signal.Signals) -> list[int]:
