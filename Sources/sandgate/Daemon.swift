@@ -71,7 +71,13 @@ struct Daemon {
             ]
         )
         let servers = servers(at: places, node, webhook, requests)
-        try await serve(servers, node, identity, files, hangUps.stream, end)
+        do {
+            try await serve(servers, node, identity, files, hangUps.stream, end)
+        } catch {
+            // A port that somebody else has, for one: the next process goes on with the traffic.
+            await end.finish()
+            throw error
+        }
         await end.finish()
     }
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -374,6 +375,28 @@ def test_process_that_cannot_serve_takes_nothing_over(internet: Internet, tmp_pa
             assert f"{tokens}: " in daemon.log
             tokens.write_text(good)
             daemon.start(kept)
+            assert client.ask() == before, daemon.log
+        finally:
+            client.end()
+
+
+@pytest.mark.honest("a connection across the attempt of a daemon whose port somebody else has")
+def test_process_that_cannot_listen_hands_over(internet: Internet, tmp_path: Path) -> None:
+    """That is known only when it listens, as the last thing; what it has taken over by then is for the next process."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("full-token-of-sixteen\n")
+    with running(internet, tmp_path, "--listen", "127.0.0.1:64480", "--token-file", str(tokens)) as daemon:
+        client = asker(daemon.create(allowing(plan.ALLOWED), id="box"), plan.ALLOWED)
+        try:
+            before = client.ask()
+            assert f"served {plan.ALLOWED}" in before
+            kept = daemon.end_keeping()
+            with socket.create_server(("127.0.0.1", 64480)):
+                daemon.launch(kept)
+                (again,) = daemon.kept_at_its_end()
+                assert daemon.process is not None and daemon.process.wait(1) == 1
+                assert "cannot listen at 127.0.0.1:64480" in daemon.log
+            daemon.start(again)
             assert client.ask() == before, daemon.log
         finally:
             client.end()

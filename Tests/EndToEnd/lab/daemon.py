@@ -178,6 +178,11 @@ class Daemon:
         """Ends it, and hears what it has to say until then; returns the descriptors that it had kept."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.kept_at_its_end()
+
+    def kept_at_its_end(self) -> list[int]:
+        """Hears what it has to say until it ends; returns the descriptors that it had kept."""
+        assert self.process is not None
         kept: list[int] = []
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
