@@ -27,7 +27,7 @@ from lab.flood_watch import starting
 from lab.internet import Internet
 from lab.namespaces import NODE_LINK
 from lab.processes import check, wait_until
-from lab.sandgate import allowing, attack
+from lab.sandgate import Sandgate, after_resolving, allowing, attack
 from lab.sidecar import sidecar
 
 pytestmark = pytest.mark.usefixtures("stream_server")
@@ -312,6 +312,147 @@ def test_request_that_was_answered_early(
         os.kill(internet.dns.pid, signal.SIGCONT)
         server.kill()
         server.communicate()
+
+
+SLOW_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+print("listening", flush=True)
+connection, _ = listener.accept()
+head = b""
+while sys.argv[3] == "http" and b"\\r\\n\\r\\n" not in head: head += connection.recv(1)
+sys.stdin.readline()
+if head: connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+else: connection.shutdown(socket.SHUT_WR)
+sys.stdin.readline()
+count = 0
+try:
+    while piece := connection.recv(65536): count += len(piece)
+except ConnectionResetError: pass
+print(count, flush=True)
+"""
+"""Says all it has to say when it is told to, and takes what it was sent when it is told again; then says how much came."""
+
+QUICK_CLIENT = """
+import socket, sys
+address, port, length, kind, name = sys.argv[1:]
+head = f"POST / HTTP/1.1\\r\\nHost: {name}\\r\\nContent-Length: {length}\\r\\n\\r\\n" if kind == "http" else ""
+connection = socket.create_connection((address, int(port)))
+connection.sendall(head.encode() + b"body" * (int(length) // 4))
+if not head: connection.shutdown(socket.SHUT_WR)
+print("sent", flush=True)
+while connection.recv(65536): pass
+connection.close()
+print("ended", flush=True)
+"""
+"""Says what it has to say, and is gone when the server has said all."""
+
+
+SLOW_PORT = 9461
+
+
+@contextlib.contextmanager
+def slow_server(internet: Internet, kind: str) -> Iterator[subprocess.Popen[str]]:
+    command = internet.namespace.command("/usr/bin/python3", "-c", SLOW_SERVER, plan.SINK4, str(SLOW_PORT), kind)
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        yield server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def quick_client(kind: str, length: int) -> list[str]:
+    return ["/usr/bin/python3", "-c", QUICK_CLIENT, plan.SINK4, str(SLOW_PORT), str(length), kind, plan.SINK]
+
+
+def tell(server: subprocess.Popen[str], word: str) -> None:
+    assert server.stdin is not None
+    server.stdin.write(f"{word}\n")
+    server.stdin.flush()
+
+
+@contextlib.contextmanager
+def served_slowly(internet: Internet, sandbox: Sandbox, kind: str, length: int) -> Iterator[subprocess.Popen[str]]:
+    """A server that has taken little of what a connection has sent that is over."""
+
+    def is_passed_on() -> bool:
+        found = sandbox.ask("GET", "/connections").json["items"]
+        return any(connection["bytesUp"] >= length for connection in found)
+
+    with slow_server(internet, kind) as server:
+        assert sandbox.run("getent", "ahostsv4", plan.SINK).returncode == 0
+        client = sandbox.start(*quick_client(kind, length))
+        assert client.stdout is not None and client.stdout.readline() == "sent\n"
+        wait_until(is_passed_on, "all of it in the kernel", 30)
+        tell(server, "end")
+        assert client.stdout.readline() == "ended\n" and client.wait(30) == 0
+        wait_until(lambda: sandbox.ask("GET", "/activity").json["connections"] == 0, "the connection's end", 30)
+        yield server
+
+
+def by_replacing_after_a_hot_restart(sandbox: Sandbox) -> None:
+    sandbox.daemon.hand_over()
+    by_replacing(sandbox)
+
+
+def by_release(sandbox: Sandbox) -> None:
+    assert sandbox.ask("DELETE").status == 204
+
+
+@pytest.mark.attack(
+    "N9 B4",
+    "has the kernel hold what a connection that is over has sent, to a server that takes it when its rule was taken away",
+    stopped_by="tls-sni, http-host",
+)
+@pytest.mark.parametrize(
+    "change",
+    [by_replacing, by_pause, by_release, by_replacing_after_a_hot_restart],
+    ids=["put", "pause", "release", "put after a hot restart"],
+)
+@pytest.mark.parametrize("kind", ["opaque", "http"])
+def test_what_a_server_has_not_taken(
+    internet: Internet, daemon: Daemon, kind: str, change: Callable[[Sandbox], None]
+) -> None:
+    """The server reads nothing until then."""
+    length = 30_000
+    sandbox = daemon.create(allowing(plan.SINK, plan.ALLOWED))
+    with served_slowly(internet, sandbox, kind, length) as server:
+        with internet.capture(f"dst host {plan.SINK4}") as outside:
+            change(sandbox)
+            received, _ = server.communicate("read\n", timeout=30)
+    assert 0 < int(received) < length and b"body" * 4 not in outside.payload, received
+
+
+@pytest.mark.honest("a server that takes what it was sent long after its client is gone")
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["same daemon", "next daemon"])
+@pytest.mark.parametrize("kind", ["opaque", "http"])
+def test_server_that_takes_its_time(internet: Internet, daemon: Daemon, kind: str, is_replaced: bool) -> None:
+    """While other names come and go."""
+    length = 30_000
+    sandbox = daemon.create(allowing(plan.SINK, plan.ALLOWED))
+    before = daemon.descriptors
+    with served_slowly(internet, sandbox, kind, length) as server:
+        if is_replaced:
+            daemon.hand_over()
+        assert sandbox.ask("PUT", "/policy", allowing(plan.SINK)).status == 200
+        received, _ = server.communicate("read\n", timeout=30)
+        assert int(received) == length
+        wait_until(lambda: daemon.descriptors <= before, "nothing of it is kept", 30)
+
+
+@pytest.mark.honest("a server that takes what it was sent when the run is over")
+def test_server_that_takes_its_time_after_a_run(internet: Internet, sandgate: Sandgate) -> None:
+    length = 30_000
+    with slow_server(internet, "opaque") as server:
+        running = sandgate.start(allowing(plan.SINK), after_resolving(plan.SINK, then=quick_client("opaque", length)))
+        running.wait_for("sent")
+        tell(server, "end")
+        assert running.finish().returncode == 0
+        received, _ = server.communicate("read\n", timeout=30)
+        assert int(received) == length
 
 
 @pytest.mark.honest("a connection and a flow that stay permitted, without a break, while others are revoked")
