@@ -93,6 +93,8 @@ public final class Attachment {
 
     private let sink: (AuditEvent) -> Void
     private(set) var tunnels = TunnelTable()
+    /// Servers of connections that are over, which have not taken everything yet.
+    let lingering = LingeringServers()
     /// Bytes of connections and datagram flows that have ended, from the sandbox and to it.
     private(set) var endedBytes: (up: UInt64, down: UInt64) = (0, 0)
     /// What the kernel lets through to the proxy whatever was resolved.
@@ -229,7 +231,7 @@ extension Attachment {
 
 extension Attachment {
     /// Whether another connection may be taken.
-    var hasRoomForTunnel: Bool { tunnels.count < limits.maximumConnections }
+    var hasRoomForTunnel: Bool { tunnels.count + lingering.count < limits.maximumConnections }
 
     func add(_ tunnel: Tunnel) {
         tunnels.add(tunnel)
@@ -237,6 +239,22 @@ extension Attachment {
 
     func remove(_ tunnel: Tunnel) {
         tunnels.remove(tunnel)
+    }
+
+    /// Closes the connection to a server that has ended in order, when the server has everything: to close it now would leave
+    /// the rest to the kernel, whatever becomes of the policy. It was let in to `endpoint` by `admission`.
+    func letGo(_ descriptor: CInt, at endpoint: Endpoint?, _ admission: TunnelJudge.Admission?) {
+        guard Sockets.unsentBytes(descriptor) > 0 else { return Sockets.close(descriptor) }
+        guard let endpoint, let admission, lingering.count < limits.maximumConnections else {
+            return Sockets.reset(descriptor)
+        }
+        lingering.add(LingeringServer(descriptor, at: endpoint, admission, of: self))
+    }
+
+    /// Leaves to the kernel what servers have not taken of connections that are over. For an end at which nothing is taken
+    /// back.
+    public func leaveLingering() {
+        lingering.all.forEach { $0.close() }
     }
 }
 
@@ -319,6 +337,7 @@ extension Attachment {
         try openKernel(for: policy)
         try pinner.revoke(notAllowedBy: policy, at: loop.wallTime())
         for tunnel in tunnels.all { tunnel.reconsider() }
+        lingering.reconsider()
         datagrams.reconsider()
         reconsiderLookups()
         armExpiry()
@@ -326,6 +345,7 @@ extension Attachment {
 
     private func endEverything() {
         tunnels.all.forEach { $0.abort() }
+        lingering.all.forEach { $0.abort() }
         datagrams.endAll()
         reconsiderLookups()
     }
@@ -419,6 +439,9 @@ extension Attachment {
 
     /// How many datagram flows live.
     public var datagramFlowCount: Int { datagrams.count }
+
+    /// Whether servers have taken everything of the connections that are over.
+    public var isDelivered: Bool { lingering.count == 0 }
 
     /// How many addresses are pinned.
     public var pinCount: Int { pinner.table.addressCount }

@@ -41,6 +41,9 @@ final class HTTPForwarder {
         var name: DomainName?
         var endpoint: Endpoint
         var verdict: Verdict
+
+        /// As a connection that says no more would have been let in.
+        var ofTunnel: TunnelJudge.Admission { TunnelJudge.Admission(verdict, name: name) }
     }
 
     unowned let attachment: Attachment
@@ -328,12 +331,16 @@ extension HTTPForwarder {
     }
 
     private func dropServer(isRevoked: Bool = false) {
-        guard let socket = server?.socket else { return }
+        guard let (socket, endpoint, admission) = server.map({ ($0.socket, $0.endpoint, $0.admission) }) else { return }
         server = nil
         bytesUp += socket.bytesSent
         // A reset where something was cut off: nothing that was not judged complete may look complete. Also where nothing more
         // may leave: a server that answers early leaves what it was sent in the kernel, which would go on sending it.
-        socket.close(abortively: isRevoked || socket.pendingOutput > 0 || !machine.isLastExchangeComplete)
+        let isCutOff = isRevoked || socket.pendingOutput > 0 || !machine.isLastExchangeComplete
+        guard !isCutOff, admission != nil, let descriptor = socket.release() else {
+            return socket.close(abortively: isCutOff)
+        }
+        attachment.letGo(descriptor, at: endpoint, admission?.ofTunnel)
     }
 }
 
@@ -409,10 +416,17 @@ extension HTTPForwarder {
             upstream: upstream,
             initialToDownstream: down,
             initialToUpstream: up,
+            keepsUndelivered: true,
             idleSeconds: attachment.limits.idleSeconds
         ) { [weak self] result in
-            guard let self else { return }
+            guard let self else {
+                if let server = result.undelivered { Sockets.reset(server) }
+                return
+            }
             phase = .closed
+            if let server = result.undelivered {
+                attachment.letGo(server, at: admission?.endpoint, admission?.ofTunnel)
+            }
             bytesUp += result.bytesUp
             recordClosed(bytesDown: bytesDown + result.bytesDown)
             finishOnce()

@@ -96,6 +96,7 @@ extension Tunnel {
             upstream: server,
             initialToDownstream: initialToDownstream,
             gate: gate(),
+            keepsUndelivered: true,
             idleSeconds: attachment.limits.idleSeconds,
             onClose: relayEnded
         )
@@ -112,6 +113,7 @@ extension Tunnel {
         )
         phase = .closed
         disarm()
+        if let server = result.undelivered { attachment.letGo(server, at: course.endpoint, admission) }
         attachment.remove(self)
     }
 

@@ -90,6 +90,7 @@ extension Tunnel {
             continuing: relayed.relay,
             descriptors: descriptors,
             gate: relayed.hello.map { HelloGate(continuing: $0, relayed.relay, of: self) },
+            keepsUndelivered: true,
             idleSeconds: attachment.limits.idleSeconds,
             onClose: relayEnded
         )
@@ -102,7 +103,7 @@ extension Tunnel {
 extension Attachment {
     /// Gives up what can go on in another process; everything else ends.
     public func handOver() -> [HandedTunnel] {
-        let handed = tunnels.all.compactMap { $0.handOver() }
+        let handed = tunnels.all.compactMap { $0.handOver() } + lingering.all.compactMap { $0.handOver() }
         stop()
         return handed
     }

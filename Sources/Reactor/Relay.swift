@@ -23,6 +23,9 @@ public struct RelayResult: Hashable, Sendable {
     public let bytesDown: UInt64
     /// Why it ended.
     public let end: End
+    /// Upstream's socket, which becomes the receiver's, where it has not acknowledged everything when both directions have
+    /// ended: only of a relay that keeps it (see its initialiser), and `nil` otherwise.
+    public internal(set) var undelivered: CInt?
 }
 
 /// Carries bytes between two TCP connections, unread, until both directions have ended or one connection breaks.
@@ -36,6 +39,8 @@ public final class Relay: EventSource {
     // Small ones first: behind those that every source has they take no memory.
     /// Whether the relay is told when there is room again downstream. A client that takes all at once need not be asked.
     private var isToldOfRoom = true
+    /// Whether upstream's socket is given away at the end, rather than closed, while something is on its way to it.
+    private let keepsUndelivered: Bool
     private let idleSeconds: UInt32
     private let loop: EventLoop
     private var up: RelayDirection
@@ -54,7 +59,8 @@ public final class Relay: EventSource {
     /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
     /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. What downstream says
     /// passes as `gate` lets it; upstream's initial bytes are not shown to it. `onClose` is called once, when both
-    /// descriptors are closed, by ``abort()`` as well.
+    /// descriptors are closed, by ``abort()`` as well. With `keepsUndelivered` upstream's may still be open then
+    /// (``RelayResult/undelivered``): the kernel goes on sending what is left when a socket is closed in order.
     public init(
         loop: EventLoop,
         downstream: CInt,
@@ -62,10 +68,12 @@ public final class Relay: EventSource {
         initialToDownstream: [UInt8],
         initialToUpstream: [UInt8] = [],
         gate: RelayGate? = nil,
+        keepsUndelivered: Bool = false,
         idleSeconds: UInt64,
         onClose: @escaping (RelayResult) -> Void
     ) {
         self.loop = loop
+        self.keepsUndelivered = keepsUndelivered
         self.idleSeconds = UInt32(clamping: idleSeconds)
         self.up = RelayDirection(from: downstream, to: upstream, initial: initialToUpstream)
         self.down = RelayDirection(from: upstream, to: downstream, initial: initialToDownstream)
@@ -81,6 +89,7 @@ public final class Relay: EventSource {
         continuing state: RelayState,
         descriptors: [CInt],
         gate: RelayGate? = nil,
+        keepsUndelivered: Bool = false,
         idleSeconds: UInt64,
         onClose: @escaping (RelayResult) -> Void
     ) {
@@ -93,6 +102,7 @@ public final class Relay: EventSource {
             return pipe
         }
         self.loop = loop
+        self.keepsUndelivered = keepsUndelivered
         self.idleSeconds = UInt32(clamping: idleSeconds)
         self.onClose = onClose
         self.lastProgress = loop.now
@@ -324,19 +334,21 @@ extension Relay {
         self.onClose = nil
         if let idleTimer { loop.cancel(idleTimer) }
         idleTimer = nil
+        var result = RelayResult(bytesUp: up.delivered, bytesDown: down.delivered, end: end)
+        if end == .finished, keepsUndelivered, Sockets.unsentBytes(upstream) > 0 { result.undelivered = upstream }
         loop.forget(self)
-        if let upstreamSide { loop.forget(upstreamSide) }
+        if let upstreamSide { result.undelivered == nil ? loop.forget(upstreamSide) : loop.deregister(upstreamSide) }
         upstreamSide = nil
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
         if end == .finished {
             Sockets.close(downstream)
-            Sockets.close(upstream)
+            if result.undelivered == nil { Sockets.close(upstream) }
         } else {
             Sockets.reset(downstream)
             Sockets.reset(upstream)
         }
-        onClose(RelayResult(bytesUp: up.delivered, bytesDown: down.delivered, end: end))
+        onClose(result)
     }
 }
 

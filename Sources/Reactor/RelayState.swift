@@ -22,6 +22,12 @@ public struct RelayState: Hashable, Sendable, Codable {
         var allowance: Int
     }
 
+    /// Of a relay both of whose directions have ended.
+    public static let ended = {
+        let direction = Direction(delivered: 0, held: [], bytesInPipe: 0, sourceHasEnded: true, sinkWasTold: true)
+        return RelayState(up: direction, down: direction, gate: nil)
+    }()
+
     let up: Direction
     let down: Direction
     /// A version that knew nothing of gates says nothing.

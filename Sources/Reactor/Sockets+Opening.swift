@@ -38,6 +38,11 @@ extension Sockets {
         return descriptor
     }
 
+    /// A TCP socket that is connected to nobody.
+    public static func unconnectedSocket() throws(SystemError) -> CInt {
+        try open(.v4, SOCK_STREAM, "TCP")
+    }
+
     /// A bound UDP socket. An IPv6 one takes IPv6 only. Port 0 takes a free one.
     public static func udpSocket(_ endpoint: Endpoint) throws(SystemError) -> CInt {
         try bound(to: endpoint, type: SOCK_DGRAM, "UDP")

@@ -146,7 +146,13 @@ extension Sockets {
         _ = shutdown(descriptor, CInt(SHUT_WR))
     }
 
-    /// How many bytes the peer has not acknowledged; 0 when the connection is gone.
+    /// Says to the peer that nothing more will come, and takes nothing more from it: what closing the socket does, but that
+    /// it can still be asked what has become of it, and be reset.
+    public static func end(_ descriptor: CInt) {
+        _ = shutdown(descriptor, CInt(SHUT_RDWR))
+    }
+
+    /// How many bytes the peer has not acknowledged, the end of the stream counted as one; 0 when the connection is gone.
     public static func unsentBytes(_ descriptor: CInt) -> Int {
         max(Int(clinux_unsent_bytes(descriptor)), 0)
     }

@@ -190,8 +190,13 @@ public final class Sandbox {
         attachment.guardNode(at: addresses)
     }
 
-    /// Whether nothing is under way: no connection lives and no query waits for its answer.
-    public var isQuiet: Bool { attachment.connectionCount == 0 && resolver.isQuiet }
+    /// Whether nothing is under way: no connection lives, what those sent that are over has arrived, and no query waits for
+    /// its answer.
+    public var isQuiet: Bool { attachment.connectionCount == 0 && attachment.isDelivered && resolver.isQuiet }
+
+    /// Leaves to the kernel what servers have not taken of connections that are over. For the end of a command, whose policy
+    /// held until then.
+    public func leaveLingering() { attachment.leaveLingering() }
 
     /// Records what the kernel refused before this call. For the end, when nobody is in the namespace any more.
     public func finishRefusals() {

@@ -298,6 +298,7 @@ extension SandboxedRun {
                 return settle(until: deadline, lookingAt: loop.now.advanced(byNanoseconds: pause))
             }
             sandbox?.finishRefusals()
+            sandbox?.leaveLingering()
             if isReleased { sandbox?.record(.sandboxDetached) }
             loop.stop()
         }
