@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +327,54 @@ def test_request_that_hangs(internet: Internet, daemon: Daemon) -> None:
         assert busy.state == "Running"
     finally:
         client.end()
+
+
+def by_hand_over(daemon: Daemon) -> None:
+    daemon.hand_over()
+
+
+def by_crash(daemon: Daemon) -> None:
+    daemon.restart()
+
+
+REPLACEMENTS = pytest.mark.parametrize("replace", [by_hand_over, by_crash], ids=["hot restart", "crash"])
+
+
+@pytest.mark.honest("a client that keeps the address that a name shares with others, across a hot restart and a crash")
+@REPLACEMENTS
+def test_address_of_several_names(internet: Internet, daemon: Daemon, replace: Callable[[Daemon], None]) -> None:
+    """As programs do that look a name up once. In the kernel's set stands the name that was looked up last."""
+    names = (plan.ALLOWED, plan.ECH)
+    sandbox = daemon.create(allowing(*names), id="box")
+    assert all(sandbox.reaches(name) for name in names)
+    replace(daemon)
+    for name in names:
+        for port, address in ((443, plan.SHARED4), (443, f"[{plan.SHARED6}]"), (80, plan.SHARED4)):
+            url = f"{'http' if port == 80 else 'https'}://{name}/"
+            said = sandbox.run("curl", "-sS", "-m", "10", "--resolve", f"{name}:{port}:{address}", url)
+            assert f"served {name}" in said.stdout, (url, said)
+
+
+@pytest.mark.attack(
+    "N3",
+    "says an allowed or a denied name at an address that was pinned for another one before its daemon was replaced",
+    stopped_by="tls-sni",
+)
+@REPLACEMENTS
+def test_other_names_at_an_address_from_before(
+    internet: Internet, daemon: Daemon, replace: Callable[[Daemon], None]
+) -> None:
+    """An allowed one gets to its own address at most, whatever the client says."""
+    sandbox = daemon.create(allowing(plan.ALLOWED, plan.FILES), id="box")
+    assert sandbox.reaches(plan.ALLOWED) and sandbox.fetch(plan.FILES).returncode == 0
+    replace(daemon)
+    internet.forget()
+    for name in (plan.OTHER, plan.DENIED):
+        assert not sandbox.reaches(name, "--resolve", f"{name}:443:{plan.SHARED4}")
+    assert internet.web.requests() == []
+    with internet.capture(f"tcp and dst host {plan.SHARED4}") as outside:
+        sandbox.fetch(plan.FILES, "--resolve", f"{plan.FILES}:443:{plan.SHARED4}")
+    assert outside.lines == [], outside
 
 
 @pytest.mark.attack("T4", "is paused across a hot restart", stopped_by="kernel")
