@@ -51,6 +51,9 @@ public struct PinTable {
     public let limits: Limits
     private var admissions: [IPAddress: [Admission]] = [:]
     private var addressesPerName: [DomainName: Int] = [:]
+    /// Addresses that a process before this one pinned: the kernel remembers the name of each that was resolved last, and none
+    /// of its others.
+    private var inherited: Set<IPAddress> = []
     /// Counts the admissions that have ended. While it stays the same, whatever was pinned is.
     public private(set) var endedAdmissions: UInt64 = 0
 
@@ -145,6 +148,7 @@ extension PinTable {
             )
         ]
         addressesPerName[name, default: 0] += 1
+        inherited.insert(address)
     }
 
     /// A connection used the pin: its grace starts anew when less than half of it is left. Returns the timeout in
@@ -188,6 +192,7 @@ extension PinTable {
             gone.forEach { forget($0.name) }
             if gone.count == entries.count {
                 admissions[address] = nil
+                inherited.remove(address)
                 emptied.append(address)
             } else {
                 admissions[address] = entries.filter { !isGone($0.name, address, $0.graceUntil) }
@@ -229,6 +234,11 @@ extension PinTable {
     /// Whether `address` is pinned for any name, fresh or in grace.
     public func isPinned(_ address: IPAddress, at now: MonotonicTime) -> Bool {
         admissions[address]?.contains { $0.freshness(at: now) != nil } ?? false
+    }
+
+    /// Whether `address` may have been pinned, by the process before this one, for names that nobody remembers.
+    public func hasForgottenNames(at address: IPAddress, _ now: MonotonicTime) -> Bool {
+        inherited.contains(address) && isPinned(address, at: now)
     }
 
     /// The names that `address` is freshly pinned for, the one resolved last first.

@@ -10,7 +10,7 @@ public struct TunnelJudge {
         case refuse
         /// It goes to the address it was going to.
         case dial(Endpoint)
-        /// Its pin is in grace: the name is resolved again and one of the new addresses dialled.
+        /// Its pin is in grace, or was another process's: the name is resolved again and one of the new addresses dialled.
         case resolve(DomainName, port: UInt16)
     }
 
@@ -84,6 +84,10 @@ extension TunnelJudge {
             let byAddress = decide(nil, destination.address, destination.port)
             if byAddress.action == .allow && !byAddress.isReportOnly {
                 return Judgement(byAddress, .dial(destination), name: name)
+            }
+            // It may have been pinned for the name, which then is resolved again, as where its pin is in grace.
+            if pins.hasForgottenNames(at: destination.address, now) {
+                return Judgement(verdict, .resolve(name, port: destination.port), name: name)
             }
             let mismatch = Verdict(.deny, .nameAddressMismatch, rule: verdict.rule, basis: .name)
             return Judgement(mismatch, .refuse, name: name)

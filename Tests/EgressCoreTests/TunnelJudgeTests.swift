@@ -130,6 +130,26 @@ import Testing
         #expect(place(of: kept[0]) == place(of: kept[1]))
     }
 
+    @Test func anAddressOfAnEarlierProcessMayHaveHadOtherNames() {
+        var pins = PinTable()
+        pins.restore(pinned.address, for: other, secondsLeft: 7_200, at: now)
+        func judge(_ name: DomainName, at seconds: UInt64 = 0) -> TunnelJudge.Judgement {
+            TunnelJudge(
+                policy: CompiledPolicy(Policy(rules: [Rule(.allow, .name(self.name)), Rule(.allow, .name(other))])),
+                pins: pins,
+                now: now.advanced(bySeconds: seconds),
+                wallTime: WallTime(microseconds: 0)
+            ).judge(name: name, destination: pinned)
+        }
+        #expect(judge(other).route == .dial(pinned))
+        #expect(judge(name).route == .resolve(name, port: 443))
+        #expect(judge(try! DomainName("denied.example")).route == .refuse)
+        #expect(judge(name, at: 7_200).route == .refuse)
+        pins.removeExpired(at: now.advanced(bySeconds: 7_200))
+        try! pins.admit(pinned.address, for: other, ttl: 60, at: now)
+        #expect(judge(name).route == .refuse)
+    }
+
     @Test func aPinInGraceIsResolvedAgain() {
         let judgement = judge(["allow *.example"], seconds: 300).judge(name: name, destination: pinned)
         #expect(judgement.route == .resolve(name, port: 443))
