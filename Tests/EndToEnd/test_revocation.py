@@ -443,6 +443,54 @@ def test_server_that_takes_its_time(internet: Internet, daemon: Daemon, kind: st
         wait_until(lambda: daemon.descriptors <= before, "nothing of it is kept", 30)
 
 
+WAITING_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+connection, _ = listener.accept()
+print("connected", flush=True)
+try: connection.recv(1)
+except ConnectionResetError: pass
+print("ended", flush=True)
+"""
+"""Says when its client is gone."""
+
+TUNNEL_CLIENT = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", 64128))
+connection.sendall(f"CONNECT {sys.argv[1]} HTTP/1.1\\r\\nHost: {sys.argv[1]}\\r\\n\\r\\n".encode())
+print(connection.recv(4096).split()[1].decode(), flush=True)
+sys.stdin.readline()
+"""
+"""Has a tunnel opened and says nothing in it."""
+
+
+@pytest.mark.attack(
+    "N9 B4",
+    "keeps a connection open that the proxy made for it, and has said nothing on it, when its rule is taken away",
+    stopped_by="connect",
+)
+def test_tunnel_before_its_first_bytes(internet: Internet, daemon: Daemon) -> None:
+    """Its end would say when to whoever serves the name, up to the deadline for first bytes."""
+    command = internet.namespace.command("/usr/bin/python3", "-c", WAITING_SERVER, plan.GREETER4, "80")
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        sandbox = daemon.create(allowing(plan.MAIL, plan.ALLOWED))
+        client = sandbox.start("/usr/bin/python3", "-c", TUNNEL_CLIENT, f"{plan.MAIL}:80")
+        assert client.stdout is not None and client.stdout.readline() == "200\n"
+        assert server.stdout.readline() == "connected\n"
+        assert sandbox.ask("PUT", "/policy", allowing(plan.ALLOWED)).status == 200
+        changed = time.monotonic()
+        assert server.stdout.readline() == "ended\n"
+        assert time.monotonic() - changed < 5, "it was ended by the change, not by its deadline of ten seconds"
+        assert sandbox.ask("GET", "/activity").json["connections"] == 0
+        client.communicate("", timeout=30)
+    finally:
+        server.kill()
+        server.communicate()
+
+
 @pytest.mark.honest("a server that takes what it was sent when the run is over")
 def test_server_that_takes_its_time_after_a_run(internet: Internet, sandgate: Sandgate) -> None:
     length = 30_000
