@@ -182,7 +182,9 @@ extension Tunnel {
     /// Judges again after a policy change: what is no longer allowed ends before this returns.
     func reconsider() {
         switch phase {
-        case .relaying, .serverFirst:
+        case .firstBytes where upstream < 0:
+            break
+        case .relaying, .serverFirst, .firstBytes:
             guard let endpoint = course.endpoint, isStillAllowed(at: endpoint) else { return abort() }
         case .forwarding(let forwarder):
             forwarder.reconsider()
@@ -190,7 +192,7 @@ extension Tunnel {
             // While a name is resolved or somebody asked nothing is judged; what comes of it will be, by the policy then in force.
             guard beginning.connector != nil else { return }
             if !beginning.dialled.allSatisfy({ isStillAllowed(at: $0) }) { abort() }
-        case .proxyHead, .firstBytes, .refusing, .closed:
+        case .proxyHead, .refusing, .closed:
             break
         }
     }
