@@ -29,6 +29,7 @@ from lab.namespaces import NODE_LINK
 from lab.processes import check, wait_until
 from lab.sandgate import Sandgate, after_resolving, allowing, attack
 from lab.sidecar import sidecar
+from lab.tool import tool
 
 pytestmark = pytest.mark.usefixtures("stream_server")
 
@@ -441,6 +442,121 @@ def test_server_that_takes_its_time(internet: Internet, daemon: Daemon, kind: st
         received, _ = server.communicate("read\n", timeout=30)
         assert int(received) == length
         wait_until(lambda: daemon.descriptors <= before, "nothing of it is kept", 30)
+
+
+LATE_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+print("listening", flush=True)
+connection, _ = listener.accept()
+sys.stdin.readline()
+count, end = 0, "ended"
+try:
+    while piece := connection.recv(65536): count += len(piece)
+except ConnectionResetError: end = "reset"
+print(end, count, flush=True)
+"""
+"""Takes what it is sent when it is told to; then says how that ended, and how much came."""
+
+STEADY_CLIENT = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+connection.sendall(b"body" * (int(sys.argv[3]) // 4))
+try:
+    while connection.recv(65536): pass
+except ConnectionResetError: sys.exit("reset")
+"""
+"""Has more to say later."""
+
+Guarded = tuple[Start, Callable[[], object], list[str]]
+"""What starts programs in a sandbox, what stops its guard, and what is put before a command to have it where the guard's sockets
+to the outside are."""
+
+
+def _unsent(place: list[str]) -> int:
+    """How many bytes wait for the server there."""
+    sockets = check(*place, "ss", "-Htn", "dst", f"{plan.SINK4}:{SLOW_PORT}").splitlines()
+    return max((int(line.split()[2]) for line in sockets), default=0)
+
+
+@contextlib.contextmanager
+def stopped_daemon(internet: Internet, directory: Path, policy: object) -> Iterator[Guarded]:
+    """A daemon that nobody keeps anything for."""
+    with running(internet, directory) as daemon:
+        daemon.end()
+        daemon.prefix = ["env", "-u", "NOTIFY_SOCKET"]
+        daemon.launch()
+        wait_until(lambda: answers(daemon), "the daemon", 30)
+        yield daemon.create(policy).start, daemon.end, []
+
+
+def answers(daemon: Daemon) -> bool:
+    with contextlib.suppress(OSError):
+        return daemon.request("GET", "/healthz").status == 200
+    return False
+
+
+@contextlib.contextmanager
+def forgotten_daemon(internet: Internet, directory: Path, policy: object) -> Iterator[Guarded]:
+    """A daemon whose service manager loses what it keeps."""
+    with running(internet, directory) as daemon:
+        yield daemon.create(policy).start, lambda: os.close(daemon.end_keeping()), []
+
+
+@contextlib.contextmanager
+def killed_daemon(internet: Internet, directory: Path, policy: object) -> Iterator[Guarded]:
+    with running(internet, directory) as daemon:
+        yield daemon.create(policy).start, lambda: daemon.end(signal.SIGKILL), []
+
+
+@contextlib.contextmanager
+def stopped_sidecar(
+    internet: Internet, directory: Path, policy: object, number: signal.Signals = signal.SIGTERM
+) -> Iterator[Guarded]:
+    with sidecar(internet, directory) as shared:
+        shared.start(policy)
+        yield starting(internet, shared), lambda: shared.end(number), shared.namespace.command()
+
+
+def killed_sidecar(
+    internet: Internet, directory: Path, policy: object
+) -> contextlib.AbstractContextManager[Guarded]:
+    return stopped_sidecar(internet, directory, policy, signal.SIGKILL)
+
+
+@pytest.mark.attack(
+    "T8 B4",
+    "has the kernel go on sending for it when its guard is stopped or killed, and end what was cut off as if it were whole",
+    stopped_by="tls-sni",
+)
+@pytest.mark.parametrize("guard", [stopped_daemon, forgotten_daemon, killed_daemon, stopped_sidecar, killed_sidecar])
+def test_what_was_under_way_at_a_stop(
+    internet: Internet,
+    tmp_path: Path,
+    guard: Callable[[Internet, Path, object], contextlib.AbstractContextManager[Guarded]],
+) -> None:
+    length = 30_000
+    command = internet.namespace.command("/usr/bin/python3", "-c", LATE_SERVER, plan.SINK4, str(SLOW_PORT))
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "listening\n"
+        with guard(internet, tmp_path, allowing(plan.SINK)) as (start, stop, listing):
+            looked_up = start("getent", "ahostsv4", plan.SINK)
+            assert plan.SINK4 in looked_up.communicate(timeout=30)[0]
+            client = start("/usr/bin/python3", "-c", STEADY_CLIENT, plan.SINK4, str(SLOW_PORT), str(length))
+            wait_until(lambda: _unsent(listing) >= length // 2, "it to wait for the server", 30)
+            stop()
+            said, _ = client.communicate(timeout=30)
+            received, _ = server.communicate("read\n", timeout=30)
+        end, count = received.split()
+        assert (end, said) == ("reset", "reset\n") and int(count) < length, (received, said)
+        if guard in (stopped_daemon, stopped_sidecar):
+            closed = tool("audit", "--dir", tmp_path / "audit", "--event", "connection.closed", "--json").stdout
+            assert f'"bytesUp":{length}' in closed, closed
+    finally:
+        server.kill()
+        server.communicate()
 
 
 WAITING_SERVER = """
