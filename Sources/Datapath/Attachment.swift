@@ -244,7 +244,7 @@ extension Attachment {
     /// Closes the connection to a server that has ended in order, when the server has everything: to close it now would leave
     /// the rest to the kernel, whatever becomes of the policy. It was let in to `endpoint` by `admission`.
     func letGo(_ descriptor: CInt, at endpoint: Endpoint?, _ admission: TunnelJudge.Admission?) {
-        guard Sockets.unsentBytes(descriptor) > 0 else { return Sockets.close(descriptor) }
+        guard Sockets.unsentBytes(descriptor) > 0 else { return Sockets.closeInOrder(descriptor) }
         guard let endpoint, let admission, lingering.count < limits.maximumConnections else {
             return Sockets.reset(descriptor)
         }

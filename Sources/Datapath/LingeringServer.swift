@@ -28,6 +28,7 @@ final class LingeringServer: EventSource {
         self.admission = admission
         self.attachment = attachment
         Sockets.end(descriptor)
+        Sockets.setAbortive(descriptor, true)
         unsentAtLastCheck = Sockets.unsentBytes(descriptor)
     }
 
@@ -89,7 +90,7 @@ final class LingeringServer: EventSource {
 
     /// What has not arrived is the kernel's.
     func close() {
-        if let descriptor = release() { Sockets.close(descriptor) }
+        if let descriptor = release() { Sockets.closeInOrder(descriptor) }
     }
 
     /// Gives it up for another process, as a relay that has ended and whose client is gone: so that process looks after it

@@ -121,6 +121,7 @@ public final class Relay: EventSource {
     public func start() {
         let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
+        becomeAbortive()
         up.setNoDelay()
         down.setNoDelay()
         do {
@@ -140,12 +141,19 @@ public final class Relay: EventSource {
 
     private static let interest: Interest = [.readable, .writable, .urgent]
 
+    /// From now on a stream that is cut off looks so, however the process ends; the kernel would close both in order.
+    private func becomeAbortive() {
+        Sockets.setAbortive(downstream, true)
+        Sockets.setAbortive(upstream, true)
+    }
+
     /// Begins with sockets that the loop watches already. The downstream one must have TCP_NODELAY and be watched for
     /// reading; nothing may have been sent through the upstream one, which must be watched for everything. Bytes may wait
     /// in either, whatever its source was told. `onClose` may be called before this returns.
     public func start(takingOver watched: (downstream: KeepingSource, upstream: KeepingSource)) {
         let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
+        becomeAbortive()
         loop.handOn(watched.downstream, to: self)
         loop.handOn(watched.upstream, to: upstreamSide)
         down.hasNoDelay = true
@@ -342,8 +350,8 @@ extension Relay {
         up.drop(to: loop.pipes)
         down.drop(to: loop.pipes)
         if end == .finished {
-            Sockets.close(downstream)
-            if result.undelivered == nil { Sockets.close(upstream) }
+            Sockets.closeInOrder(downstream)
+            if result.undelivered == nil { Sockets.closeInOrder(upstream) }
         } else {
             Sockets.reset(downstream)
             Sockets.reset(upstream)

@@ -164,8 +164,20 @@ extension Sockets {
 
     /// Closes a TCP socket so that the peer sees a reset, and what was not delivered is dropped.
     public static func reset(_ descriptor: CInt) {
-        setOption(descriptor, SOL_SOCKET, SO_LINGER, linger(l_onoff: 1, l_linger: 0))
+        setAbortive(descriptor, true)
         close(descriptor)
+    }
+
+    /// Closes a TCP socket in order: the kernel delivers what is left, and the end of the stream behind it.
+    public static func closeInOrder(_ descriptor: CInt) {
+        setAbortive(descriptor, false)
+        close(descriptor)
+    }
+
+    /// Whether the peer sees a reset when the socket is closed, and what was not delivered is dropped: also by the end of the
+    /// process, however it comes (SO_LINGER without a time, socket(7)).
+    public static func setAbortive(_ descriptor: CInt, _ isAbortive: Bool) {
+        setOption(descriptor, SOL_SOCKET, SO_LINGER, linger(l_onoff: isAbortive ? 1 : 0, l_linger: 0))
     }
 }
 

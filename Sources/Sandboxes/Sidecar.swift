@@ -172,6 +172,14 @@ public actor Sidecar {
         )
     }
 
+    /// Ends every connection. The rules stay, and lead nowhere until the next process.
+    public func stop() async {
+        let id = configuration.id
+        try? await loop.run { $0[id]?.stop() }
+        // Behind the records of it.
+        try? await loop.run { _ in }
+    }
+
     private func isClosed(because change: any Error) {
         problem = "somebody else changed the rules, and everything is denied for good: \(change)"
     }

@@ -125,6 +125,7 @@ struct SidecarCommand: StagedCommand {
             }
             group.cancelAll()
         }
+        await sidecar.stop()
         await webhook?.stop()
         journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: settings.sidecar.id)])
         await journal.close()

@@ -45,6 +45,12 @@ final class DataLoop: Sendable {
             for sandbox in sandboxes.values { sandbox.guardNode(at: addresses) }
         }
 
+        /// Has all of them stop. The kernel's rules stay.
+        func stop() {
+            sandboxes.values.forEach { $0.stop() }
+            sandboxes = [:]
+        }
+
         /// Has all of them stop, and gives up what another process can go on with.
         func handOver() -> [String: HandedSandbox] {
             defer { sandboxes = [:] }

@@ -214,12 +214,15 @@ public actor SandboxNode {
         for loop in loops.all { try? await loop.run { _ in } }
     }
 
-    /// Accepts nothing more and writes the journal to its end. The sandboxes' doors stay as they are, with nobody
-    /// behind them once the process ends: everything is refused until a node begins again.
+    /// Accepts nothing more, ends every connection and writes the journal to its end. The sandboxes' doors stay as they are,
+    /// with nobody behind them: everything is refused until a node begins again.
     public func stop() async {
         isStopping = true
         expiryTask?.task.cancel()
         expiryTask = nil
+        for loop in loops.all { try? await loop.run { $0.stop() } }
+        // Behind the records of it.
+        await visitLoops()
         journal.record([AuditEvent(.daemonStopped, time: .current, sandbox: "")])
         await journal.close()
     }
