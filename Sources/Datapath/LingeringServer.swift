@@ -93,8 +93,8 @@ final class LingeringServer: EventSource {
         if let descriptor = release() { Sockets.closeInOrder(descriptor) }
     }
 
-    /// Gives it up for another process, as a relay that has ended and whose client is gone: so that process looks after it
-    /// whatever its version.
+    /// Gives it up for another process, as a relay that has ended and whose client is gone: to one of a version that knows
+    /// nothing of lingering, it is one that ends.
     func handOver() -> HandedTunnel? {
         guard let client = try? Sockets.unconnectedSocket(), let server = release() else {
             abort()

@@ -71,14 +71,8 @@ extension Tunnel {
     /// Goes on with a relayed connection. The caller reconsiders it.
     func goOn(with relayed: HandedTunnel.Relayed, server: Endpoint, descriptors: [CInt]) {
         attachment.add(self)
-        let name = relayed.name.flatMap { try? DomainName($0) }
-        let verdict = attachment.judge.judgeAgain(
-            name: name,
-            destination: server,
-            basis: relayed.basis,
-            once: relayed.isOnce ?? false
-        )
-        admission = TunnelJudge.Admission(verdict, name: name)
+        let admission = attachment.admission(of: relayed, at: server)
+        self.admission = admission
         if let authority = relayed.authority.flatMap({ try? DomainName($0) }) { course = .name(authority, server) }
         let opening = relayed.opening.flatMap(LiveConnection.Opening.init(rawValue:))
         isProxied = opening.map { $0 != .redirected } ?? (relayed.authority != nil)
@@ -95,7 +89,7 @@ extension Tunnel {
             onClose: relayEnded
         )
         phase = .relaying(relay)
-        guard verdict.action == .allow else { return abort() }
+        guard admission.verdict.action == .allow else { return abort() }
         relay.start()
     }
 }
@@ -118,7 +112,10 @@ extension Attachment {
             endpoint != nil || description.endpoint == nil, (relayed?.hello != nil) == (relayed?.relay.hasGate ?? false)
         else { return handed.close() }
         let acceptedAt = MonotonicTime(nanoseconds: description.acceptedAt)
-        if let relayed, let endpoint {
+        if let relayed, let endpoint, relayed.relay == .ended {
+            Sockets.close(handed.descriptors[0])
+            letGo(handed.descriptors[1], at: endpoint, admission(of: relayed, at: endpoint))
+        } else if let relayed, let endpoint {
             Tunnel(self, downstream: -1, entry: .transparent(endpoint), acceptedAt: acceptedAt)
                 .goOn(with: relayed, server: endpoint, descriptors: handed.descriptors)
         } else if relayed == nil, let client = handed.descriptors.first {
@@ -130,5 +127,17 @@ extension Attachment {
         } else {
             handed.close()
         }
+    }
+
+    /// What a relayed connection is let in by now.
+    fileprivate func admission(of relayed: HandedTunnel.Relayed, at server: Endpoint) -> TunnelJudge.Admission {
+        let name = relayed.name.flatMap { try? DomainName($0) }
+        let verdict = judge.judgeAgain(
+            name: name,
+            destination: server,
+            basis: relayed.basis,
+            once: relayed.isOnce ?? false
+        )
+        return TunnelJudge.Admission(verdict, name: name)
     }
 }
