@@ -114,7 +114,7 @@ extension BufferedSocket {
         if abortively {
             Sockets.reset(descriptor)
         } else {
-            Sockets.close(descriptor)
+            Sockets.closeInOrder(descriptor)
         }
     }
 

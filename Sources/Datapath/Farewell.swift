@@ -99,7 +99,7 @@ final class Farewell: EventSource {
         if abortively {
             Sockets.reset(descriptor)
         } else {
-            Sockets.close(descriptor)
+            Sockets.closeInOrder(descriptor)
         }
         descriptor = -1
         let onEnd = onEnd

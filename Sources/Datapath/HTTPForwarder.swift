@@ -325,6 +325,8 @@ extension HTTPForwarder {
 
     private func attach(_ descriptor: CInt, _ endpoint: Endpoint) throws(SystemError) {
         let socket = try BufferedSocket(descriptor, loop: attachment.loop)
+        // Until it ends in order, also where this process does.
+        Sockets.setAbortive(descriptor, true)
         socket.onProgress = { [weak self] in self?.pump() }
         server = Server(socket: socket, endpoint: endpoint)
         hasServerEnded = false

@@ -16,8 +16,9 @@ public final class ProxyListener {
     public init(_ attachment: Attachment, descriptor: CInt, family: IPAddress.Family) throws(SystemError) {
         self.attachment = attachment
         self.family = family
-        // Connections inherit it: what programs are told is sent at once.
+        // Connections inherit it: what programs are told is sent at once, and what is cut off by the end of the process looks so.
         Sockets.setNoDelay(descriptor)
+        Sockets.setAbortive(descriptor, true)
         self.endpoint = Sockets.localEndpoint(descriptor)
         self.listener = try Listener(loop: attachment.loop, descriptor: descriptor) { [weak self] client, _ in
             guard let self else { return Sockets.reset(client) }

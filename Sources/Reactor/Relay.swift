@@ -57,7 +57,8 @@ public final class Relay: EventSource {
     private var upstream: CInt { up.sink }
 
     /// Takes ownership of both descriptors: connected, non-blocking TCP sockets that are registered with no loop and
-    /// have a receive low-water mark of 1. The initial bytes are delivered before everything else. What downstream says
+    /// have a receive low-water mark of 1. Upstream's becomes abortive (``Sockets/setAbortive(_:_:)``), so that a stream that is
+    /// cut off looks so however the process ends; downstream's should be. The initial bytes are delivered before everything else. What downstream says
     /// passes as `gate` lets it; upstream's initial bytes are not shown to it. `onClose` is called once, when both
     /// descriptors are closed, by ``abort()`` as well. With `keepsUndelivered` upstream's may still be open then
     /// (``RelayResult/undelivered``): the kernel goes on sending what is left when a socket is closed in order.
@@ -121,7 +122,7 @@ public final class Relay: EventSource {
     public func start() {
         let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
-        becomeAbortive()
+        Sockets.setAbortive(upstream, true)
         up.setNoDelay()
         down.setNoDelay()
         do {
@@ -141,19 +142,13 @@ public final class Relay: EventSource {
 
     private static let interest: Interest = [.readable, .writable, .urgent]
 
-    /// From now on a stream that is cut off looks so, however the process ends; the kernel would close both in order.
-    private func becomeAbortive() {
-        Sockets.setAbortive(downstream, true)
-        Sockets.setAbortive(upstream, true)
-    }
-
     /// Begins with sockets that the loop watches already. The downstream one must have TCP_NODELAY and be watched for
     /// reading; nothing may have been sent through the upstream one, which must be watched for everything. Bytes may wait
     /// in either, whatever its source was told. `onClose` may be called before this returns.
     public func start(takingOver watched: (downstream: KeepingSource, upstream: KeepingSource)) {
         let upstreamSide = UpstreamSide(self)
         self.upstreamSide = upstreamSide
-        becomeAbortive()
+        Sockets.setAbortive(upstream, true)
         loop.handOn(watched.downstream, to: self)
         loop.handOn(watched.upstream, to: upstreamSide)
         down.hasNoDelay = true
