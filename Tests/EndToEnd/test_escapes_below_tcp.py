@@ -52,6 +52,12 @@ def arrives(internet: Internet, text: str, command: Sequence[str]) -> bool:
     return text.encode() in seen.payload
 
 
+def works(internet: Internet, text: str, command: Sequence[str]) -> bool:
+    """Whether ``arrives`` is so, where nothing stops it: the first packet waits for the neighbour to be found, and may come
+    after the capture's end."""
+    return any(arrives(internet, text, command) for _ in range(3))
+
+
 def packet(kind: str, version: str, text: str, inside: tuple[str, str]) -> list[str]:
     """The command that sends a packet that is made by hand."""
     addresses = (inside[0], plan.SINK4) if version == "ipv4" else (inside[1], plan.SINK6)
@@ -68,7 +74,7 @@ def packet(kind: str, version: str, text: str, inside: tuple[str, str]) -> list[
 def test_packet_beside_a_sidecar(internet: Internet, shared: Sidecar, kind: str, version: str) -> None:
     one, other = secret(), secret()
     inside = (INSIDE4, INSIDE6)
-    assert arrives(internet, one, shared.command(*packet(kind, version, one, inside))), "it works without a sidecar"
+    assert works(internet, one, shared.command(*packet(kind, version, one, inside))), "it works without a sidecar"
     shared.start({"defaultAction": "allow"})
     assert not arrives(internet, other, shared.command(*packet(kind, version, other, inside))), shared.log
     assert other not in internet.sinks.data()
@@ -110,7 +116,7 @@ def test_frames_from_a_made_network(internet: Internet, daemon: Daemon, bypass: 
     program = str(Path(__file__).parent / "attacks" / "shared_namespace.py")
     text = "stolen by a frame"
     command = ["/usr/bin/python3", program, "packet", bypass, "192.0.2.99", plan.SINK4, "4444", "ff:ff:ff:ff:ff:ff"]
-    assert arrives(internet, text, internet.plain.command(*command))
+    assert works(internet, text, internet.plain.command(*command))
     sandbox = daemon.create({"defaultAction": "allow"})
     with internet.capture() as outside:
         done = sandbox.run("/bin/sh", "-c", f"exec {' '.join(command)}")
@@ -209,7 +215,7 @@ with socket.socket(socket.AF_INET, getattr(socket, "SOCK_" + kind)) as sender:
 def test_options_of_an_allowed_flow(internet: Internet, sandgate: Sandgate, kind: str) -> None:
     text = secret()
     command = ["/usr/bin/python3", "-c", IP_OPTIONS, kind, plan.SINK4, text]
-    assert arrives(internet, text, internet.plain.command(*command))
+    assert works(internet, text, internet.plain.command(*command))
     internet.forget()
 
     text = secret()
@@ -224,7 +230,7 @@ def test_options_of_an_allowed_flow(internet: Internet, sandgate: Sandgate, kind
 def test_options_of_a_query(internet: Internet, sandgate: Sandgate) -> None:
     text = secret()
     command = ["/usr/bin/python3", "-c", IP_OPTIONS.replace("4444", "53"), "DGRAM", plan.DNS4, text]
-    assert arrives(internet, text, internet.plain.command(*command))
+    assert works(internet, text, internet.plain.command(*command))
     text = secret()
     command[-1] = text
     with internet.capture() as outside:
@@ -398,7 +404,7 @@ def test_outer_device_beside_a_sidecar(internet: Internet, shared: Sidecar, addr
         words = (kind, address, 4444)
     texts = [secret(), secret()]
     commands = [shared.command(*attack("packets", *words, text, "--device")) for text in texts]
-    assert arrives(internet, texts[0], commands[0]), "it works without a sidecar"
+    assert works(internet, texts[0], commands[0]), "it works without a sidecar"
     internet.forget()
     shared.start(allowing(plan.SINK, {"target": address, "protocol": "any"}))
     assert not arrives(internet, texts[1], commands[1])
