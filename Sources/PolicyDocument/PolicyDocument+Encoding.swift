@@ -64,7 +64,9 @@ extension PolicyDocument {
     }
 
     private static func fields(of rule: Rule) -> [(String, FieldValue)] {
-        var fields: [(String, FieldValue)] = [("action", .word(rule.action.rawValue)), ("target", .text("\(rule.target)"))]
+        var fields: [(String, FieldValue)] = [
+            ("action", .word(rule.action.rawValue)), ("target", .text("\(rule.target)")),
+        ]
         if !rule.ports.isEmpty {
             let ports = rule.ports.map { $0.lower == $0.upper ? "\($0)" : quote("\($0)") }
             fields.append(("ports", .list("[" + ports.joined(separator: ", ") + "]")))
