@@ -4,7 +4,7 @@ internal import FilePrimitives
 /// they would only make programs wait for, or complain about, what is hidden.
 enum OutsideEnvironment {
     /// Variables that are always taken out.
-    static let names: Set<String> = [
+    static let names: Set<SystemString> = [
         "BUILDKIT_HOST", "CONTAINERD_ADDRESS", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS", "DBUS_STARTER_ADDRESS",
         "DBUS_SYSTEM_BUS_ADDRESS", "DISPLAY", "DOCKER_HOST", "GNOME_KEYRING_CONTROL", "GPG_AGENT_INFO", "GPG_TTY",
         "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET",
@@ -16,8 +16,6 @@ enum OutsideEnvironment {
 
     /// The entries of `environment` that stay.
     static func removed(from environment: [SystemString]) -> [SystemString] {
-        environment.filter {
-            !names.contains(String(decoding: $0.bytes.prefix { $0 != UInt8(ascii: "=") }, as: UTF8.self))
-        }
+        environment.filter { !names.contains($0.variableName) }
     }
 }

@@ -44,6 +44,9 @@ public struct SystemString: Hashable, Sendable {
     /// What comes behind that many bytes.
     public func dropFirst(_ count: Int) -> SystemString { SystemString(bytes: bytes.dropFirst(count)) }
 
+    /// Of an entry of an environment, `NAME=value`, the name.
+    public var variableName: SystemString { SystemString(bytes: bytes.prefix { $0 != UInt8(ascii: "=") }) }
+
     /// One behind the other.
     public static func + (first: SystemString, second: SystemString) -> SystemString {
         SystemString(bytes: first.bytes + second.bytes)

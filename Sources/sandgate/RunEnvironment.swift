@@ -17,8 +17,8 @@ enum RunEnvironment {
     private static let proxyVariables = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"]
 
     static func make(announcing proxies: ProxyAnnouncement, at port: UInt16) -> [SystemString] {
-        let names = Set(proxyVariables + proxyVariables.map { $0.lowercased() })
-        var variables = current().filter { !names.contains(String($0.description.prefix { $0 != "=" })) }
+        let names = Set((proxyVariables + proxyVariables.map { $0.lowercased() }).map { SystemString($0) })
+        var variables = current().filter { !names.contains($0.variableName) }
         if proxies.contains(.http) {
             variables +=
                 both("HTTP_PROXY", "http://127.0.0.1:\(port)") + both("HTTPS_PROXY", "http://127.0.0.1:\(port)")
