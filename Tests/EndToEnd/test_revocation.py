@@ -249,15 +249,17 @@ def test_lookup_under_way(internet: Internet, tmp_path: Path) -> None:
         assert [line for moment, line in questions if moment > answered and plan.SINK in line] == [], outside
 
 
-EARLY_SERVER = """
+ACCEPT = """
 import socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 print("listening", flush=True)
 connection, _ = listener.accept()
 head = b""
-while b"\\r\\n\\r\\n" not in head: head += connection.recv(1)
-connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+"""
+"""The beginning of a server that takes little at a time."""
+
+COUNT = """
 sys.stdin.readline()
 count = 0
 try:
@@ -265,6 +267,12 @@ try:
 except ConnectionResetError: pass
 print(count, flush=True)
 """
+"""Its end: takes what it was sent when it is told to, and says how much came."""
+
+EARLY_SERVER = f"""{ACCEPT}
+while b"\\r\\n\\r\\n" not in head: head += connection.recv(1)
+connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+{COUNT}"""
 """Answers a request when it has its head, and takes the body when it is told to; then says how much of it came."""
 
 EARLY_CLIENT = """
@@ -316,24 +324,12 @@ def test_request_that_was_answered_early(
         server.communicate()
 
 
-SLOW_SERVER = """
-import socket, sys
-listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-print("listening", flush=True)
-connection, _ = listener.accept()
-head = b""
+SLOW_SERVER = f"""{ACCEPT}
 while sys.argv[3] == "http" and b"\\r\\n\\r\\n" not in head: head += connection.recv(1)
 sys.stdin.readline()
 if head: connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
 else: connection.shutdown(socket.SHUT_WR)
-sys.stdin.readline()
-count = 0
-try:
-    while piece := connection.recv(65536): count += len(piece)
-except ConnectionResetError: pass
-print(count, flush=True)
-"""
+{COUNT}"""
 """Says all it has to say when it is told to, and takes what it was sent when it is told again; then says how much came."""
 
 QUICK_CLIENT = """
