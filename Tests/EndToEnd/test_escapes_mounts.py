@@ -282,8 +282,8 @@ ODD = os.fsdecode(b"\xff")
 ODD_NAMES = {
     "the kernel's": ("mount -t proc none {odd}", "{odd}/sys/kernel/core_pattern"),
     "all of /run": ("mount --rbind /run {odd}", "{odd}/{name}/s"),
-    "a part of what is mounted": ("mkdir -p {place}/work; mount --bind {odd} {place}/work", "{odd}/s"),
-    "what a part of is mounted": ("mkdir -p {place}/work; mount --bind {odd} {place}/work", "{place}/work/s"),
+    "a part of what is mounted": ("mkdir -p {place}/again; mount --bind {odd} {place}/again", "{odd}/s"),
+    "what a part of is mounted": ("mkdir -p {place}/again; mount --bind {odd} {place}/again", "{place}/again/s"),
 }
 
 
